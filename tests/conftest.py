@@ -1,0 +1,24 @@
+"""One machine stands in for many: JAX sees 8 CPU devices, and shapes and types are checked while the tests run."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("MUJOCO_GL", "egl")
+os.environ.setdefault("LP_NUM_THREADS", "0")
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook(
+    ["sop_jax.models", "sop_jax.algorithms", "sop_jax.learner", "sop_jax.sampling"], "beartype.beartype"
+)
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def store_url(tmp_path) -> str:
+    """A fresh store on the local disk."""
+    return f"file://{tmp_path}/store/"
