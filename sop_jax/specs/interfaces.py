@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from sop_jax.specs.records import EpisodeEnd, Observation, RobotSpec
 
 
+@runtime_checkable
 class Robot(Protocol):
     """A robot, real or simulated, at its control rate.
 
@@ -48,6 +49,7 @@ class Request:
     reason: str
 
 
+@runtime_checkable
 class Supervisor(Protocol):
     """Who may take over: a person at a device, or a scripted expert that stands in for one.
 
@@ -70,6 +72,7 @@ class Supervisor(Protocol):
     def releases_control(self) -> bool: ...
 
 
+@runtime_checkable
 class ActionSource(Protocol):
     """A policy as an actor sees it: one observation in, one chunk float32 [H, A] of absolute targets out."""
 
@@ -113,6 +116,7 @@ class SampledItem:
     times_sampled: int
 
 
+@runtime_checkable
 class ReplayTables(Protocol):
     """Replay tables: a Reverb server, or the in-process set with the same semantics. Thread-safe.
 
@@ -140,6 +144,7 @@ class ReplayTables(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
 class Metrics(Protocol):
     """Where a process writes what it measured. Values are floats, ints, bools or short strings. Thread-safe."""
 

@@ -1,0 +1,36 @@
+# `make demo` runs the closed loop, `make test` passes the tests; each makes the environments it needs first.
+.PHONY: demo test setup setup-dev reverb-env lint types benchmarks lock clean
+
+DEMO_ARGS ?=
+TEST_ARGS ?=
+
+demo: setup reverb-env
+	.venv/bin/sop demo $(DEMO_ARGS)
+
+test: setup-dev reverb-env
+	.venv/bin/python -m pytest $(TEST_ARGS)
+
+setup:
+	@launch/setup.sh base
+
+setup-dev:
+	@launch/setup.sh dev
+
+reverb-env:
+	@launch/setup.sh reverb
+
+lint: setup-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types: setup-dev
+	.venv/bin/basedpyright
+
+benchmarks: setup-dev reverb-env
+	.venv/bin/python -m benchmarks.regression --json
+
+lock: setup-dev
+	launch/lock.sh
+
+clean:
+	rm -rf .venv launch/reverb/.venv build *.egg-info

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Remakes the hash-locked requirement files from their .in files. The files name packages, versions and hashes, never an address.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+lock() { "${UV:-.venv/bin/uv}" pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header "$@"; }
+lock requirements/base.in -o requirements/base.txt
+lock requirements/base.in requirements/dev.in -c requirements/base.txt -o requirements/dev.txt
+# The Reverb server exists for Linux on x86-64 and Python 3.11 or older alone, so its lock is for that platform.
+"${UV:-.venv/bin/uv}" pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
+  --no-emit-index-url --no-header launch/reverb/requirements.in -o launch/reverb/requirements.txt

@@ -1,0 +1,123 @@
+"""Imports point down only: the floors of the house, read from the source files."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+FLOORS = {
+    "envs": 1,
+    "sop_jax.specs": 1,
+    "sop_jax.episodes": 2,
+    "sop_jax.replay": 2,
+    "sop_jax.models": 2,
+    "sop_jax.robots": 2,
+    "sop_jax.sampling": 3,
+    "sop_jax.algorithms": 3,
+    "sop_jax.weights": 3,
+    "sop_jax.actors": 4,
+    "sop_jax.learner": 4,
+    "sop_jax.evaluation": 5,
+    "fleet_sim": 5,
+    "configs": 6,
+    "sop_jax.cli": 7,
+}
+
+# Neighbours on one floor that may lean on each other, each for one reason.
+NEIGHBOURS = {
+    ("sop_jax.replay", "sop_jax.episodes"),  # intake reads the store
+    ("sop_jax.sampling", "sop_jax.algorithms"),  # the batch builder asks the algorithm for its mask
+    ("sop_jax.algorithms", "sop_jax.sampling"),
+}
+
+# A robot's computer installs no training code.
+ROBOT_SIDE = ("sop_jax.robots", "sop_jax.actors", "sop_jax.weights.follower", "sop_jax.episodes", "sop_jax.specs")
+TRAINING_ONLY = ("optax", "sop_jax.learner", "sop_jax.algorithms", "sop_jax.sampling", "sop_jax.replay", "tensorflow", "reverb")
+
+
+def station_of(module: str) -> str | None:
+    matches = [station for station in FLOORS if module == station or module.startswith(station + ".")]
+    return max(matches, key=len, default=None)
+
+
+def modules() -> dict[str, pathlib.Path]:
+    found = {}
+    for top in ("sop_jax", "envs", "fleet_sim", "configs"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports_of(path: pathlib.Path) -> set[str]:
+    """Absolute names of every module that a file imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the floor they come from"
+            names.add(node.module or "")
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+MODULES = modules()
+
+
+def test_every_module_stands_on_a_floor():
+    homeless = [name for name in MODULES if name != "sop_jax" and station_of(name) is None]
+    assert not homeless
+    assert len(MODULES) > 20
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_point_down(name):
+    station = station_of(name)
+    if station is None:
+        return
+    for imported in imports_of(MODULES[name]):
+        other = station_of(imported)
+        if other is None or other == station or (station, other) in NEIGHBOURS:
+            continue
+        if station == "envs":
+            raise AssertionError(f"{name} imports {imported}: the worlds import nothing of ours")
+        allowed = FLOORS[other] < FLOORS[station]
+        assert allowed, f"{name} (floor {FLOORS[station]}) imports {imported} (floor {FLOORS[other]})"
+
+
+def reachable(start: str) -> set[str]:
+    """Every module that importing `start` pulls in, followed through our own files."""
+    seen: set[str] = set()
+    todo = [start]
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name in MODULES:
+            todo += [imported for imported in imports_of(MODULES[name])]
+            todo += [name.rpartition(".")[0]] if "." in name else []
+    return seen
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(MODULES) if name.startswith(ROBOT_SIDE)])
+def test_robot_side_needs_no_training_code(name):
+    pulled = {module for module in reachable(name) if module.startswith(TRAINING_ONLY)}
+    assert not pulled, f"{name} pulls in training code: {sorted(pulled)}"
+
+
+def test_replay_client_needs_no_tensorflow():
+    for name in MODULES:
+        if name.startswith("sop_jax"):
+            for imported in imports_of(MODULES[name]):
+                assert not imported.split(".")[0] in ("tensorflow", "reverb"), f"{name} imports {imported}"
+
+
+def test_nothing_can_unpickle():
+    for name, path in MODULES.items():
+        text = path.read_text(encoding="utf-8")
+        for word in ("import pickle", "allow_pickle=True", "import dill", "import cloudpickle", "joblib"):
+            assert word not in text, f"{name} holds {word!r}: no pickle on any wire or in any file read back"
