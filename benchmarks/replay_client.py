@@ -1,0 +1,168 @@
+"""Our Reverb client beside the official one, on the same server in the same run: `python -m benchmarks.replay_client --json`.
+
+Two kinds of items: segments as intake writes them (12 columns, about 1 KB) and blobs of 45 KB (3 columns). Insert: all
+items acknowledged by the server; ours 256 to a call, the official client through its trajectory writer, flushed at the end.
+Sample: uniformly, decoded to numpy arrays; ours 256 to a call, the official client through `Client.sample` and through
+`TrajectoryDataset`, whichever is faster. Both clients sample the same table. They take turns; medians of the rounds.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+
+from sop_jax.replay.items import encode_segment
+from sop_jax.replay.reverb_tables import ReverbTables
+from sop_jax.replay.server import ReverbServer, find_reverb_python
+from sop_jax.replay.tables import TableConfig
+from sop_jax.specs.interfaces import Item
+from sop_jax.specs.records import Segment, Source
+
+BATCH = 256
+NUM_ROUNDS = 3
+NUM_ITEMS = {"segment": 1024, "blob": 512}
+KINDS = tuple(NUM_ITEMS)
+
+
+def make_segment(number: int) -> Item:
+    """16 frames of 3 cameras with images of about 12 KB, as intake writes them. FAKE offsets."""
+    rng = np.random.default_rng(number)
+    lengths = rng.integers(9_000, 15_000, (16, 3))
+    offsets = np.cumsum(lengths.ravel()).reshape(16, 3)
+    episode_id = f"robot-{number % 8}.{1_700_000_000_000_000_000 + number // 16:020d}.{number % 1000:06d}"
+    return encode_segment(
+        Segment(
+            episode_id=episode_id,
+            path=f"episodes/robot-{number % 8}/{episode_id}.zip",
+            task="restock_shelf",
+            source=Source.ONLINE,
+            policy_version=number % 100,
+            ended_ns=1_700_000_000_000_000_000 + number,
+            frames=np.arange(16, dtype=np.int32) * 3,
+            image_ranges=np.stack([offsets, lengths], axis=-1),
+            arrays_range=(21_000_000, 90_000),
+            intervention=rng.random(16) < 0.1,
+            label=np.ones(16, np.float32),
+        )
+    )
+
+
+def make_blob(number: int) -> Item:
+    """Three columns, 45 KB of noise, which doesn't compress (as JPEGs don't)."""
+    rng = np.random.default_rng(number)
+    columns = {
+        "pixels": rng.integers(0, 256, 45_000, np.uint8),
+        "state": rng.random(16, np.float32),
+        "frame": np.array(number),
+    }
+    return Item(number + 1, columns)
+
+
+class OfficialClient:
+    """The official client in a process of the server's environment; one request line, one answer line."""
+
+    def __init__(self, address: str):
+        script = pathlib.Path(__file__).with_name("replay_client_official.py")
+        self._process = subprocess.Popen(
+            [str(find_reverb_python()), str(script), address],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def ask(self, **request: object) -> dict[str, float]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def insert_rate(tables: ReverbTables, table: str, items: Sequence[Item]) -> float:
+    tables.reset(table)
+    start_s = time.perf_counter()
+    for first in range(0, len(items), BATCH):
+        tables.insert(table, items[first : first + BATCH])
+    return len(items) / (time.perf_counter() - start_s)
+
+
+def sample_rate(tables: ReverbTables, table: str, num: int) -> float:
+    start_s = time.perf_counter()
+    got = 0
+    while got < num:
+        got += len(tables.sample(table, BATCH))
+    return got / (time.perf_counter() - start_s)
+
+
+def measure() -> dict[str, dict[str, float]]:
+    """Items per second: "<kind>_<insert|sample>" -> ours, peer, ratio."""
+    items = {
+        "segment": [make_segment(number) for number in range(NUM_ITEMS["segment"])],
+        "blob": [make_blob(number) for number in range(NUM_ITEMS["blob"])],
+    }
+    configs = [TableConfig(f"{kind}_{who}", 100_000) for kind in KINDS for who in ("ours", "official")]
+    rates: dict[str, dict[str, list[float]]] = {}
+    with ReverbServer(configs) as server, OfficialClient(server.address) as official:
+        tables = ReverbTables(server.address)
+        for round_ in range(NUM_ROUNDS + 1):  # the first warms up: connections, TensorFlow's graphs
+            for kind in KINDS:
+                num = NUM_ITEMS[kind]
+                ours_insert = insert_rate(tables, f"{kind}_ours", items[kind])
+                tables.reset(f"{kind}_official")
+                peer_insert = official.ask(what="insert", kind=kind, table=f"{kind}_official", num=num)
+                ours_sample = sample_rate(tables, f"{kind}_ours", 2 * num)
+                peer_sample = official.ask(what="sample", kind=kind, table=f"{kind}_ours", num=2 * num)
+                if round_ > 0:
+                    for name, ours, peer in (
+                        (f"{kind}_insert", ours_insert, peer_insert["writer"]),
+                        (f"{kind}_sample", ours_sample, max(peer_sample.values())),
+                    ):
+                        found = rates.setdefault(name, {"ours": [], "peer": []})
+                        found["ours"].append(ours)
+                        found["peer"].append(peer)
+        tables.close()
+    return {name: _summary(found) for name, found in rates.items()}
+
+
+def _summary(found: dict[str, list[float]]) -> dict[str, float]:
+    ours, peer = statistics.median(found["ours"]), statistics.median(found["peer"])
+    return {"ours": round(ours), "peer": round(peer), "ratio": round(ours / peer, 3)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print only the JSON object")
+    arguments = parser.parse_args()
+    details = measure()
+    if not arguments.json:
+        for name, found in details.items():
+            print(f"{name:15} ours {found['ours']:8.0f}  official {found['peer']:8.0f}  ratio {found['ratio']:.2f}")
+    bytes_per_item = {kind: sum(c.nbytes for c in make(0).columns.values())
+                      for kind, make in (("segment", make_segment), ("blob", make_blob))}  # fmt: skip
+    result = {
+        "name": "replay_client",
+        **details["segment_sample"],
+        "units": "segments sampled per second, one client",
+        "peer_is": "dm-reverb 0.14's own client (TensorFlow), same server",
+        "details": details,
+        "bytes_per_item": bytes_per_item,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

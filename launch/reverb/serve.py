@@ -1,0 +1,107 @@
+"""Serves replay tables with dm-reverb. Runs in its own environment (`make reverb-env`), which knows nothing of this project.
+
+    python launch/reverb/serve.py --port 8000 --tables '[{"name": "pick/online", "max_size": 1000, ...}]'
+
+`--tables` is what `sop_jax.replay.tables.tables_to_json` writes, or `@FILE` to read it from a file. Once the port answers,
+a line `reverb serving on port N` is printed. SIGTERM, SIGINT and (with --until-stdin-closes) the end of standard input
+or the death of the parent stop the server.
+
+Reverb has no TLS, no passwords and no bind address: it listens on every interface of the machine. Keep the port behind a
+firewall, or behind a proxy that asks for certificates.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import select
+import signal
+import socket
+import sys
+import threading
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import portpicker
+import reverb
+from reverb.platform import checkpointers_lib
+
+_PARENT_POLL_S = 1.0
+
+
+def make_table(config: dict) -> reverb.Table:
+    """One table from its JSON object; a missing or unknown key is an error."""
+    limiter = config["rate_limiter"]
+    samplers = {
+        "uniform": reverb.selectors.Uniform,
+        "fifo": reverb.selectors.Fifo,
+        "prioritized": lambda: reverb.selectors.Prioritized(config["priority_exponent"]),
+    }
+    return reverb.Table(
+        name=config["name"],
+        sampler=samplers[config["sampler"]](),
+        remover=reverb.selectors.Fifo(),
+        max_size=config["max_size"],
+        max_times_sampled=config["max_times_sampled"],
+        rate_limiter=reverb.rate_limiters.SampleToInsertRatio(
+            samples_per_insert=limiter["samples_per_insert"],
+            min_size_to_sample=limiter["min_size"],
+            error_buffer=(limiter["min_diff"], limiter["max_diff"]),
+        ),
+    )
+
+
+def read_tables(argument: str) -> list:
+    text = pathlib.Path(argument[1:]).read_text() if argument.startswith("@") else argument
+    return [make_table(config) for config in json.loads(text)]
+
+
+def check_port_is_free(port: int) -> None:
+    """Exits if somebody listens there. Two gRPC servers would otherwise share a port and split its calls silently."""
+    with socket.socket(socket.AF_INET6 if socket.has_ipv6 else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            sys.exit(f"reverb can't serve on port {port}: {error}. Stop what listens there, or choose another --port.")
+
+
+def watch_parent(stop: threading.Event) -> None:
+    """Sets `stop` once standard input closes or the parent is gone."""
+    parent = os.getppid()
+    while not stop.is_set():
+        readable, _, _ = select.select([sys.stdin], [], [], _PARENT_POLL_S)
+        if (readable and not os.read(sys.stdin.fileno(), 4096)) or os.getppid() != parent:
+            stop.set()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, default=0, help="0 = any free port")
+    parser.add_argument("--tables", required=True, help="JSON list of tables, or @FILE")
+    parser.add_argument(
+        "--checkpoint-dir", default="", help="where Checkpoint calls write; the newest is loaded at start"
+    )
+    parser.add_argument("--until-stdin-closes", action="store_true", help="stop when standard input ends")
+    arguments = parser.parse_args()
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if arguments.until_stdin_closes:
+        threading.Thread(target=watch_parent, args=(stop,), daemon=True).start()
+
+    tables = read_tables(arguments.tables)
+    port = arguments.port or portpicker.pick_unused_port()
+    check_port_is_free(port)
+    checkpointer = checkpointers_lib.DefaultCheckpointer(arguments.checkpoint_dir) if arguments.checkpoint_dir else None
+    server = reverb.Server(tables=tables, port=port, checkpointer=checkpointer)
+    sys.stdout.write(f"reverb serving on port {port}\n")
+    sys.stdout.flush()
+    stop.wait()
+    server.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""What intake tells the world: a report of each look at the store, and metrics.
+
+| event | when | values |
+|---|---|---|
+| episode | once per episode that was dealt with | ids, outcome, policy_version, interventions, items, delay, staleness |
+| intake | a look that changed something or met a problem | the report's counts, problem |
+| table | after a change, and every `table_stats_interval_s` | table, size, max_size, num_inserted, num_sampled |
+| quarantine | an episode was set aside | path, reason |
+| unreadable_episode | the store didn't serve an episode this time | path, reason |
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+
+from sop_jax.specs.clock import Clock
+from sop_jax.specs.interfaces import Metrics, TableInfo
+from sop_jax.specs.records import NO_POLICY, EpisodeManifest
+
+
+@dataclasses.dataclass(frozen=True)
+class IntakeReport:
+    """What one look at the store did, or all of them together. Counts are episodes unless named otherwise.
+
+    inserted: in the tables now, all items acknowledged. num_items: their items.
+    quarantined: set aside in the store, with a reason.
+    untrainable: outcome ERROR or ABORTED; kept in the store, never trained on. empty: no trainable frame with images.
+    unreadable, pending: left for the next look, because the store or the tables did not serve them.
+    rebuilt: the tables had lost their contents and are filled again. available: the tables answered.
+    """
+
+    inserted: int = 0
+    num_items: int = 0
+    quarantined: int = 0
+    untrainable: int = 0
+    empty: int = 0
+    unreadable: int = 0
+    pending: int = 0
+    rebuilt: bool = False
+    available: bool = True
+
+    @property
+    def changed(self) -> bool:
+        return self.rebuilt or any((self.inserted, self.quarantined, self.untrainable, self.empty))
+
+
+class IntakeLog:
+    """Writes intake's metrics.
+
+    Args:
+      newest_version: the newest policy version published; default: the newest that acted in an episode so far.
+    """
+
+    def __init__(self, metrics: Metrics, clock: Clock, newest_version: Callable[[], int] | None):
+        self._metrics = metrics
+        self._clock = clock
+        self._newest_seen = NO_POLICY
+        self._newest_version = newest_version or (lambda: self._newest_seen)
+
+    def episode(self, manifest: EpisodeManifest, intake: str, num_items: int, num_intervention_frames: int) -> None:
+        """`intake` says what became of it: inserted, untrainable or empty."""
+        self._newest_seen = max(self._newest_seen, manifest.policy_version)
+        staleness: Mapping[str, int] = {}
+        if manifest.policy_version != NO_POLICY:
+            staleness = {"staleness_versions": max(0, self._newest_version() - manifest.policy_version)}
+        self._metrics.write(
+            "episode",
+            episode_id=manifest.episode_id,
+            robot_id=manifest.robot_id,
+            task=manifest.task,
+            source=str(manifest.source),
+            outcome=str(manifest.outcome),
+            failure_kind=manifest.failure_kind,
+            policy_version=manifest.policy_version,
+            num_frames=manifest.num_frames,
+            num_interventions=manifest.num_interventions,
+            num_intervention_frames=num_intervention_frames,
+            num_items=num_items,
+            intake=intake,
+            duration_s=(manifest.ended_ns - manifest.started_ns) / 1e9,
+            intake_delay_s=(self._clock.now_ns() - manifest.ended_ns) / 1e9,
+            **staleness,
+        )
+
+    def quarantined(self, path: str, reason: str) -> None:
+        self._metrics.write("quarantine", path=path, reason=reason)
+
+    def unreadable(self, path: str, reason: str) -> None:
+        self._metrics.write("unreadable_episode", path=path, reason=reason)
+
+    def report(self, report: IntakeReport, problem: str) -> None:
+        self._metrics.write("intake", problem=problem, **dataclasses.asdict(report))
+
+    def tables(self, tables: Iterable[TableInfo]) -> None:
+        for info in tables:
+            self._metrics.write(
+                "table",
+                table=info.name,
+                size=info.size,
+                max_size=info.max_size,
+                num_inserted=info.num_inserted,
+                num_sampled=info.num_sampled,
+            )

@@ -1,0 +1,178 @@
+"""Replay items: a segment of an episode as flat columns of numbers, and back.
+
+Legend: `T` frames of the episode, `K` of them with images, `L` frames of a segment, `C` cameras.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.identifiers import item_key
+from sop_jax.specs.interfaces import Item
+from sop_jax.specs.records import EpisodeArrays, EpisodeIndex, EpisodeManifest, Segment, Source
+
+DEFAULT_SEGMENT_LENGTH = 16
+"""Frames per item. The server spends about 1.7 KB on an item however small it is, so an item holds several frames."""
+
+STORABLE_DTYPES = frozenset(
+    np.dtype(name)
+    for name in (
+        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float16", "float32", "float64", "complex64", "complex128"),
+    )
+)
+"""What a column may hold (in this machine's byte order)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameLabels:
+    """What an algorithm says about each frame of an episode.
+
+    trainable: bool [T], the frame may start a training example (it must also carry images).
+    label: float32 [T], the algorithm's per-frame label (a loss weight; RECAP's indicator).
+    """
+
+    trainable: np.ndarray
+    label: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.trainable.dtype != np.bool_ or self.trainable.ndim != 1:
+            raise ValueError(
+                f"FrameLabels.trainable must be bool [T], got {self.trainable.dtype} {self.trainable.shape}"
+            )
+        if self.label.dtype != np.float32 or self.label.shape != self.trainable.shape:
+            raise ValueError(
+                f"FrameLabels.label must be float32 {self.trainable.shape}, got {self.label.dtype} {self.label.shape}"
+            )
+
+
+def label_all(manifest: EpisodeManifest, arrays: EpisodeArrays) -> FrameLabels:
+    """The plainest labeler: every frame may train, with weight 1."""
+    del manifest
+    num_frames = arrays.num_frames
+    return FrameLabels(np.ones(num_frames, bool), np.ones(num_frames, np.float32))
+
+
+def segments_of(
+    manifest: EpisodeManifest,
+    index: EpisodeIndex,
+    arrays: EpisodeArrays,
+    labels: FrameLabels,
+    segment_length: int = DEFAULT_SEGMENT_LENGTH,
+) -> tuple[Segment, ...]:
+    """Packs the trainable frames that carry images into segments of at most `segment_length`, as even as they go.
+
+    Pure: the same episode and labels give the same segments. None if no frame is trainable.
+    """
+    if segment_length < 1:
+        raise ConfigError(f"segment_length must be at least 1, got {segment_length}")
+    if len(labels.trainable) != arrays.num_frames:
+        raise ValueError(
+            f"episode {manifest.episode_id}: the labeler gave {len(labels.trainable)} labels for {arrays.num_frames} frames"
+        )
+    kept = np.flatnonzero(labels.trainable[arrays.image_frames])  # rows of image_frames and of image_ranges
+    if len(kept) == 0:
+        return ()
+    num_segments = -(-len(kept) // segment_length)
+    segments = []
+    for rows in np.array_split(kept, num_segments):
+        frames = arrays.image_frames[rows].astype(np.int32)
+        segments.append(
+            Segment(
+                episode_id=manifest.episode_id,
+                path=index.path,
+                task=manifest.task,
+                source=manifest.source,
+                policy_version=manifest.policy_version,
+                ended_ns=manifest.ended_ns,
+                frames=frames,
+                image_ranges=index.image_ranges[rows].astype(np.int64),
+                arrays_range=index.arrays_range,
+                intervention=arrays.intervention[frames].astype(bool),
+                label=labels.label[frames].astype(np.float32),
+            )
+        )
+    return tuple(segments)
+
+
+def draw_frame(num_frames: int, segment_length: int, uniform: float) -> int | None:
+    """Picks the frame of a sampled segment so that all frames of a table stay equally likely, however full segments are.
+
+    A table draws items uniformly, and segments hold between 1 and `segment_length` frames. So the draw falls on one of
+    `segment_length` places; on an empty place it returns None, and the caller takes the next item.
+
+    Args:
+      num_frames: frames in the sampled segment.
+      segment_length: the most that any segment of the table holds.
+      uniform: a random number in [0, 1).
+    """
+    place = int(uniform * segment_length)
+    return place if place < num_frames else None
+
+
+def encode_segment(segment: Segment) -> Item:
+    """The item of a segment. Its key comes from the episode and the first frame, so a retry changes nothing."""
+    columns = {
+        "episode_id": _text(segment.episode_id),
+        "path": _text(segment.path),
+        "task": _text(segment.task),
+        "source": _text(segment.source),
+        "policy_version": np.array(segment.policy_version, np.int64),
+        "ended_ns": np.array(segment.ended_ns, np.int64),
+        "frames": segment.frames.astype(np.int32),
+        "image_ranges": segment.image_ranges.astype(np.int64),
+        "arrays_range": np.array(segment.arrays_range, np.int64),
+        "intervention": segment.intervention.astype(bool),
+        "label": segment.label.astype(np.float32),
+    }
+    return Item(item_key(segment.episode_id, int(segment.frames[0])), columns)
+
+
+def decode_segment(columns: Mapping[str, np.ndarray]) -> Segment:
+    """The segment of an item's columns; the inverse of `encode_segment`. Raises ValueError if a column is missing."""
+    try:
+        offset, length = columns["arrays_range"].tolist()
+        return Segment(
+            episode_id=_untext(columns["episode_id"]),
+            path=_untext(columns["path"]),
+            task=_untext(columns["task"]),
+            source=Source(_untext(columns["source"])),
+            policy_version=int(columns["policy_version"]),
+            ended_ns=int(columns["ended_ns"]),
+            frames=columns["frames"],
+            image_ranges=columns["image_ranges"],
+            arrays_range=(offset, length),
+            intervention=columns["intervention"],
+            label=columns["label"],
+        )
+    except KeyError as error:
+        raise ValueError(
+            f"this item is no segment: column {error} is missing, it has {sorted(columns)}; something else than intake "
+            "wrote into this table"
+        ) from error
+
+
+def check_item(item: Item) -> None:
+    """Raises ValueError or TypeError if no table could hold this item."""
+    if not 0 < item.key < 2**64:
+        raise ValueError(f"item key {item.key} must be between 1 and 2**64 - 1; make it with identifiers.item_key")
+    if not item.columns:
+        raise ValueError(f"item {item.key} has no columns")
+    if not item.priority >= 0:
+        raise ValueError(f"item {item.key}: priority must be >= 0, got {item.priority}")
+    for name, value in item.columns.items():
+        if value.dtype not in STORABLE_DTYPES:
+            raise TypeError(
+                f"item {item.key}, column {name!r}: dtype {value.dtype} can't be stored; use numbers or bool, and uint8 "
+                "arrays for text"
+            )
+
+
+def _text(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def _untext(column: np.ndarray) -> str:
+    return column.tobytes().decode()

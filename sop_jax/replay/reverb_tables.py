@@ -1,0 +1,292 @@
+"""Replay tables on a Reverb server, over its gRPC protocol and without TensorFlow."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import grpc
+
+from sop_jax.replay import wire
+from sop_jax.replay.items import check_item
+from sop_jax.replay.proto import reverb_pb2 as pb
+from sop_jax.replay.table_names import table_not_found
+from sop_jax.specs.errors import RateLimitedError, ReplayUnavailableError, SopError, TableNotFoundError
+from sop_jax.specs.interfaces import Item, SampledItem, TableInfo
+
+_SERVICE = "/deepmind.reverb.ReverbService/"
+_CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+_MAX_ITEMS_PER_MESSAGE = 64
+_MAX_BYTES_PER_MESSAGE = 1 << 20
+_TRANSPORT_S = 5.0
+"""What a sample call may take beyond the limiter's timeout, for the network and the server's own work."""
+_CONNECT_S = 1.0
+"""What a call may spend on finding the server, however short its own timeout."""
+_PROBE_S = 2.0
+
+_Result = TypeVar("_Result")
+
+
+class ReverbTables:
+    """`ReplayTables` on the Reverb server at `address` ("host:port").
+
+        tables = ReverbTables("localhost:8000")
+        tables.insert("pick/online", [encode_segment(segment)])
+        items = tables.sample("pick/online", num=32, timeout_s=0.1)
+
+    Nothing is contacted before the first call. A call that finds the server away waits for it, and raises
+    ReplayUnavailableError when its timeout has passed; the next call tries again, so a restarted server is found by
+    itself. Timeouts are real seconds: a network knows no simulated time.
+
+    An insert that timed out may still land on the server later; keys make the repetition harmless.
+    """
+
+    def __init__(self, address: str):
+        self._address = address
+        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._connected = False
+        self._closed = False
+        self._insert = self._channel.stream_stream(
+            _SERVICE + "InsertStream",
+            request_serializer=pb.InsertStreamRequest.SerializeToString,
+            response_deserializer=pb.InsertStreamResponse.FromString,
+        )
+        # SampleStream takes a stream of requests; one request and the end of the stream look the same on the wire.
+        self._sample = self._channel.unary_stream(
+            _SERVICE + "SampleStream",
+            request_serializer=pb.SampleStreamRequest.SerializeToString,
+            response_deserializer=pb.SampleStreamResponse.FromString,
+        )
+        self._mutate = self._unary("MutatePriorities", pb.MutatePrioritiesRequest, pb.MutatePrioritiesResponse)
+        self._server_info = self._unary("ServerInfo", pb.ServerInfoRequest, pb.ServerInfoResponse)
+        self._reset = self._unary("Reset", pb.ResetRequest, pb.ResetResponse)
+        self._checkpoint = self._unary("Checkpoint", pb.CheckpointRequest, pb.CheckpointResponse)
+
+    def insert(self, table: str, items: Sequence[Item], timeout_s: float = 30.0) -> None:
+        if not items:
+            return
+        for item in items:
+            check_item(item)
+
+        def attempt(remaining_s: float) -> None:
+            num_confirmed = self._send(_insert_requests(table, items), len(items), remaining_s)
+            if num_confirmed < len(items):
+                raise ReplayUnavailableError(
+                    f"reverb at {self._address} confirmed {num_confirmed} of {len(items)} items for {table!r}, then "
+                    "ended the stream; insert them again"
+                )
+
+        self._call("insert", table, timeout_s, attempt, self._held_back)
+
+    def sample(self, table: str, num: int, timeout_s: float = 1.0) -> list[SampledItem]:
+        if num < 1:
+            raise ValueError(f"sample from {table!r}: num must be at least 1, got {num}")
+        give_up_s = time.monotonic() + timeout_s
+        sampled: list[SampledItem] = []
+
+        def attempt(remaining_s: float) -> None:
+            limiter_ms = max(1, round((give_up_s - time.monotonic()) * 1e3))  # 0 would mean for ever
+            request = pb.SampleStreamRequest(table=table, num_samples=num - len(sampled))
+            request.rate_limiter_timeout.milliseconds = limiter_ms
+            stream = self._sample(request, timeout=remaining_s)
+            try:
+                for item in _read_samples(stream):
+                    sampled.append(item)
+                    if len(sampled) == num or time.monotonic() > give_up_s:
+                        return
+            except grpc.RpcError as error:
+                if not sampled:
+                    raise
+                del error  # what came before the limiter or the network stopped us is worth returning
+            finally:
+                stream.cancel()
+
+        self._call("sample", table, timeout_s, attempt, extra_s=_TRANSPORT_S)
+        if not sampled:
+            raise ReplayUnavailableError(
+                f"reverb at {self._address} sent no sample of {table!r} and no error; try again"
+            )
+        return sampled
+
+    def update_priorities(
+        self, table: str, priorities: Mapping[int, float], delete: Sequence[int] = (), timeout_s: float = 30.0
+    ) -> None:
+        request = pb.MutatePrioritiesRequest(table=table, delete_keys=list(delete))
+        for key, priority in priorities.items():
+            request.updates.add(key=key, priority=priority)
+        self._call("update_priorities", table, timeout_s, lambda left_s: self._mutate(request, timeout=left_s))
+
+    def info(self, timeout_s: float = 30.0) -> Mapping[str, TableInfo]:
+        return {
+            info.name: TableInfo(
+                name=info.name,
+                size=info.current_size,
+                max_size=info.max_size,
+                num_inserted=info.rate_limiter_info.insert_stats.completed,
+                num_sampled=info.rate_limiter_info.sample_stats.completed,
+            )
+            for info in self._read_server_info(timeout_s).table_info
+        }
+
+    def state_id(self, timeout_s: float = 30.0) -> str:
+        state = self._read_server_info(timeout_s).tables_state_id
+        return f"{state.high:016x}{state.low:016x}"
+
+    def reset(self, table: str, timeout_s: float = 30.0) -> None:
+        request = pb.ResetRequest(table=table)
+        self._call("reset", table, timeout_s, lambda left_s: self._reset(request, timeout=left_s))
+
+    def checkpoint(self, timeout_s: float = 120.0) -> str:
+        """Has the server write its tables to its checkpoint directory; returns the path there."""
+        request = pb.CheckpointRequest()
+        return self._call("checkpoint", "", timeout_s, lambda s: self._checkpoint(request, timeout=s)).checkpoint_path
+
+    def close(self) -> None:
+        self._closed = True
+        self._channel.close()
+
+    def _unary(self, method: str, request: Any, response: Any) -> grpc.UnaryUnaryMultiCallable:
+        return self._channel.unary_unary(
+            _SERVICE + method,
+            request_serializer=request.SerializeToString,
+            response_deserializer=response.FromString,
+        )
+
+    def _read_server_info(self, timeout_s: float) -> pb.ServerInfoResponse:
+        request = pb.ServerInfoRequest()
+        return self._call("info", "", timeout_s, lambda left_s: self._server_info(request, timeout=left_s))
+
+    def _send(self, requests: Iterable[pb.InsertStreamRequest], num_items: int, timeout_s: float) -> int:
+        """Sends the requests on one stream, kept open until all items are confirmed; returns how many were."""
+        finished = threading.Event()
+
+        def feed() -> Iterator[pb.InsertStreamRequest]:
+            yield from requests
+            # The server forgets its confirmations if the stream ends before it sent them; so the call's deadline comes first.
+            finished.wait(timeout_s + _TRANSPORT_S)
+
+        stream = self._insert(feed(), timeout=timeout_s)
+        num_confirmed = 0
+        try:
+            for response in stream:
+                num_confirmed += len(response.keys)
+                if num_confirmed >= num_items:
+                    break
+        finally:
+            finished.set()
+            stream.cancel()
+        return num_confirmed
+
+    def _call(
+        self,
+        what: str,
+        table: str,
+        timeout_s: float,
+        attempt: Callable[[float], _Result],
+        on_deadline: Callable[[str, str, float], SopError] | None = None,
+        extra_s: float = 0.0,
+    ) -> _Result:
+        """Runs `attempt(seconds left)`, again while the connection breaks, and translates what goes wrong.
+
+        A server that is away is waited for `timeout_s`; one that is there has `extra_s` more.
+        """
+        start_s = time.monotonic()
+        deadline_s = start_s + timeout_s
+        while True:
+            self._connect(what, table, timeout_s, start_s + max(timeout_s, _CONNECT_S))
+            try:
+                return attempt(max(0.01, deadline_s + extra_s - time.monotonic()))
+            except grpc.RpcError as error:
+                code, details = _status(error)
+                if code is grpc.StatusCode.NOT_FOUND:
+                    raise self._table_not_found(table) from error
+                if code is grpc.StatusCode.DEADLINE_EXCEEDED and details.startswith("Rate Limiter"):
+                    raise RateLimitedError(
+                        f"table {table!r} at {self._address} held back {what} for the whole timeout: it is too empty, or "
+                        "sampled faster than filled"
+                    ) from error
+                if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    self._connected = False
+                    failure = on_deadline or self._away
+                    raise failure(what, table, timeout_s) from error
+                if code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+                    raise SopError(f"reverb at {self._address} refused {what} {table!r}: {code} {details}") from error
+                self._connected = False
+                if time.monotonic() >= deadline_s:
+                    raise self._away(what, table, timeout_s) from error
+
+    def _connect(self, what: str, table: str, timeout_s: float, deadline_s: float) -> None:
+        """Waits for the server unless the last call reached it."""
+        if self._closed:
+            raise ReplayUnavailableError(f"{what}: this ReverbTables for {self._address} was closed")
+        if self._connected:
+            return
+        ready = grpc.channel_ready_future(self._channel)
+        try:
+            ready.result(timeout=max(0.0, deadline_s - time.monotonic()))
+        except grpc.FutureTimeoutError as error:
+            raise self._away(what, table, timeout_s) from error
+        finally:
+            ready.cancel()
+        self._connected = True
+
+    def _away(self, what: str, table: str, timeout_s: float) -> SopError:
+        return ReplayUnavailableError(
+            f"{what} {table!r}: no answer from reverb at {self._address} within {timeout_s:g} s. Is it running and "
+            "reachable? The call may be repeated."
+        )
+
+    def _held_back(self, what: str, table: str, timeout_s: float) -> SopError:
+        """A held-back insert just waits, so ask whether the server is alive to tell the limiter from an outage."""
+        try:
+            self._server_info(pb.ServerInfoRequest(), timeout=_PROBE_S)
+        except grpc.RpcError:
+            return self._away(what, table, timeout_s)
+        return RateLimitedError(
+            f"table {table!r} at {self._address} held back {what} for {timeout_s:g} s: sampling must catch up first, or "
+            "raise the table's max_diff. The items may still land."
+        )
+
+    def _table_not_found(self, table: str) -> TableNotFoundError:
+        try:
+            tables = self._server_info(pb.ServerInfoRequest(), timeout=_PROBE_S).table_info
+        except grpc.RpcError:
+            tables = ()
+        return table_not_found(table, [info.name for info in tables])
+
+
+def _insert_requests(table: str, items: Sequence[Item]) -> Iterator[pb.InsertStreamRequest]:
+    """Messages of many items each (one item per message costs six times as much), made while earlier ones travel."""
+    request, num_bytes = pb.InsertStreamRequest(), 0
+    for item in items:
+        num_bytes += wire.add_item(request, table, item)
+        if num_bytes >= _MAX_BYTES_PER_MESSAGE or len(request.items) == _MAX_ITEMS_PER_MESSAGE:
+            yield request
+            request, num_bytes = pb.InsertStreamRequest(), 0
+    if request.items:
+        yield request
+
+
+def _read_samples(stream: Iterator[pb.SampleStreamResponse]) -> Iterator[SampledItem]:
+    """The items of a sample stream; one item's chunks may come in several entries and several messages."""
+    info, chunks = pb.SampleInfo(), []
+    for response in stream:
+        for entry in response.entries:
+            if entry.HasField("info"):
+                info, chunks = entry.info, []
+            chunks.extend(entry.data)
+            if entry.end_of_sequence:
+                yield wire.decode_sample(info, chunks)
+
+
+def _status(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
+    if isinstance(error, grpc.Call):
+        return error.code(), error.details() or ""
+    return grpc.StatusCode.UNKNOWN, str(error)

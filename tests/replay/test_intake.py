@@ -1,0 +1,353 @@
+"""Intake: the tables are a pure function of the store, whatever goes wrong on the way."""
+
+import random
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sop_jax.episodes.format import pack
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.episodes.synthetic import make_episode, make_spec
+from sop_jax.replay.intake import Intake, IntakeConfig
+from sop_jax.replay.intake_log import IntakeReport
+from sop_jax.replay.items import FrameLabels, decode_segment, label_all
+from sop_jax.replay.local_tables import LocalTables
+from sop_jax.replay.tables import MixConfig, RateLimiterConfig, Sampler, TableConfig, mix_tables
+from sop_jax.specs.clock import ManualClock
+from sop_jax.specs.errors import ConfigError, InvalidEpisodeError, ReplayUnavailableError
+from sop_jax.specs.interfaces import ReplayTables
+from sop_jax.specs.metrics import MemoryMetrics
+from sop_jax.specs.records import NO_POLICY, Episode, Outcome, Segment, Source
+
+TASK = "restock_shelf"
+ONLINE, OFFLINE = f"{TASK}/online", f"{TASK}/offline"
+CONFIG = IntakeConfig(segment_length=2, num_readers=2)
+SPEC = make_spec(image_size=16, camera_names=("head",))
+DUMP = tuple(TableConfig(name, 1000, sampler=Sampler.FIFO, max_times_sampled=1) for name in (ONLINE, OFFLINE))
+
+
+class FlakyTables(LocalTables):
+    """In-process tables that are away when told to be, and note every insert."""
+
+    away = False
+    away_after_inserts: int | None = None
+    num_inserts = 0
+
+    def insert(self, table, items, timeout_s=30.0):
+        self._check()
+        super().insert(table, items, timeout_s)
+        self.num_inserts += 1
+        if self.num_inserts == self.away_after_inserts:
+            self.away = True
+
+    def state_id(self, timeout_s=30.0):
+        self._check()
+        return super().state_id(timeout_s)
+
+    def _check(self) -> None:
+        if self.away:
+            raise ReplayUnavailableError("away")
+
+
+class FlakyStore(EpisodeStore):
+    """A store of which some reads, listings or writes fail."""
+
+    def __init__(self, url: str):
+        super().__init__(url, clock=ManualClock())
+        self.failing: set[str] = set()
+        self.num_full_reads = 0
+
+    def list_paths(self, robot_id=None):
+        if "list" in self.failing:
+            raise OSError("listing failed")
+        return super().list_paths(robot_id)
+
+    def read_bytes(self, path):
+        self.num_full_reads += 1
+        if path in self.failing:
+            raise ValueError("UNAVAILABLE: connection reset")
+        return super().read_bytes(path)
+
+    def quarantine(self, path, reason, *, size=None):
+        if "quarantine" in self.failing:
+            raise OSError("read-only")
+        super().quarantine(path, reason, size=size)
+
+
+@pytest.fixture
+def store(store_url: str) -> FlakyStore:
+    return FlakyStore(store_url)
+
+
+def episode(seed: int, **options) -> Episode:
+    options.setdefault("spec", SPEC)
+    return make_episode(seed, **{"num_frames": 9, "image_stride": 3, "task": TASK, **options})
+
+
+def make_intake(store: EpisodeStore, tables: ReplayTables, labeler=label_all, **options) -> Intake:
+    options.setdefault("clock", ManualClock(start_ns=50_000_000_000))
+    return Intake(store, tables, labeler, options.pop("config", CONFIG), **options)
+
+
+def drain(tables: ReplayTables, table: str) -> list[Segment]:
+    """All segments of a first-in-first-out table, oldest first; empties it."""
+    num = tables.info()[table].size
+    return [decode_segment(item.columns) for item in tables.sample(table, num)] if num else []
+
+
+def test_an_episode_becomes_segments_in_its_table(store):
+    online = episode(1, takeovers=((3, 3, 6),), policy_version=7)
+    demonstration = episode(2, source=Source.OFFLINE, policy_version=NO_POLICY)
+    index = store.put(online)
+    store.put(demonstration)
+    tables = LocalTables(DUMP)
+    intake = make_intake(store, tables)
+    assert intake.poll() == IntakeReport(inserted=2, num_items=4)
+    first, second = drain(tables, ONLINE)  # images on frames 0, 3, 6; 2 frames to a segment
+    assert (first.frames.tolist(), second.frames.tolist()) == ([0, 3], [6])
+    assert first.intervention.tolist() == [False, True]
+    assert (first.path, first.policy_version, first.task) == (index.path, 7, TASK)
+    np.testing.assert_array_equal(second.image_ranges, index.image_ranges[2:])
+    (jpegs,) = store.read_images([(second.path, second.image_ranges[0])])
+    assert jpegs == online.jpegs[2]
+    assert [s.episode_id for s in drain(tables, OFFLINE)] == [demonstration.manifest.episode_id] * 2
+    assert intake.poll() == IntakeReport()
+
+
+def test_the_labeler_chooses_frames_and_labels(store):
+    store.put(episode(1))
+    store.put(episode(2))
+
+    def labeler(manifest, arrays):
+        keep = np.arange(arrays.num_frames) == (3 if manifest.episode_id.endswith("1") else -1)
+        return FrameLabels(keep, np.full(arrays.num_frames, 0.25, np.float32))
+
+    tables = LocalTables(DUMP)
+    assert make_intake(store, tables, labeler).poll() == IntakeReport(inserted=1, num_items=1, empty=1)
+    (segment,) = drain(tables, ONLINE)
+    assert (segment.frames.tolist(), segment.label.tolist()) == ([3], [0.25])
+
+
+@pytest.mark.parametrize("outcome", [Outcome.ERROR, Outcome.ABORTED])
+def test_broken_runs_are_kept_but_never_trained_on(store, outcome):
+    path = store.put(episode(1, outcome=outcome)).path
+    tables, metrics = LocalTables(DUMP), MemoryMetrics()
+    intake = make_intake(store, tables, metrics=metrics)
+    assert intake.poll() == IntakeReport(untrainable=1)
+    assert tables.info()[ONLINE].size == 0
+    assert store.list_paths() == [path]
+    assert store.quarantined() == {}
+    assert metrics.events[0]["intake"] == "untrainable"
+    assert intake.poll() == IntakeReport()
+
+
+def test_invalid_episodes_are_set_aside_and_the_rest_goes_on(store, tmp_path):
+    paths = [store.put(episode(seed)).path for seed in (1, 2, 3)]
+    torn = tmp_path / "store" / paths[1]
+    torn.write_bytes(torn.read_bytes()[:-40])
+    tables, metrics = LocalTables(DUMP), MemoryMetrics()
+    intake = make_intake(store, tables, metrics=metrics)
+    assert intake.poll() == IntakeReport(inserted=2, num_items=4, quarantined=1)
+    assert list(store.quarantined()) == [paths[1]]
+    assert paths[1] in store.quarantined()[paths[1]]
+    assert [e["path"] for e in metrics.events if e["event"] == "quarantine"] == [paths[1]]
+    assert intake.poll() == IntakeReport()
+    assert make_intake(store, LocalTables(DUMP)).poll() == IntakeReport(inserted=2, num_items=4)  # another process
+
+
+def test_an_unknown_task_is_set_aside_with_the_reason(store):
+    path = store.put(episode(1, task="restock_shelve")).path
+    assert make_intake(store, LocalTables(DUMP)).poll() == IntakeReport(quarantined=1)
+    assert "unknown task" in store.quarantined()[path]
+    assert f"Did you mean '{ONLINE}'" in store.quarantined()[path]
+
+
+def test_a_labeler_may_refuse_an_episode(store):
+    path = store.put(episode(1)).path
+
+    def labeler(manifest, arrays):
+        raise InvalidEpisodeError("too odd to learn from")
+
+    assert make_intake(store, LocalTables(DUMP), labeler).poll().quarantined == 1
+    assert store.quarantined() == {path: "too odd to learn from"}
+
+
+def test_another_robot_type_is_set_aside(store):
+    path = store.put(episode(1)).path
+    intake = make_intake(store, LocalTables(DUMP), spec=make_spec(image_size=32, camera_names=("head",)))
+    assert intake.poll().quarantined == 1
+    assert "is not a synthetic" in store.quarantined()[path]
+
+
+def test_a_read_that_fails_is_tried_again_and_blames_nobody(store):
+    paths = [store.put(episode(seed)).path for seed in (1, 2)]
+    store.failing = {paths[0]}
+    tables, metrics = LocalTables(DUMP), MemoryMetrics()
+    intake = make_intake(store, tables, metrics=metrics)
+    assert intake.poll() == IntakeReport(inserted=1, num_items=2, unreadable=1)
+    assert store.quarantined() == {}
+    assert "connection reset" in str([e["reason"] for e in metrics.events if e["event"] == "unreadable_episode"])
+    store.failing = {"list"}
+    assert intake.poll() == IntakeReport()
+    store.failing = set()
+    assert intake.poll() == IntakeReport(inserted=1, num_items=2)
+
+
+def test_a_quarantine_that_cannot_be_written_is_tried_again(store, tmp_path):
+    path = store.put(episode(1)).path
+    (tmp_path / "store" / path).write_bytes(b"nothing of the kind")
+    store.failing = {"quarantine"}
+    intake = make_intake(store, LocalTables(DUMP))
+    assert intake.poll() == IntakeReport(unreadable=1)
+    store.failing = set()
+    assert intake.poll() == IntakeReport(quarantined=1)
+
+
+def test_an_outage_loses_nothing(store):
+    for seed in range(6):
+        store.put(episode(seed))
+    tables = FlakyTables(DUMP)
+    tables.away_after_inserts = 2
+    intake = make_intake(store, tables, config=IntakeConfig(segment_length=2, items_per_insert=1))
+    assert intake.poll() == IntakeReport(inserted=2, num_items=4, pending=4)
+    assert intake.poll() == IntakeReport(available=False)
+    tables.away, tables.away_after_inserts = False, None
+    assert intake.poll() == IntakeReport(inserted=4, num_items=8)
+    assert len(drain(tables, ONLINE)) == 12
+    assert intake.total == IntakeReport(inserted=6, num_items=12)
+
+
+def test_a_held_back_insert_waits_for_the_next_look(store):
+    for seed in range(4):
+        store.put(episode(seed))
+    limiter = RateLimiterConfig(1, 1.0, 0.0, 4.0)
+    tables = LocalTables([TableConfig(ONLINE, 100, Sampler.FIFO, limiter)], clock=ManualClock())
+    intake = make_intake(store, tables, config=IntakeConfig(segment_length=2, items_per_insert=2))
+    assert intake.poll() == IntakeReport(inserted=2, num_items=4, pending=2)
+    assert len(tables.sample(ONLINE, 4)) == 4
+    assert intake.poll() == IntakeReport(inserted=2, num_items=4)
+
+
+def test_a_restarted_server_is_filled_again_the_same_way(store, tmp_path):
+    for seed in range(5):
+        store.put(episode(seed, started_ns=10_000_000_000 - seed * 1_000_000_000))
+    broken = store.put(episode(9)).path
+    (tmp_path / "store" / broken).write_bytes(b"")
+    tables, metrics = LocalTables(DUMP), MemoryMetrics()
+    intake = make_intake(store, tables, metrics=metrics)
+    intake.poll()
+    before = drain(tables, ONLINE)
+    num_full_reads, num_told = store.num_full_reads, [e["event"] for e in metrics.events].count("episode")
+    tables.restart()
+    assert intake.poll() == IntakeReport(inserted=5, num_items=10, rebuilt=True)
+    after = drain(tables, ONLINE)
+    assert [(s.episode_id, s.frames.tolist()) for s in after] == [(s.episode_id, s.frames.tolist()) for s in before]
+    assert store.num_full_reads == num_full_reads  # verified once; now only manifest, index and arrays
+    assert [e["event"] for e in metrics.events].count("episode") == num_told == 5
+
+
+def test_oldest_first_whatever_robot_it_comes_from(store):
+    ends = []
+    for seed, (robot, started_s) in enumerate([("b-robot", 1), ("a-robot", 3), ("c-robot", 2), ("a-robot", 4)]):
+        made = episode(seed, robot_id=robot, started_ns=started_s * 1_000_000_000)
+        store.put(made)
+        ends.append(made.manifest.ended_ns)
+    tables = LocalTables([TableConfig(ONLINE, 4, Sampler.FIFO, max_times_sampled=1)])  # room for two episodes
+    make_intake(store, tables).poll()
+    assert [s.ended_ns for s in drain(tables, ONLINE)] == [ends[1], ends[1], ends[3], ends[3]]
+
+
+@given(data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_contents_depend_on_the_store_alone(tmp_path_factory, data):
+    """Episodes that trickle in between looks, outages and restarts end up as one look at the whole store would have it."""
+    store = FlakyStore(f"file://{tmp_path_factory.mktemp('store')}/")
+    tables = FlakyTables(DUMP)
+    intake = make_intake(store, tables, config=IntakeConfig(segment_length=2, items_per_insert=2, num_readers=1))
+    sources = data.draw(st.lists(st.sampled_from([Source.ONLINE, Source.OFFLINE]), min_size=1, max_size=5))
+    for seed, source in enumerate(sources):
+        path = store.put(episode(seed, source=source, num_frames=data.draw(st.integers(1, 9)))).path
+        trouble = data.draw(st.sampled_from(["", "", "unread", "away", "cut off", "restart"]))
+        store.failing = {path} if trouble == "unread" else set()
+        tables.away = trouble == "away"
+        tables.away_after_inserts = tables.num_inserts + 1 if trouble == "cut off" else None
+        if trouble == "restart":
+            tables.restart()
+        intake.poll()
+    store.failing, tables.away, tables.away_after_inserts = set(), False, None
+    intake.poll()
+    assert intake.poll() == IntakeReport()
+    fresh = LocalTables(DUMP)
+    make_intake(store, fresh).poll()
+    for table in (ONLINE, OFFLINE):
+        got = sorted((s.episode_id, tuple(s.frames)) for s in drain(tables, table))
+        expected = sorted((s.episode_id, tuple(s.frames)) for s in drain(fresh, table))
+        assert got == expected
+        assert len(set(got)) == len(got)
+
+
+def test_metrics_name_the_episode_and_how_stale_it_was(store):
+    store.put(episode(1, policy_version=3, takeovers=((3, 3, 6),)))
+    store.put(episode(2, policy_version=NO_POLICY, source=Source.OFFLINE))
+    metrics = MemoryMetrics()
+    intake = make_intake(store, LocalTables(DUMP), metrics=metrics, newest_version=lambda: 5)
+    intake.poll()
+    first, second = [e for e in metrics.events if e["event"] == "episode"]
+    by_source = {e["source"]: e for e in (first, second)}
+    online, offline = by_source["online"], by_source["offline"]
+    assert online["episode_id"] == "robot-0.00000000001000000000.000001"
+    assert (online["robot_id"], online["task"], online["outcome"]) == ("robot-0", TASK, "success")
+    assert (online["num_interventions"], online["num_intervention_frames"], online["num_items"]) == (1, 3, 2)
+    assert (online["policy_version"], online["staleness_versions"]) == (3, 2)
+    assert online["intake_delay_s"] == pytest.approx(50 - 1 - 8 / 30, abs=0.04)
+    assert "staleness_versions" not in offline
+    sizes = {e["table"]: e["size"] for e in metrics.events if e["event"] == "table"}
+    assert sizes == {ONLINE: 2, OFFLINE: 2}
+    (report,) = [e for e in metrics.events if e["event"] == "intake"]
+    assert (report["inserted"], report["num_items"], report["problem"]) == (2, 4, "")
+
+
+def test_run_polls_by_the_clock_until_told_to_stop(store):
+    store.put(episode(1))
+    clock = ManualClock()
+    tables = LocalTables(mix_tables([TASK], MixConfig()))
+    intake = make_intake(store, tables, clock=clock, config=IntakeConfig(poll_interval_s=2.0))
+    looks = iter([False, False, False, False, False, True, True])
+    intake.run(lambda: clock.now_ns() >= 6_000_000_000 or next(looks))
+    assert tables.info()[ONLINE].size == 1
+    assert clock.now_ns() == 6_000_000_000
+
+
+def test_stopping_in_the_middle_loses_nothing(store):
+    for seed in range(3):
+        store.put(episode(seed))
+    tables = LocalTables(DUMP)
+    intake = make_intake(store, tables)
+    stop = threading.Event()
+    stop.set()
+    assert intake.poll(stop.is_set).inserted == 0
+    assert intake.poll() == IntakeReport(inserted=3, num_items=6)
+
+
+@pytest.mark.parametrize("field", ["segment_length", "items_per_insert", "num_readers", "poll_interval_s"])
+def test_bad_configs_are_refused(field):
+    with pytest.raises(ConfigError, match=field):
+        IntakeConfig(**{field: 0})
+
+
+def test_garbage_never_stops_intake(store, tmp_path):
+    good = store.put(episode(0)).path
+    data = (tmp_path / "store" / good).read_bytes()
+    rng = random.Random(0)
+    for seed in range(1, 12):
+        garbled = bytearray(data)
+        for _ in range(seed):
+            garbled[rng.randrange(len(garbled))] = rng.randrange(256)
+        path = tmp_path / "store" / good.replace(".000000.zip", f".{seed:06d}.zip")
+        path.write_bytes(bytes(garbled[: rng.randrange(len(garbled))] if seed % 3 == 0 else garbled))
+    report = make_intake(store, LocalTables(DUMP)).poll()
+    assert (report.inserted, report.quarantined) == (1, 11)
+    assert pack(store.read(good)) == data
