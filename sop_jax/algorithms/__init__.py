@@ -1,0 +1,1 @@
+"""Post-training algorithms as plug-ins: which frames teach, with which labels, and the loss."""

@@ -1,0 +1,81 @@
+"""The interface of a post-training algorithm.
+
+Legend: `B` batch, `T` frames of an episode, `H` horizon of an action chunk.
+"""
+
+import dataclasses
+import enum
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from sop_jax.models.batch import TrainBatch
+from sop_jax.models.policy import PolicyModel
+from sop_jax.replay.items import FrameLabels
+from sop_jax.specs.records import EpisodeArrays, EpisodeManifest
+
+
+class Phase(enum.StrEnum):
+    """What a policy acts for: to collect data, or to be measured."""
+
+    COLLECTING = "collecting"
+    EVALUATING = "evaluating"
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditioning:
+    """What a policy is told beside its observation: `suffix` is put after the instruction; `guidance` is the scale of
+    classifier-free guidance against the bare instruction (1 = none)."""
+
+    suffix: str = ""
+    guidance: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+    """How one sampled frame is taught: the instruction that the model reads, and the weight of the example (>= 0)."""
+
+    instruction: str
+    weight: float
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """A post-training algorithm, as the stations use it.
+
+        # intake, once per episode: frames that may be sampled, and a float label for each that travels with its item
+        labels = algorithm.label_frames(manifest, arrays, horizon)
+        # the batch builder: which actions of the chunk [t, t+H) teach at frame t; and, from the frame's label, how
+        masks = algorithm.action_masks(manifest, arrays, horizon)
+        lesson = algorithm.make_lesson(instruction, label, rng)
+        # the learner, inside jit
+        loss, per_example = algorithm.loss(model, params, norm, batch, key)
+        # actors and evaluation
+        conditioning = algorithm.conditioning(Phase.EVALUATING)
+
+    Implementations are frozen and hashable (they are static arguments of jit) and keep no state: what an algorithm learns
+    beside the policy (a value function) is given at construction.
+
+    - `label_frames`, `action_masks`: a frame is trainable exactly if its row of the mask isn't empty; episodes whose outcome
+      is ERROR have none. Actions past the episode's end are the last action repeated; the mask says whether they teach.
+    - `make_lesson`: `rng` is for lessons that vary (a dropped indicator).
+    - `loss`: the scalar to descend, and each example's own mean loss, which the sampler is told. Pure.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def label_frames(self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int) -> FrameLabels: ...
+
+    def action_masks(
+        self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int
+    ) -> Bool[np.ndarray, "T H"]: ...
+
+    def make_lesson(self, instruction: str, label: float, rng: np.random.Generator) -> Lesson: ...
+
+    def conditioning(self, phase: Phase) -> Conditioning: ...
+
+    def loss(
+        self, model: PolicyModel, params: Any, norm: Any, batch: TrainBatch, key: Array
+    ) -> tuple[Float[Array, ""], Float[Array, "B"]]: ...

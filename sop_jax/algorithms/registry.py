@@ -1,0 +1,50 @@
+"""Algorithms by name, for configurations and the command line."""
+
+import dataclasses
+import difflib
+import types
+from collections.abc import Callable
+from typing import Any
+
+from sop_jax.algorithms.algorithm import Algorithm
+from sop_jax.algorithms.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
+from sop_jax.algorithms.hg_dagger import HgDagger, HgDaggerConfig
+from sop_jax.specs.errors import ConfigError
+
+AlgorithmConfig = BehaviourCloningConfig | HgDaggerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class AlgorithmEntry:
+    """How an algorithm is made: `make(config)` with a config of `config_type`."""
+
+    config_type: type
+    make: Callable[[Any], Algorithm]
+
+
+ALGORITHMS = types.MappingProxyType(
+    {
+        "behaviour_cloning": AlgorithmEntry(BehaviourCloningConfig, BehaviourCloning),
+        "hg_dagger": AlgorithmEntry(HgDaggerConfig, HgDagger),
+    }
+)
+
+
+def create_algorithm(algorithm: str | AlgorithmConfig) -> Algorithm:
+    """The algorithm of this name with its defaults, or the one that this config belongs to.
+
+    Raises ConfigError on an unknown name (with near matches) or config. An algorithm of your own needs no entry here: pass
+    its object to the loader and the learner.
+    """
+    if isinstance(algorithm, str):
+        if algorithm in ALGORITHMS:
+            entry = ALGORITHMS[algorithm]
+            return entry.make(entry.config_type())
+        near = difflib.get_close_matches(algorithm, ALGORITHMS, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "these exist:"
+        raise ConfigError(f"unknown algorithm {algorithm!r}; {hint} (all: {', '.join(sorted(ALGORITHMS))})")
+    for entry in ALGORITHMS.values():
+        if type(algorithm) is entry.config_type:
+            return entry.make(algorithm)
+    expected = ", ".join(entry.config_type.__name__ for entry in ALGORITHMS.values())
+    raise ConfigError(f"no algorithm takes a config of type {type(algorithm).__name__}; expected one of {expected}")

@@ -1,0 +1,1 @@
+"""From replay to the learner: which task and buffer each example comes from, and the batches themselves."""

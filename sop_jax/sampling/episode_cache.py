@@ -1,0 +1,170 @@
+"""The numbers of the episodes that were sampled lately: read from the store once, ready to be cut into examples.
+
+Legend: `T` frames of an episode, `H` horizon, `P` = T + H - 1, `A` action dimensions.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from sop_jax.algorithms.algorithm import Algorithm
+from sop_jax.sampling.batch_spec import BatchSpec
+from sop_jax.sampling.byte_lru import ByteLru
+from sop_jax.specs.errors import EpisodeNotFoundError, InvalidEpisodeError
+from sop_jax.specs.records import EpisodeArrays, EpisodeManifest
+
+_MAX_REMEMBERED_FAULTS = 10_000
+
+ArraysRange = tuple[int, int]
+
+
+@runtime_checkable
+class FrameReader(Protocol):
+    """What the loader asks of the episode store (`EpisodeStore` has it).
+
+    Both raise EpisodeNotFoundError or InvalidEpisodeError for good reasons to give an episode up; anything else (OSError,
+    ValueError) counts as a read that may succeed next time.
+    """
+
+    def read_arrays(self, path: str, arrays_range: ArraysRange) -> tuple[EpisodeManifest, EpisodeArrays]: ...
+
+    def read_images(self, requests: Sequence[tuple[str, np.ndarray]]) -> list[tuple[bytes, ...]]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeNumbers:
+    """One episode's arrays, prepared: the chunk of frame t is `targets[t : t + H]`, its mask `masks[t]`.
+
+    targets: the executed actions, the last one repeated H-1 times past the end.
+    camera_rows: for each of the policy's cameras its place among the episode's, None if the episode lacks it.
+    """
+
+    manifest: EpisodeManifest
+    arrays: EpisodeArrays
+    targets: Float32[np.ndarray, "P A"]
+    masks: Bool[np.ndarray, "T H"]
+    camera_rows: tuple[int | None, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        arrays = self.arrays
+        return (
+            self.targets.nbytes
+            + self.masks.nbytes
+            + arrays.state.nbytes
+            + arrays.action.nbytes
+            + 16 * arrays.num_frames
+            + 2048
+        )
+
+
+class FaultLog:
+    """Episodes that turned out unusable, and why; bounded. Belongs to one thread."""
+
+    def __init__(self) -> None:
+        self._reasons: collections.OrderedDict[str, str] = collections.OrderedDict()
+        self.num_skipped = 0
+        self.last_reason = ""
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._reasons
+
+    def give_up(self, path: str, reason: str) -> None:
+        self._reasons[path] = reason
+        self.last_reason = reason
+        if len(self._reasons) > _MAX_REMEMBERED_FAULTS:
+            self._reasons.popitem(last=False)
+
+    def note(self, reason: str) -> None:
+        self.last_reason = reason
+
+
+class EpisodeCache:
+    """Reads and prepares episodes. Belongs to one thread; reads run in `pool`."""
+
+    def __init__(
+        self,
+        store: FrameReader,
+        algorithm: Algorithm,
+        spec: BatchSpec,
+        faults: FaultLog,
+        pool: concurrent.futures.Executor,
+        max_bytes: int,
+    ):
+        self._store = store
+        self._algorithm = algorithm
+        self._spec = spec
+        self._faults = faults
+        self._pool = pool
+        self._cache: ByteLru[str, EpisodeNumbers] = ByteLru(max_bytes)
+
+    def read(self, wanted: Mapping[str, ArraysRange]) -> dict[str, EpisodeNumbers]:
+        """Path -> numbers, for each wanted path -> range of its arrays. Episodes that can't be used are left out."""
+        found: dict[str, EpisodeNumbers] = {}
+        missing: list[str] = []
+        for path in wanted:
+            if path in self._faults:
+                continue
+            numbers = self._cache.get(path)
+            if numbers is None:
+                missing.append(path)
+            else:
+                found[path] = numbers
+        results = self._pool.map(self._try_read, missing, [wanted[path] for path in missing])
+        for path, result in zip(missing, results, strict=True):
+            if isinstance(result, EpisodeNotFoundError | InvalidEpisodeError):
+                self._faults.give_up(path, str(result))
+            elif isinstance(result, OSError | ValueError):
+                self._faults.note(f"{path}: {result}")
+            elif problem := _misfit(self._spec, *result):
+                self._faults.give_up(path, problem)
+            else:
+                found[path] = numbers = _prepare(self._algorithm, self._spec, *result)
+                self._cache.put(path, numbers, numbers.num_bytes)
+        return found
+
+    def _try_read(
+        self, path: str, arrays_range: ArraysRange
+    ) -> tuple[EpisodeManifest, EpisodeArrays] | EpisodeNotFoundError | InvalidEpisodeError | OSError | ValueError:
+        try:
+            return self._store.read_arrays(path, arrays_range)
+        except (EpisodeNotFoundError, InvalidEpisodeError, OSError, ValueError) as error:
+            return error
+
+
+def _prepare(algorithm: Algorithm, spec: BatchSpec, manifest: EpisodeManifest, arrays: EpisodeArrays) -> EpisodeNumbers:
+    held = np.repeat(arrays.action[-1:], spec.horizon - 1, axis=0)
+    places = {camera.name: row for row, camera in enumerate(manifest.cameras)}
+    return EpisodeNumbers(
+        manifest=manifest,
+        arrays=arrays,
+        targets=np.concatenate([arrays.action, held]),
+        masks=algorithm.action_masks(manifest, arrays, spec.horizon),
+        camera_rows=tuple(places.get(camera.name) for camera in spec.cameras),
+    )
+
+
+def _misfit(spec: BatchSpec, manifest: EpisodeManifest, arrays: EpisodeArrays) -> str:
+    """Why this policy can't learn from this episode, "" if it can."""
+    got = (arrays.state.shape[1], arrays.action.shape[1])
+    if got != (spec.state_dim, spec.action_dim):
+        return (
+            f"episode {manifest.episode_id} has state and action dimensions {got}, the policy wants "
+            f"{(spec.state_dim, spec.action_dim)}; it comes from another type of robot"
+        )
+    recorded = {camera.name: camera for camera in manifest.cameras}
+    for camera in spec.cameras:
+        if recorded.get(camera.name, camera) != camera:
+            other = recorded[camera.name]
+            return (
+                f"episode {manifest.episode_id}: camera {camera.name!r} is {other.height}x{other.width} pixels, the policy "
+                f"wants {camera.height}x{camera.width}; set the policy's image size to the robots'"
+            )
+    if not any(camera.name in recorded for camera in spec.cameras) and spec.cameras:
+        return f"episode {manifest.episode_id} has none of the policy's cameras, only {sorted(recorded)}"
+    return ""

@@ -1,0 +1,245 @@
+"""The loader: from replay tables and the episode store to batches, ahead of the learner.
+
+sampler plans draws -> replay tables give segments -> one frame of each -> numbers and images from the store -> batch
+"""
+
+import concurrent.futures
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from sop_jax.algorithms.algorithm import Algorithm
+from sop_jax.sampling.adaptive import AdaptiveSampler
+from sop_jax.sampling.batch_builder import BatchBuilder
+from sop_jax.sampling.batch_source import BatchSourceStoppedError, BatchStarvedError, Draw, LoadedBatch
+from sop_jax.sampling.batch_spec import BatchSpec, Tokenize
+from sop_jax.sampling.episode_cache import EpisodeCache, EpisodeNumbers, FrameReader, FaultLog
+from sop_jax.sampling.frame_picker import FramePick, FramePicker, PickerConfig
+from sop_jax.sampling.image_cache import ImageCache, Images
+from sop_jax.sampling.prefetch import Prefetcher
+from sop_jax.sampling.report import LoaderReport, ReportWriter
+from sop_jax.specs.clock import Clock
+from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.interfaces import Metrics, ReplayTables
+
+STATE_VERSION = 1
+_NAP_S = 0.02
+
+_Example = tuple[FramePick, EpisodeNumbers, Images]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoaderConfig:
+    """Size and speed of the loading.
+
+    batch_size: examples in a batch of this process.
+    seed: order of everything that is random here; give each process of a multi-host learner its own.
+    prefetch_batches: batches made ahead. Each one ahead delays the sampler's losses and fresh data by a step. 0 makes
+        batches inside `next`, without a thread: for simulated time, and for reproducing a run exactly.
+    num_threads: threads that read and decode.
+    pixel_cache_bytes: bound of the cache of decoded frames; one of three 64-pixel cameras takes 37 KB.
+    jpeg_cache_bytes: bound of a second cache behind it, of JPEGs, for stores that are slow or billed by the read; the
+        operating system keeps the files of a local one by itself.
+    arrays_cache_bytes: bound of the cache of episodes' numbers.
+    report_every: batches between two reports to the metrics.
+    """
+
+    batch_size: int = 64
+    seed: int = 0
+    prefetch_batches: int = 3
+    num_threads: int = 2
+    pixel_cache_bytes: int = 512 << 20
+    jpeg_cache_bytes: int = 0
+    arrays_cache_bytes: int = 256 << 20
+    report_every: int = 50
+    picker: PickerConfig = dataclasses.field(default_factory=PickerConfig)
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("batch_size", 1),
+            ("seed", 0),
+            ("prefetch_batches", 0),
+            ("num_threads", 1),
+            ("pixel_cache_bytes", 0),
+            ("jpeg_cache_bytes", 0),
+            ("arrays_cache_bytes", 0),
+            ("report_every", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ConfigError(f"LoaderConfig.{name} must be >= {least}, got {getattr(self, name)}")
+
+
+class Loader:
+    """Loads batches; the `BatchSource` of a real learner.
+
+        loader = Loader(config, spec, model.tokenize, tables, store, sampler, algorithm, clock, metrics)
+        loaded = loader.next()
+        loader.record_losses(loaded.draws, per_example)
+        loader.stop()
+
+    An online table that its limiter holds back is served by the offline one, and counted. Items whose episode is gone, torn
+    or doesn't fit the policy are passed over, counted and never trained on. Threads start with the first `next`.
+    """
+
+    def __init__(
+        self,
+        config: LoaderConfig,
+        spec: BatchSpec,
+        tokenize: Tokenize,
+        tables: ReplayTables,
+        store: FrameReader,
+        sampler: AdaptiveSampler,
+        algorithm: Algorithm,
+        clock: Clock,
+        metrics: Metrics,
+    ):
+        self.config = config
+        self.sampler = sampler
+        self._clock = clock
+        self._pool = concurrent.futures.ThreadPoolExecutor(config.num_threads, thread_name_prefix="sampling")
+        self._faults = FaultLog()
+        self._picker = FramePicker(tables, sampler.tasks, config.picker, clock)
+        self._episodes = EpisodeCache(store, algorithm, spec, self._faults, self._pool, config.arrays_cache_bytes)
+        self._images = ImageCache(
+            store, spec, self._faults, self._pool, config.pixel_cache_bytes, config.jpeg_cache_bytes
+        )
+        self._builder = BatchBuilder(spec, tokenize, algorithm)
+        self._reports = ReportWriter(sampler, metrics)
+        self._prefetcher: Prefetcher[LoadedBatch] | None = None
+        self._stopped = False
+        self._num_consumed = 0
+        self._first_next_ns: int | None = None
+        self._last_return_ns = 0
+        self._waited_ns = 0
+
+    def start(self) -> None:
+        """Starts loading ahead; `next` does it by itself."""
+        if self._stopped:
+            raise BatchSourceStoppedError("no further batch: the loader was stopped; make a new one")
+        if self._prefetcher is None:
+            self._prefetcher = Prefetcher(self._load, self.config.prefetch_batches, self._num_consumed, "loader")
+
+    def next(self) -> LoadedBatch:
+        """The next batch; blocks until it is there."""
+        self.start()
+        assert self._prefetcher is not None
+        asked_ns = self._clock.now_ns()
+        if self._first_next_ns is None:
+            self._first_next_ns = asked_ns
+        loaded = self._prefetcher.next()
+        self._last_return_ns = self._clock.now_ns()
+        waited_ns = self._last_return_ns - asked_ns
+        self._waited_ns += waited_ns
+        self._num_consumed += 1
+        self._reports.add(loaded)
+        if self._num_consumed % self.config.report_every == 0:
+            self._reports.write(self.report())
+        return dataclasses.replace(loaded, wait_s=waited_ns / 1e9)
+
+    def record_losses(self, draws: Sequence[Draw], per_example: Float32[np.ndarray, "B"]) -> None:
+        """Tells the sampler the losses of one learner step."""
+        self.sampler.record(draws, per_example)
+
+    def wait_share(self) -> float:
+        """Share of the time since the first `next` that was spent waiting in `next`, 0 to 1."""
+        if self._first_next_ns is None or self._last_return_ns <= self._first_next_ns:
+            return 0.0
+        return self._waited_ns / (self._last_return_ns - self._first_next_ns)
+
+    def report(self) -> LoaderReport:
+        """What has happened so far."""
+        return LoaderReport(
+            num_batches=self._num_consumed,
+            wait_share=self.wait_share(),
+            num_fallbacks=dict(self._picker.num_fallbacks),
+            num_skipped=self._faults.num_skipped,
+            last_fault=self._faults.last_reason,
+            image_hit_share=self._images.hit_share,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sampler's losses and the number of batches handed out; the batches made ahead will be made anew."""
+        return {"version": STATE_VERSION, "num_consumed": self._num_consumed, "sampler": self.sampler.state_dict()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continues after the saved batch. Raises RuntimeError once loading has begun."""
+        if self._prefetcher is not None:
+            raise RuntimeError("load_state must be called before the first next(): batches were made already")
+        if state.get("version") != STATE_VERSION:
+            raise ValueError(f"loader state: expected version {STATE_VERSION}, got {state.get('version')}")
+        self.sampler.load_state(state["sampler"])
+        self._num_consumed = int(state["num_consumed"])
+
+    def stop(self) -> None:
+        """Ends all threads. May be called twice, and from another thread than `next`."""
+        self._stopped = True
+        if self._prefetcher is not None:
+            self._prefetcher.stop()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _load(self, index: int, should_stop: Callable[[], bool]) -> LoadedBatch:
+        """Batch number `index`. What is random depends on (seed, index) alone, beside what the tables give."""
+        rng = np.random.default_rng([self.config.seed, index])
+        requested = self.sampler.plan(self.config.batch_size, rng)
+        examples: list[_Example | None] = [None] * len(requested)
+        places = list(range(len(requested)))
+        deadline_ns = self._clock.now_ns() + round(self.config.picker.starved_after_s * 1e9)
+        while True:
+            picks = self._picker.pick([requested[place] for place in places], index, rng, should_stop)
+            for place, example in zip(places, self._fetch(picks), strict=True):
+                examples[place] = example
+            still = [place for place in places if examples[place] is None]
+            if not still:
+                break
+            self._faults.num_skipped += len(still)
+            if self._clock.now_ns() >= deadline_ns:
+                raise BatchStarvedError(
+                    f"batch {index}: {len(still)} of {len(requested)} examples couldn't be read for "
+                    f"{self.config.picker.starved_after_s} s; the last reason: {self._faults.last_reason}"
+                )
+            if should_stop():
+                raise BatchSourceStoppedError("stopped while reading episodes")
+            if len(still) == len(places):
+                self._clock.sleep_s(_NAP_S)
+            places = still
+        picked, numbers, images = zip(*(example for example in examples if example is not None), strict=True)
+        return self._builder.build(picked, numbers, images, rng)
+
+    def _fetch(self, picks: Sequence[FramePick]) -> list[_Example | None]:
+        """Everything about each pick, None where it can't be trained on."""
+        episodes = self._episodes.read({pick.segment.path: pick.segment.arrays_range for pick in picks})
+        usable: list[tuple[int, FramePick, EpisodeNumbers]] = []
+        for place, pick in enumerate(picks):
+            numbers = episodes.get(pick.segment.path)
+            if numbers is None:
+                continue
+            if problem := _mismatch(pick, numbers):
+                self._faults.note(problem)
+            else:
+                usable.append((place, pick, numbers))
+        images = self._images.read([(pick, numbers) for _, pick, numbers in usable])
+        fetched: list[_Example | None] = [None] * len(picks)
+        for (place, pick, numbers), frame_images in zip(usable, images, strict=True):
+            if frame_images is not None:
+                fetched[place] = (pick, numbers, frame_images)
+        return fetched
+
+
+def _mismatch(pick: FramePick, numbers: EpisodeNumbers) -> str:
+    """Why an item and the episode behind it don't belong together, "" if they do."""
+    manifest, segment = numbers.manifest, pick.segment
+    if (manifest.episode_id, manifest.task, manifest.source) != (segment.episode_id, segment.task, segment.source):
+        return (
+            f"{segment.path} holds episode {manifest.episode_id} ({manifest.task}, {manifest.source}), its item says "
+            f"{segment.episode_id} ({segment.task}, {segment.source})"
+        )
+    if segment.task != pick.draw.task or segment.source != pick.draw.source:
+        return f"an item of {segment.task}/{segment.source} lies in the table of {pick.draw.task}/{pick.draw.source}"
+    if not 0 <= pick.frame < manifest.num_frames:
+        return f"{segment.path}: its item names frame {pick.frame} of {manifest.num_frames}"
+    if not numbers.masks[pick.frame].any():
+        return f"{segment.path}: nothing teaches at frame {pick.frame}; intake labelled it with another algorithm or config"
+    return ""

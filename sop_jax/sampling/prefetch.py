@@ -1,0 +1,80 @@
+"""Makes things ahead of their use, in a thread, a bounded number of them."""
+
+import collections
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from sop_jax.sampling.batch_source import BatchSourceStoppedError
+
+T = TypeVar("T")
+
+_JOIN_S = 30.0
+
+
+class Prefetcher(Generic[T]):
+    """Calls `make(index, should_stop)` for index = first, first + 1, ... and hands the results out in order.
+
+    At most `depth` results wait; at depth 0 there is no thread and `next` makes its result itself. What `make` raises ends
+    the thread and is raised by `next`, after the results made before it, and again by every later `next`. `make` should
+    look at `should_stop` whenever it waits.
+    """
+
+    def __init__(
+        self, make: Callable[[int, Callable[[], bool]], T], depth: int, first: int = 0, name: str = "prefetch"
+    ):
+        if depth < 0:
+            raise ValueError(f"Prefetcher: depth must be >= 0, got {depth}")
+        self._make = make
+        self._depth = depth
+        self._index = first
+        self._ready: collections.deque[T] = collections.deque()
+        self._changed = threading.Condition()
+        self._stopped = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True) if depth else None
+        if self._thread is not None:
+            self._thread.start()
+
+    def next(self) -> T:
+        """The next result; blocks until it is there. Raises BatchSourceStoppedError after `stop`."""
+        if self._thread is None:
+            return self._make_next()
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._error is not None or self._stopped.is_set())
+            if self._stopped.is_set():
+                raise BatchSourceStoppedError("no further batch: the source was stopped")
+            if not self._ready and self._error is not None:
+                raise self._error
+            result = self._ready.popleft()
+            self._changed.notify_all()
+            return result
+
+    def stop(self) -> None:
+        """Ends the thread and waits for it. May be called twice, and from any thread."""
+        self._stopped.set()
+        with self._changed:
+            self._changed.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_JOIN_S)
+
+    def _make_next(self) -> T:
+        if self._stopped.is_set():
+            raise BatchSourceStoppedError("no further batch: the source was stopped")
+        result = self._make(self._index, self._stopped.is_set)
+        self._index += 1
+        return result
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped.is_set():
+                with self._changed:
+                    self._changed.wait_for(lambda: len(self._ready) < self._depth or self._stopped.is_set())
+                result = self._make_next()
+                with self._changed:
+                    self._ready.append(result)
+                    self._changed.notify_all()
+        except BaseException as error:  # handed to the consumer, who raises it
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
