@@ -1,0 +1,50 @@
+"""Experiments by name. A run's saved `config.json` stands for an experiment too."""
+
+import difflib
+import json
+import pathlib
+import types
+from collections.abc import Mapping
+from typing import TypeVar
+
+from configs import restock_demo, restock_pretrain
+from configs.experiment import DemoConfig, PretrainConfig
+from configs.files import from_json
+from sop_jax.specs.errors import ConfigError
+
+DEMOS: Mapping[str, DemoConfig] = types.MappingProxyType(
+    {config.name: config for config in (restock_demo.CONFIG, restock_demo.TINY)}
+)
+PRETRAININGS: Mapping[str, PretrainConfig] = types.MappingProxyType(
+    {config.name: config for config in (restock_pretrain.CONFIG,)}
+)
+
+Experiment = TypeVar("Experiment")
+
+
+def find_demo(name_or_file: str) -> DemoConfig:
+    """The demo of this name, or the one saved in this file. Raises ConfigError."""
+    return _find(name_or_file, DEMOS, DemoConfig)
+
+
+def find_pretraining(name_or_file: str) -> PretrainConfig:
+    """The pretraining of this name, or the one saved in this file. Raises ConfigError."""
+    return _find(name_or_file, PRETRAININGS, PretrainConfig)
+
+
+def _find(name_or_file: str, known: Mapping[str, Experiment], kind: type[Experiment]) -> Experiment:
+    if name_or_file in known:
+        return known[name_or_file]
+    path = pathlib.Path(name_or_file)
+    if path.suffix == ".json":
+        try:
+            return from_json(kind, json.loads(path.read_text(encoding="utf-8")), str(path))
+        except FileNotFoundError:
+            raise ConfigError(f"there is no config file {name_or_file}") from None
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{name_or_file} is not JSON: {error}") from None
+    near = difflib.get_close_matches(name_or_file, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(
+        f"unknown config {name_or_file!r}{hint} (known: {', '.join(sorted(known))}; or a config.json of a run)"
+    )

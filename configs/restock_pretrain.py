@@ -1,0 +1,32 @@
+"""`restock_compact`: the base policy that the repository ships, limited by its number of demonstrations on purpose."""
+
+from configs.experiment import DemonstrationsConfig, EvaluationConfig, LearningConfig, PretrainConfig
+from sop_jax.algorithms.behaviour_cloning import BehaviourCloningConfig
+from sop_jax.evaluation.world import WorldConfig
+from sop_jax.learner.config import LearnerConfig
+from sop_jax.sampling.adaptive import SamplerConfig
+from sop_jax.sampling.loader import LoaderConfig
+
+WORLD = WorldConfig(task="restock_shelf", image_size=64)
+DEMONSTRATIONS = DemonstrationsConfig(num_episodes=100, num_collectors=2, seed=0)
+
+DEMONSTRATIONS_ONLY = SamplerConfig(mode="fixed", min_share=0.0, initial_share=0.0, fixed_online_share=0.0)
+"""A sampler that never asks for online data."""
+
+CONFIG = PretrainConfig(
+    name="restock_compact",
+    model="compact",
+    world=WORLD,
+    demonstrations=DEMONSTRATIONS,
+    learning=LearningConfig(
+        algorithm=BehaviourCloningConfig(),
+        learner=LearnerConfig(
+            num_steps=6000, learning_rate=3e-3, schedule="cosine", warmup_steps=100, publish_in_background=False
+        ),
+        loader=LoaderConfig(prefetch_batches=3),
+        sampler=DEMONSTRATIONS_ONLY,
+        min_online_items=0,
+        niceness=0,
+    ),
+    evaluation=EvaluationConfig(num_trials=200),
+)

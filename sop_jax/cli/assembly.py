@@ -1,0 +1,92 @@
+"""Puts the learner's side together from an experiment's configs: tables, intake, loader, learner."""
+
+import dataclasses
+from collections.abc import Callable
+
+from configs.experiment import LearningConfig, ReplayConfig
+from sop_jax.algorithms.algorithm import Algorithm
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.evaluation.world import WorldConfig
+from sop_jax.models.policy import PolicyModel
+from sop_jax.replay.intake import Intake
+from sop_jax.replay.local_tables import LocalTables
+from sop_jax.replay.tables import mix_tables
+from sop_jax.sampling.adaptive import AdaptiveSampler
+from sop_jax.sampling.batch_spec import BatchSpec
+from sop_jax.sampling.loader import Loader
+from sop_jax.specs.clock import Clock
+from sop_jax.specs.errors import ReplayUnavailableError
+from sop_jax.specs.identifiers import online_table
+from sop_jax.specs.interfaces import Metrics, ReplayTables
+from sop_jax.specs.records import CameraSpec
+
+_POLL_S = 0.5
+
+
+def with_seed(learning: LearningConfig, seed: int) -> LearningConfig:
+    """The same learning with another order of data and other random numbers."""
+    return dataclasses.replace(
+        learning,
+        learner=dataclasses.replace(learning.learner, seed=seed),
+        loader=dataclasses.replace(learning.loader, seed=seed),
+    )
+
+
+def make_loader(
+    learning: LearningConfig,
+    world: WorldConfig,
+    model: PolicyModel,
+    algorithm: Algorithm,
+    tables: ReplayTables,
+    store: EpisodeStore,
+    clock: Clock,
+    metrics: Metrics,
+) -> Loader:
+    """A loader of one task's batches, as this model wants them."""
+    spec = BatchSpec(
+        cameras=tuple(CameraSpec(name, world.image_size, world.image_size) for name in model.cameras),
+        state_dim=model.config.state_dim,
+        action_dim=model.action_dim,
+        horizon=model.horizon,
+    )
+    sampler = AdaptiveSampler(learning.sampler, [world.task])
+    return Loader(learning.loader, spec, model.tokenize, tables, store, sampler, algorithm, clock, metrics)
+
+
+def fill_local_tables(
+    replay: ReplayConfig,
+    world: WorldConfig,
+    algorithm: Algorithm,
+    horizon: int,
+    store: EpisodeStore,
+    seed: int,
+    clock: Clock,
+    metrics: Metrics,
+) -> LocalTables:
+    """In-process tables with everything that the store holds now."""
+    tables = LocalTables(mix_tables([world.task], replay.mix), seed, clock)
+    intake = Intake(
+        store,
+        tables,
+        lambda manifest, arrays: algorithm.label_frames(manifest, arrays, horizon),
+        replay.intake,
+        clock,
+        metrics,
+    )
+    intake.poll()
+    return tables
+
+
+def wait_for_online_items(
+    tables: ReplayTables, task: str, num_items: int, clock: Clock, should_stop: Callable[[], bool]
+) -> bool:
+    """Blocks until the task's online table holds `num_items`; a server that still starts is waited for. False: stopped."""
+    while not should_stop():
+        try:
+            info = tables.info(timeout_s=5.0).get(online_table(task))
+        except ReplayUnavailableError:
+            info = None
+        if info is not None and info.size >= num_items:
+            return True
+        clock.sleep_s(_POLL_S)
+    return False

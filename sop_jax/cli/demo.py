@@ -1,0 +1,97 @@
+"""`sop demo`: the whole loop on one machine, from a base policy to a report.
+
+Phases, each of which leaves a file in `runs/<name>/phases/` so that a stopped run goes on where it was:
+
+    preflight -> demonstrations -> before (evaluation) -> loop (replay, learner, robots) -> after (evaluation)
+              -> control (only with --control) -> summary and report
+"""
+
+import dataclasses
+import datetime
+import pathlib
+import shlex
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from configs.experiment import DemoConfig
+from configs.registry import find_demo
+from sop_jax.cli.arguments import UsageError, flag_value, parse
+from sop_jax.cli.demo_phases import DemoPhases
+from sop_jax.cli.demo_results import finish
+from sop_jax.cli.output import note, print_json, say
+from sop_jax.cli.run_directory import RunDirectory, find_policy
+from sop_jax.cli.stopping import StopRequests
+from sop_jax.specs.clock import WallClock
+
+DEFAULT = "restock_demo"
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoArguments:
+    """A fleet of simulated robots gets better at its job while it works, on this machine: a replay server, a learner and the
+    robots as separate processes. Ends with a table and runs/<name>/report.html. Ctrl-C stops every process and leaves a
+    run that --resume takes up."""
+
+    experiment: Annotated[DemoConfig, tyro.conf.arg(name="")]
+    """The resolved experiment; every value can be changed on the command line."""
+
+    config: str = DEFAULT
+    """An experiment's name (restock_demo, restock_tiny), or a config.json."""
+
+    run: str = ""
+    """Folder of the run; default: runs/<name>-<time>."""
+
+    resume: str = ""
+    """Folder of a stopped run: go on with it, with its own config."""
+
+    control: bool = False
+    """Also run the control: as many learner steps on demonstrations alone, from the same base."""
+
+    skip_doctor: bool = False
+    """Don't check first what this machine lacks."""
+
+    json: bool = False
+    """Print one JSON object as the last line."""
+
+
+def run(argv: Sequence[str]) -> int:
+    resume = flag_value(argv, "--resume", "")
+    config_name = flag_value(argv, "--config", DEFAULT)
+    default = DemoArguments(find_demo(str(_resumed(resume).config) if resume else config_name))
+    arguments = parse(DemoArguments, argv, "demo", default)
+    config = arguments.experiment
+    find_policy(config.policy)
+    directory = _resumed(resume) if resume else _new_run(arguments)
+    if resume and config != default.experiment:
+        raise UsageError(
+            f"a resumed run keeps its config: leave out the changes, or start a new run instead of {resume}"
+        )
+    command = shlex.join(["sop", "demo", *argv])
+    with StopRequests() as stop:
+        phases = DemoPhases(config, directory, WallClock(), stop)
+        try:
+            phases.run_all(control=arguments.control, preflight=not arguments.skip_doctor)
+        except KeyboardInterrupt:
+            note(f"stopped; go on with: sop demo --resume {directory.root}")
+            return 130
+    summary = finish(config, directory, command)
+    say(f"report: {directory.report}")
+    if arguments.json:
+        print_json(summary)
+    return 0
+
+
+def _new_run(arguments: DemoArguments) -> RunDirectory:
+    time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    directory = RunDirectory(pathlib.Path(arguments.run or f"runs/{arguments.experiment.name}-{time}"))
+    directory.create(arguments.experiment)
+    return directory
+
+
+def _resumed(resume: str) -> RunDirectory:
+    directory = RunDirectory(pathlib.Path(resume))
+    if not directory.config.exists():
+        raise UsageError(f"{resume} is no run: it has no config.json")
+    return directory

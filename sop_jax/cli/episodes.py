@@ -1,0 +1,170 @@
+"""`sop episodes ls|show|verify`: what a store holds, and whether it is whole."""
+
+import dataclasses
+import datetime
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from sop_jax.cli.arguments import UsageError, parse
+from sop_jax.cli.output import console, print_json, say
+from sop_jax.cli.run_directory import as_store_url
+from sop_jax.episodes.paths import episode_path
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.episodes.verify import verify_bytes
+from sop_jax.specs.errors import InvalidEpisodeError
+from sop_jax.specs.records import EpisodeManifest
+
+ACTIONS = ("ls", "show", "verify")
+
+
+@dataclasses.dataclass(frozen=True)
+class ListArguments:
+    """Lists the episodes of a store, and the ones that are set aside."""
+
+    store: str
+    """Store root: a folder, or a URL (file://, gs://, s3://)."""
+
+    robot: str = ""
+    """Only this robot's."""
+
+    last: int = 0
+    """Only the last so many of each robot; 0 = all."""
+
+    json: bool = False
+    """Print one JSON object as the last line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShowArguments:
+    """Shows one episode: who acted, what happened, when somebody took over."""
+
+    store: str
+    """Store root: a folder, or a URL."""
+
+    episode: str
+    """The episode_id."""
+
+    json: bool = False
+    """Print one JSON object as the last line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifyArguments:
+    """Reads every byte of every episode and checks it. Exit code 1 if one is bad that isn't set aside."""
+
+    store: str
+    """Store root: a folder, or a URL."""
+
+    robot: str = ""
+    """Only this robot's."""
+
+    json: bool = False
+    """Print one JSON object as the last line."""
+
+
+def run(argv: Sequence[str]) -> int:
+    action, rest = take_action("episodes", ACTIONS, argv)
+    if action == "ls":
+        return _list(parse(ListArguments, rest, "episodes ls"))
+    if action == "show":
+        return _show(parse(ShowArguments, rest, "episodes show"))
+    return _verify(parse(VerifyArguments, rest, "episodes verify"))
+
+
+def take_action(command: str, actions: Sequence[str], argv: Sequence[str]) -> tuple[str, list[str]]:
+    """The action word and what follows it. `--help` in its place prints the actions and exits."""
+    if argv and argv[0] in ("-h", "--help"):
+        say(f"usage: sop {command} {'|'.join(actions)} [OPTIONS]\n\nsop {command} ACTION --help shows the options.")
+        raise SystemExit(0)
+    if not argv or argv[0] not in actions:
+        got = f", got {argv[0]!r}" if argv else ""
+        raise UsageError(f"expected one of {', '.join(actions)}{got} (see sop {command} --help)")
+    return argv[0], list(argv[1:])
+
+
+def _list(arguments: ListArguments) -> int:
+    store = EpisodeStore(as_store_url(arguments.store))
+    summaries = store.summaries(arguments.robot or None)
+    if arguments.last:
+        by_robot: dict[str, list] = {}
+        for summary in summaries:
+            by_robot.setdefault(summary.path.rsplit("/", 1)[0], []).append(summary)
+        summaries = [summary for found in by_robot.values() for summary in found[-arguments.last :]]
+    set_aside = store.quarantined()
+    table = Table(box=None, pad_edge=False)
+    for column in ("episode", "task", "source", "version", "outcome", "frames", "takeovers", "KB", "note"):
+        table.add_column(column, justify="right" if column in ("version", "frames", "takeovers", "KB") else "left")
+    for summary in summaries:
+        note = summary.problem or set_aside.get(summary.path, "")
+        size = f"{summary.size / 1e3:.0f}"
+        manifest = summary.manifest
+        if manifest is None:
+            table.add_row(summary.path, "", "", "", "unreadable", "", "", size, note)
+            continue
+        table.add_row(
+            manifest.episode_id, manifest.task, manifest.source.value, str(manifest.policy_version), _outcome(manifest),
+            str(manifest.num_frames), str(manifest.num_interventions), size, note,
+        )  # fmt: skip
+    console.print(table)
+    say(f"{len(summaries)} episodes, {len(set_aside)} set aside")
+    if arguments.json:
+        print_json({"num_episodes": len(summaries), "set_aside": set_aside, "episodes": summaries})
+    return 0
+
+
+def _show(arguments: ShowArguments) -> int:
+    store = EpisodeStore(as_store_url(arguments.store))
+    path = episode_path(arguments.episode)
+    parsed = store.read_without_images(path)
+    manifest, arrays = parsed.manifest, parsed.arrays
+    started = datetime.datetime.fromtimestamp(manifest.started_ns / 1e9, tz=datetime.UTC)
+    set_aside = store.quarantined().get(path, "")
+    lines = [
+        f"episode      {manifest.episode_id}",
+        f"robot        {manifest.robot_id}",
+        f"task         {manifest.task}: {manifest.instruction!r}",
+        f"source       {manifest.source.value}, policy version {manifest.policy_version}",
+        f"outcome      {_outcome(manifest)}",
+        f"started      {started.isoformat(timespec='milliseconds')}",
+        f"frames       {manifest.num_frames} at {manifest.control_hz:g} Hz, {len(arrays.image_frames)} with images of "
+        + ", ".join(f"{camera.name} {camera.width}x{camera.height}" for camera in manifest.cameras),
+        f"intervened   {int(arrays.intervention.sum())} frames in {manifest.num_interventions} takeovers",
+        *(
+            f"             asked at frame {event.asked_frame} ({event.reason}), acted {event.takeover_frame} to "
+            f"{event.handback_frame}"
+            for event in manifest.takeovers
+        ),
+        f"reproduce    world {manifest.world or 'real'}, seed {manifest.seed}",
+        f"fingerprints base {manifest.weights_base or 'none'}, normalisation {manifest.norm_stats or 'none'}",
+    ]
+    if set_aside:
+        lines.append(f"set aside    {set_aside}")
+    for line in lines:
+        say(line)
+    if arguments.json:
+        print_json({"path": path, "set_aside": set_aside, "manifest": manifest})
+    return 0
+
+
+def _verify(arguments: VerifyArguments) -> int:
+    store = EpisodeStore(as_store_url(arguments.store))
+    set_aside = store.quarantined()
+    bad: dict[str, str] = {}
+    listed = store.list_paths(arguments.robot or None)
+    for path in listed:
+        try:
+            verify_bytes(store.read_bytes(path), path)
+        except InvalidEpisodeError as error:
+            bad[path] = str(error)
+    for path, problem in bad.items():
+        say(f"{'set aside' if path in set_aside else 'BAD':<10}{path}: {problem}")
+    unexpected = sorted(set(bad) - set(set_aside))
+    say(f"{len(listed)} episodes read, {len(bad)} bad, {len(unexpected)} of them not set aside")
+    if arguments.json:
+        print_json({"num_episodes": len(listed), "num_bad": len(bad), "not_set_aside": unexpected, "problems": bad})
+    return 1 if unexpected else 0
+
+
+def _outcome(manifest: EpisodeManifest) -> str:
+    return f"{manifest.outcome.value} ({manifest.failure_kind})" if manifest.failure_kind else manifest.outcome.value

@@ -1,0 +1,126 @@
+"""`sop eval`: success rate with its interval, of a policy or of the scripted expert."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sop_jax.actors.episode import TrialResult
+from sop_jax.actors.rollout import RolloutConfig, never
+from sop_jax.cli.arguments import UsageError, parse
+from sop_jax.cli.output import print_json, progress_console, say
+from sop_jax.cli.weights_location import find_candidate
+from sop_jax.evaluation.evaluate import Candidate, evaluate
+from sop_jax.evaluation.results import RESET_S, EvaluationResult
+from sop_jax.evaluation.world import WorldConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalArguments:
+    """Success rate on trials without help, with its 95% interval. Trials depend on the weights and the seed alone, and their
+    seeds are used for nothing else."""
+
+    task: str = "restock_shelf"
+    """Which task."""
+
+    expert: bool = False
+    """Evaluate the scripted expert instead of weights."""
+
+    weights: str = ""
+    """A policy directory, a run (its latest publication) or a store (with --base)."""
+
+    version: int | None = None
+    """Which publication of a run or store; 0 is the base policy. Default: the latest."""
+
+    base: str = ""
+    """Directory of the base policy that a store's publications build on."""
+
+    trials: int = 100
+    """Number of trials."""
+
+    seed: int = 0
+    """Which trials: equal seeds give equal scenes and equal policy noise."""
+
+    workers: int = 0
+    """Processes; 0 = one per usable core. The result doesn't depend on it."""
+
+    execute_steps: int = 8
+    """Actions of each chunk that are executed before the policy is asked again."""
+
+    reset_s: float = RESET_S
+    """Time to set up the scene again after each episode [robot seconds], for successes per hour."""
+
+    image_size: int = 64
+    """Height and width of the cameras' images [pixels]."""
+
+    json: bool = False
+    """Print one JSON object as the last line."""
+
+
+def run(argv: Sequence[str]) -> int:
+    arguments = parse(EvalArguments, argv, "eval")
+    if arguments.expert == bool(arguments.weights):
+        raise UsageError("say whom to evaluate: either --expert or --weights W")
+    candidate = (
+        Candidate() if arguments.expert else find_candidate(arguments.weights, arguments.version, arguments.base)
+    )
+    result = evaluate_with_progress(
+        f"{arguments.task}: {candidate.name}",
+        candidate,
+        WorldConfig(task=arguments.task, image_size=arguments.image_size),
+        arguments.trials,
+        arguments.seed,
+        rollout=RolloutConfig(execute_steps=arguments.execute_steps),
+        num_workers=arguments.workers,
+        reset_s=arguments.reset_s,
+    )
+    say(describe(result))
+    if arguments.json:
+        print_json(result)
+    return 0
+
+
+def evaluate_with_progress(
+    what: str,
+    candidate: Candidate,
+    world: WorldConfig,
+    num_trials: int,
+    seed: int,
+    *,
+    rollout: RolloutConfig,
+    num_workers: int,
+    reset_s: float,
+    should_stop: Callable[[], bool] = never,
+) -> EvaluationResult:
+    """Evaluates with a progress bar on stderr: trials done, success so far, time left."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    num_successes = 0
+    with Progress(*columns, console=progress_console, transient=True) as progress:
+        bar = progress.add_task(what, total=num_trials, rate="")
+
+        def on_trial(trial: TrialResult) -> None:
+            nonlocal num_successes
+            num_successes += trial.success
+            done = progress.tasks[0].completed + 1
+            progress.update(bar, advance=1, rate=f"success {num_successes / done:.0%}")
+
+        return evaluate(
+            candidate, world, num_trials, seed, rollout=rollout, num_workers=num_workers, reset_s=reset_s, on_trial=on_trial,
+            should_stop=should_stop,
+        )  # fmt: skip
+
+
+def describe(result: EvaluationResult) -> str:
+    """One sentence."""
+    kinds = ", ".join(f"{kind} {count}" for kind, count in result.failures.items())
+    return (
+        f"{result.task}, {result.policy}: success {result.success:.0%} [{result.success_low:.0%}, {result.success_high:.0%}] "
+        f"in {result.num_trials} trials, {result.successes_per_hour:.0f} successes/h, "
+        f"mean episode {result.mean_duration_s:.1f} s" + (f"; failures: {kinds}" if kinds else "")
+    )

@@ -1,0 +1,142 @@
+"""The loop at work: a replay server, a learner and robots as processes, watched until the learner is done."""
+
+import collections
+import dataclasses
+import socket
+import sys
+from collections.abc import Callable
+
+from configs.experiment import DemoConfig
+from sop_jax.cli.live import LiveView, Screen
+from sop_jax.cli.output import progress_console
+from sop_jax.cli.processes import ProcessGroup, ProcessSpec
+from sop_jax.cli.run_directory import RunDirectory
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.evaluation.run_history import RunState
+from sop_jax.evaluation.run_metrics import RunReader
+from sop_jax.evaluation.trial_pool import SINGLE_THREADED
+from sop_jax.specs.clock import Clock
+from sop_jax.specs.errors import SopError
+
+_POLL_S = 0.5
+_STOP_S = 8.0
+"""How long the learner and the replay server may take to end."""
+
+
+class LoopBrokenError(SopError):
+    """A process that the loop can't do without died again and again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopEnd:
+    """How a stretch of the loop ended: `finished` if it is over for good (steps done, or time up)."""
+
+    finished: bool
+    elapsed_s: float
+    learner_step: int
+    num_restarts: int
+    notes: tuple[str, ...]
+
+
+def run_loop(
+    config: DemoConfig, run: RunDirectory, clock: Clock, should_stop: Callable[[], bool], spent_s: float = 0.0
+) -> LoopEnd:
+    """Starts every process, shows the loop live, and stops every process. Blocks.
+
+    `spent_s` is what earlier stretches of this run took of `max_loop_s`. Raises LoopBrokenError.
+    """
+    started_ns = clock.now_ns()
+    reader = RunReader(run.metrics, EpisodeStore(run.store_url))
+    notes: collections.deque[str] = collections.deque(maxlen=200)
+    robots = [f"robot-{number}" for number in range(config.fleet.num_robots)]
+    with ProcessGroup(clock) as group, LiveView(progress_console, clock) as view:
+        for spec in process_specs(config, run, _free_port()):
+            group.start(spec)
+        while True:
+            elapsed_s = (clock.now_ns() - started_ns) / 1e9
+            for event in group.poll():
+                notes.append(f"{_minutes(spent_s + elapsed_s)} {event.text}")
+                view.note(notes[-1])
+                if not event.restarted and (event.name not in robots or not any(map(group.running, robots))):
+                    raise LoopBrokenError(event.text)
+            state = reader.poll()
+            view.show(_screen(config, state, group, robots, spent_s + elapsed_s, tuple(notes)))
+            done = group.finished("learner")
+            if done or should_stop() or spent_s + elapsed_s >= config.max_loop_s:
+                break
+            group.wait(_POLL_S)
+        num_restarts = group.num_restarts
+        interrupted = should_stop() and not done
+        # Robots first: they hand in what they recorded. The learner then publishes and checkpoints.
+        group.stop(robots, _STOP_S if interrupted else config.fleet.drain_s + _STOP_S)
+        group.stop(["learner"], _STOP_S)
+        group.stop(["replay"], _STOP_S)
+    state = reader.poll()
+    return LoopEnd(
+        finished=not interrupted,
+        elapsed_s=spent_s + (clock.now_ns() - started_ns) / 1e9,
+        learner_step=state.learner.learner_step if state.learner else 0,
+        num_restarts=num_restarts,
+        notes=tuple(notes),
+    )
+
+
+def process_specs(config: DemoConfig, run: RunDirectory, port: int) -> list[ProcessSpec]:
+    """Replay server, learner, robots: the same commands that a person would type."""
+
+    def sop(name: str, *words: str, niceness: int = 0, single_threaded: bool = False) -> ProcessSpec:
+        return ProcessSpec(
+            name=name,
+            command=[sys.executable, "-m", "sop_jax.cli.main", *words, "--config", str(run.config), "--store", run.store_url,
+                     "--metrics", str(run.metrics)],
+            log_path=run.log(name),
+            environment=SINGLE_THREADED if single_threaded else {},
+            max_restarts=config.max_restarts,
+            niceness=niceness,
+        )  # fmt: skip
+
+    replay = sop("replay", "replay", "--port", str(port), "--log", str(run.log("reverb")))
+    learner = sop(
+        "learner", "learn", "--replay", f"localhost:{port}", "--checkpoints", str(run.checkpoints()),
+        niceness=config.learning.niceness,
+    )  # fmt: skip
+    supervision = [] if config.fleet.supervised else ["--unsupervised"]
+    robots = [
+        sop(
+            f"robot-{number}", "act", "--robot-id", f"robot-{number}", "--seed", str(config.seed),
+            "--spool", str(run.root / "spool" / f"robot-{number}"), *supervision, single_threaded=True,
+        )
+        for number in range(config.fleet.num_robots)
+    ]  # fmt: skip
+    return [replay, learner, *robots]
+
+
+def _screen(
+    config: DemoConfig,
+    state: RunState,
+    group: ProcessGroup,
+    robots: list[str],
+    elapsed_s: float,
+    notes: tuple[str, ...],
+) -> Screen:
+    processes = {name: group.describe(name) for name in ("replay", "learner", *robots)}
+    return Screen(
+        title=config.title,
+        state=state,
+        processes=processes,
+        elapsed_s=elapsed_s,
+        limit_s=config.max_loop_s,
+        target_steps=config.learning.learner.num_steps,
+        notes=notes,
+    )
+
+
+def _free_port() -> int:
+    """A port that nobody listens on now. The replay server keeps it over its restarts."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _minutes(elapsed_s: float) -> str:
+    return f"[{int(elapsed_s) // 60}:{int(elapsed_s) % 60:02d}]"

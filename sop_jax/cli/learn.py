@@ -1,0 +1,135 @@
+"""`sop learn`: the learner in a process of its own: sample, update, publish."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from configs.experiment import DemoConfig
+from configs.registry import find_demo
+from configs.restock_pretrain import DEMONSTRATIONS_ONLY
+from sop_jax.algorithms.algorithm import Algorithm
+from sop_jax.algorithms.registry import create_algorithm
+from sop_jax.cli.arguments import parse
+from sop_jax.cli.assembly import fill_local_tables, make_loader, wait_for_online_items, with_seed
+from sop_jax.cli.output import note, print_json, say
+from sop_jax.cli.run_directory import as_store_url, find_policy
+from sop_jax.cli.stopping import StopRequests
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.learner.learner import Learner, LearnerSummary
+from sop_jax.models.bundle import PolicyBundle, load_bundle
+from sop_jax.replay.reverb_tables import ReverbTables
+from sop_jax.specs.clock import WallClock
+from sop_jax.specs.interfaces import Metrics, ReplayTables
+from sop_jax.specs.metrics import JsonlMetrics, NoMetrics
+from sop_jax.weights.publisher import Publisher
+
+LOCAL = "local"
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnArguments:
+    """Learns from the replay tables and publishes to the store. Takes up its last checkpoint if there is one. Ctrl-C makes a
+    checkpoint and ends."""
+
+    store: str
+    """Store root: a folder, or a URL (file://, gs://, s3://). Frames are read from it."""
+
+    replay: str
+    """Address of the replay server, HOST:PORT; or "local": tables in this process, filled once with what the store holds."""
+
+    config: str = "restock_demo"
+    """An experiment's name, or a run's config.json: task, algorithm, learning."""
+
+    policy: str = ""
+    """Directory of the base policy; default: the config's."""
+
+    publish_to: str = ""
+    """Store root for the publications; default: the same store."""
+
+    demonstrations_only: bool = False
+    """Never ask for online data: the control against which online learning is measured."""
+
+    steps: int | None = None
+    """Learner steps in all, across restarts; default: the config's."""
+
+    checkpoints: pathlib.Path | None = None
+    """Folder for checkpoints; default: none are made, and a restart begins anew."""
+
+    metrics: pathlib.Path | None = None
+    """Folder for the learner's metrics (JSON lines); default: none are written."""
+
+    json: bool = False
+    """Print one JSON object as the last line."""
+
+
+def run(argv: Sequence[str]) -> int:
+    arguments = parse(LearnArguments, argv, "learn")
+    config = _resolve(arguments)
+    bundle = load_bundle(find_policy(arguments.policy or config.policy))
+    algorithm = create_algorithm(config.learning.algorithm)
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopRequests())
+        metrics: Metrics = NoMetrics()
+        if arguments.metrics is not None:
+            path = arguments.metrics / "learner.jsonl"
+            metrics = stack.enter_context(contextlib.closing(JsonlMetrics(path, "learner")))
+        summary = _learn(arguments, config, bundle, algorithm, metrics, stop)
+    say(
+        f"{summary.num_steps} steps ({summary.steps_per_s:.1f}/s, waited {summary.wait_share:.0%} of the time), now at step "
+        f"{summary.step}, last version {summary.last_version}"
+    )
+    if arguments.json:
+        print_json({**dataclasses.asdict(summary), "steps_per_s": summary.steps_per_s})
+    return 0
+
+
+def _resolve(arguments: LearnArguments) -> DemoConfig:
+    """The experiment with the command line's changes."""
+    config = find_demo(arguments.config)
+    learning = with_seed(config.learning, config.seed)
+    if arguments.steps is not None:
+        learning = dataclasses.replace(
+            learning, learner=dataclasses.replace(learning.learner, num_steps=arguments.steps)
+        )
+    if arguments.demonstrations_only:
+        learning = dataclasses.replace(learning, sampler=DEMONSTRATIONS_ONLY, min_online_items=0)
+    return dataclasses.replace(config, learning=learning)
+
+
+def _learn(
+    arguments: LearnArguments,
+    config: DemoConfig,
+    bundle: PolicyBundle,
+    algorithm: Algorithm,
+    metrics: Metrics,
+    stop: StopRequests,
+) -> LearnerSummary:
+    clock, model, learning = WallClock(), bundle.model, config.learning
+    store = EpisodeStore(as_store_url(arguments.store))
+    publisher = Publisher(
+        as_store_url(arguments.publish_to or arguments.store), bundle.fingerprint, bundle.norm.fingerprint, clock
+    )
+    tables: ReplayTables
+    if arguments.replay == LOCAL:
+        tables = fill_local_tables(
+            config.replay, config.world, algorithm, model.horizon, store, config.seed, clock, NoMetrics()
+        )
+    else:
+        tables = ReverbTables(arguments.replay)
+    loader = make_loader(learning, config.world, model, algorithm, tables, store, clock, metrics)
+    learner = Learner(
+        learning.learner, model, algorithm, bundle.params, bundle.norm, loader, publisher, metrics, clock,
+        arguments.checkpoints.absolute() if arguments.checkpoints is not None else None,
+    )  # fmt: skip
+    try:
+        note(f"learner ready at step {learner.current_step}, waiting for {learning.min_online_items} online items")
+        wait_for_online_items(tables, config.world.task, learning.min_online_items, clock, stop)
+        summary = learner.run(should_stop=stop)
+        if summary.step % learning.learner.publish_every and summary.num_steps:
+            learner.publish()  # so that the last steps reach the robots too
+    finally:
+        loader.stop()
+        learner.close()
+        tables.close()
+    return dataclasses.replace(summary, last_version=learner.last_version)

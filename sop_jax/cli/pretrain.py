@@ -1,0 +1,170 @@
+"""`sop pretrain`: a base policy from nothing but a seed: demonstrations, behaviour cloning, a policy directory."""
+
+import contextlib
+import dataclasses
+import pathlib
+import shutil
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import jax
+import tyro
+from rich.progress import Progress
+
+from configs.experiment import PretrainConfig
+from configs.files import to_json
+from configs.registry import find_pretraining
+from sop_jax.algorithms.registry import create_algorithm
+from sop_jax.cli.arguments import UsageError, flag_value, parse
+from sop_jax.cli.assembly import fill_local_tables, make_loader, with_seed
+from sop_jax.cli.collection import collect
+from sop_jax.cli.eval import describe, evaluate_with_progress
+from sop_jax.cli.output import note, print_json, progress_console, say
+from sop_jax.cli.run_directory import store_url
+from sop_jax.cli.stopping import StopRequests
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.evaluation.evaluate import Candidate
+from sop_jax.evaluation.provenance import describe as describe_machine
+from sop_jax.evaluation.run_metrics import write_json
+from sop_jax.learner.learner import Learner
+from sop_jax.models.bundle import PolicyBundle
+from sop_jax.models.normalization import NormStats, compute_norm_stats
+from sop_jax.models.policy import PolicyModel
+from sop_jax.models.registry import PRESETS, create_model
+from sop_jax.specs.clock import WallClock
+from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.metrics import JsonlMetrics
+
+DEFAULT = "restock_compact"
+_STEPS_PER_LOOK = 250
+"""Learner steps between two looks at the progress bar; each look costs a checkpoint."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainArguments:
+    """Makes a base policy. The demonstrations are a function of the config alone; they are collected into
+    WORK/store and kept there, so that a second run starts from them."""
+
+    experiment: Annotated[PretrainConfig, tyro.conf.arg(name="")]
+    """The resolved experiment; every value can be changed on the command line."""
+
+    output: pathlib.Path
+    """Where the policy goes: a directory that doesn't exist yet."""
+
+    config: str = DEFAULT
+    """An experiment's name, or a config.json."""
+
+    work: pathlib.Path = pathlib.Path("runs/pretrain")
+    """Folder for demonstrations, checkpoints and metrics."""
+
+    skip_evaluation: bool = False
+    """Don't evaluate the result."""
+
+    json: bool = False
+    """Print one JSON object as the last line."""
+
+
+def run(argv: Sequence[str]) -> int:
+    experiment = find_pretraining(flag_value(argv, "--config", DEFAULT))
+    default = PretrainArguments(experiment, pathlib.Path(f"assets/policies/{experiment.name}"))
+    arguments = parse(PretrainArguments, argv, "pretrain", default)
+    config = arguments.experiment
+    _check(arguments)
+    started = time.monotonic()
+    with StopRequests() as stop:
+        collect(config.demonstrations, config.world, arguments.work / "store", arguments.work / "logs", stop)
+        if stop():
+            raise KeyboardInterrupt
+        fingerprint = _train(arguments, config, stop)
+    result = None
+    if not arguments.skip_evaluation:
+        evaluation = config.evaluation
+        result = evaluate_with_progress(
+            f"{config.world.task}: {arguments.output}", Candidate(bundle=str(arguments.output)), config.world,
+            evaluation.num_trials, evaluation.seed, rollout=evaluation.rollout, num_workers=evaluation.num_workers,
+            reset_s=evaluation.reset_s,
+        )  # fmt: skip
+        say(describe(result))
+    elapsed_s = time.monotonic() - started
+    write_json(
+        arguments.output / "provenance.json",
+        {
+            "command": " ".join(["sop pretrain", *argv]),
+            "machine": dataclasses.asdict(describe_machine(time.time())),
+            "elapsed_s": elapsed_s,
+            "evaluation": None if result is None else dataclasses.asdict(result),
+            "config": to_json(config),
+        },
+    )
+    say(f"{arguments.output}: policy {fingerprint}, made in {elapsed_s / 60:.1f} minutes")
+    if arguments.json:
+        print_json(
+            {"output": arguments.output, "fingerprint": fingerprint, "elapsed_s": elapsed_s, "evaluation": result}
+        )
+    return 0
+
+
+def _check(arguments: PretrainArguments) -> None:
+    """Refuses now what would fail after an hour."""
+    config, saved = arguments.experiment, arguments.work / "config.json"
+    if arguments.output.exists() and any(arguments.output.iterdir()):
+        raise UsageError(f"{arguments.output} is not empty: choose another --output, or remove it first")
+    if config.model not in PRESETS:
+        raise ConfigError(f"unknown model {config.model!r}: expected one of {', '.join(PRESETS)}")
+    if saved.exists() and find_pretraining(str(saved)) != config:
+        raise UsageError(
+            f"{arguments.work} holds the work of another config: choose another --work, or remove it first"
+        )
+    write_json(saved, to_json(config))
+
+
+def _train(arguments: PretrainArguments, config: PretrainConfig, stop: StopRequests) -> str:
+    """Clones the demonstrations into a new policy directory; returns its fingerprint. Raises KeyboardInterrupt on stop."""
+    store = EpisodeStore(store_url(arguments.work / "store"))
+    model_config = PRESETS[config.model]
+    model = create_model(model_config)
+    norm = compute_norm_stats([store.read_without_images(path).arrays for path in store.list_paths()], model.horizon)
+    with contextlib.ExitStack() as stack:
+        metrics = JsonlMetrics(arguments.work / "metrics" / "learner.jsonl", "learner")
+        stack.callback(metrics.close)
+        learner = _make_learner(arguments, config, model, norm, store, metrics, stack)
+        num_steps = config.learning.learner.num_steps
+        with Progress(console=progress_console, transient=True) as progress:
+            bar = progress.add_task("behaviour cloning", total=num_steps, completed=learner.current_step)
+            while learner.current_step < num_steps and not stop():
+                learner.run(min(num_steps, learner.current_step + _STEPS_PER_LOOK), stop)
+                progress.update(bar, completed=learner.current_step)
+        if stop():
+            note(f"stopped at step {learner.current_step}; the same command goes on from there")
+            raise KeyboardInterrupt
+        params = learner.policy_params()
+    fingerprint = PolicyBundle(model_config, params, norm).save(arguments.output)
+    shutil.rmtree(arguments.work / "checkpoints", ignore_errors=True)
+    return fingerprint
+
+
+def _make_learner(
+    arguments: PretrainArguments,
+    config: PretrainConfig,
+    model: PolicyModel,
+    norm: NormStats,
+    store: EpisodeStore,
+    metrics: JsonlMetrics,
+    stack: contextlib.ExitStack,
+) -> Learner:
+    """A learner on the work folder's demonstrations; `stack` closes it and its loader."""
+    clock = WallClock()
+    learning = with_seed(config.learning, config.seed)
+    algorithm = create_algorithm(learning.algorithm)
+    tables = fill_local_tables(
+        config.replay, config.world, algorithm, model.horizon, store, config.seed, clock, metrics
+    )
+    loader = make_loader(learning, config.world, model, algorithm, tables, store, clock, metrics)
+    stack.callback(loader.stop)
+    learner = Learner(
+        learning.learner, model, algorithm, model.init_params(jax.random.key(config.seed)), norm, loader, None, metrics,
+        clock, (arguments.work / "checkpoints").absolute(),
+    )  # fmt: skip
+    stack.callback(learner.close)
+    return learner

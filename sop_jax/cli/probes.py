@@ -1,0 +1,39 @@
+"""Trials in a process of their own, where a crash or a hang does no harm: `python -m sop_jax.cli.probes rendering|devices`.
+
+Prints one line that says what was found; a traceback and a non-zero exit code say what was not.
+"""
+
+import importlib
+import sys
+
+import numpy as np
+
+_SCENE = """<mujoco><worldbody><light pos="0 0 2"/><geom type="sphere" size="0.3" rgba="1 0 0 1"/>
+<camera name="eye" pos="0 -1.5 0" xyaxes="1 0 0 0 0 1"/></worldbody></mujoco>"""
+
+
+def rendering() -> str:
+    """Renders a red ball, 16 x 16."""
+    mujoco = importlib.import_module("mujoco")
+    model = mujoco.MjModel.from_xml_string(_SCENE)
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    with mujoco.Renderer(model, 16, 16) as renderer:
+        renderer.update_scene(data, camera="eye")
+        image = renderer.render()
+    if not np.any(image[..., 0] > 2 * image[..., 1].astype(np.int32) + 40):
+        raise SystemExit("a red ball was drawn, but the picture shows none")
+    return f"MuJoCo {mujoco.__version__} draws"
+
+
+def devices() -> str:
+    """Names the accelerators that JAX sees."""
+    jax = importlib.import_module("jax")
+    found = [f"{device.platform}:{device.id} ({device.device_kind})" for device in jax.devices()]
+    return f"JAX {jax.__version__} on " + ", ".join(found)
+
+
+PROBES = {"rendering": rendering, "devices": devices}
+
+if __name__ == "__main__":
+    sys.stdout.write(PROBES[sys.argv[1]]() + "\n")

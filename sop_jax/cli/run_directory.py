@@ -1,0 +1,99 @@
+"""The folder that a run writes, and where the things in it lie."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from configs.files import to_json
+from sop_jax.cli.arguments import UsageError
+from sop_jax.evaluation.run_metrics import write_json
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """`runs/<name>/`: everything that one run knows. Phases leave a file each, so that a run can be taken up again."""
+
+    root: pathlib.Path
+
+    @property
+    def config(self) -> pathlib.Path:
+        return self.root / "config.json"
+
+    @property
+    def store_url(self) -> str:
+        return store_url(self.root / "store")
+
+    @property
+    def control_store_url(self) -> str:
+        """Publications of the control, apart from the robots' own."""
+        return store_url(self.root / "control" / "store")
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        return self.root / "metrics"
+
+    @property
+    def control_metrics(self) -> pathlib.Path:
+        return self.root / "control" / "metrics"
+
+    @property
+    def summary(self) -> pathlib.Path:
+        return self.root / "summary.json"
+
+    @property
+    def report(self) -> pathlib.Path:
+        return self.root / "report.html"
+
+    def log(self, process: str) -> pathlib.Path:
+        return self.root / "logs" / f"{process}.log"
+
+    def checkpoints(self, learner: str = "learner") -> pathlib.Path:
+        return self.root / "checkpoints" / learner
+
+    def phase(self, name: str) -> pathlib.Path:
+        return self.root / "phases" / f"{name}.json"
+
+    def read_phase(self, name: str) -> dict[str, Any] | None:
+        """What a finished phase left, or None if it hasn't finished."""
+        path = self.phase(name)
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def finish_phase(self, name: str, result: Any) -> None:
+        write_json(self.phase(name), result)
+
+    def create(self, config: Any) -> None:
+        """Makes the folder and saves the resolved config. Raises UsageError if it holds another run."""
+        if self.config.exists():
+            raise UsageError(
+                f"{self.root} holds a run already: take it up with --resume {self.root}, or choose another --run"
+            )
+        write_json(self.config, to_json(config))
+
+
+def store_url(directory: pathlib.Path) -> str:
+    """The URL of a store on the local disk."""
+    return f"file://{directory.absolute()}/"
+
+
+def as_store_url(text: str) -> str:
+    """A store given as a URL or as a local folder."""
+    return text if "://" in text or text.startswith("{") else store_url(pathlib.Path(text))
+
+
+def find_in_repository(path: str) -> pathlib.Path:
+    """A path below the working directory, or else below the repository that this package lies in."""
+    given = pathlib.Path(path)
+    if given.exists() or given.is_absolute():
+        return given
+    return REPOSITORY / given
+
+
+def find_policy(path: str) -> pathlib.Path:
+    """A policy's directory. Raises UsageError if there is none."""
+    found = find_in_repository(path)
+    if not (found / "policy.json").exists():
+        raise UsageError(f"{path} is no policy: it has no policy.json. Make one with `sop pretrain --output DIRECTORY`")
+    return found

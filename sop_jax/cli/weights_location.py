@@ -1,0 +1,52 @@
+"""What `--weights W` means: a policy directory, or a run whose latest publication is wanted."""
+
+import pathlib
+
+from configs.registry import find_demo
+from sop_jax.cli.arguments import UsageError
+from sop_jax.cli.run_directory import RunDirectory, as_store_url, find_in_repository, find_policy
+from sop_jax.evaluation.evaluate import Candidate
+from sop_jax.weights.management import current_version
+
+
+def find_candidate(weights: str, version: int | None, base: str) -> Candidate:
+    """Who is meant.
+
+    Args:
+        weights: a policy directory (with policy.json), a run (with config.json), or a store with publications.
+        version: which publication of a run or store; None = the latest, 0 = the base policy.
+        base: the base policy's directory; needed for a store, optional for a run.
+
+    Raises:
+        UsageError: nothing of the kind is there.
+    """
+    path = find_in_repository(weights)
+    if (path / "policy.json").exists():
+        if version:
+            raise UsageError(
+                f"{weights} is a policy directory, which has no versions: name a run or a store for --version"
+            )
+        return Candidate(bundle=str(path))
+    run = RunDirectory(path)
+    if run.config.exists():
+        base = base or find_demo(str(run.config)).policy
+        store = run.store_url
+    elif "://" in weights or (path / "weights").is_dir():
+        store = as_store_url(weights)
+        if not base:
+            raise UsageError(
+                f"{weights} is a store: name the base policy that its publications build on, --base DIRECTORY"
+            )
+    else:
+        raise UsageError(f"{weights} is neither a policy directory, nor a run, nor a store")
+    wanted = _latest(store) if version is None else version
+    return Candidate(bundle=str(find_policy(base)), store=store if wanted else "", version=wanted)
+
+
+def _latest(store: str) -> int:
+    if store.startswith("file://") and not pathlib.Path(store.removeprefix("file://")).exists():
+        raise UsageError(f"there is no store {store}")
+    latest = current_version(store)
+    if latest is None:
+        raise UsageError(f"nothing was published in {store} yet; --version 0 is the base policy")
+    return latest

@@ -1,0 +1,61 @@
+"""A worker process of an evaluation: `python -m sop_jax.evaluation.worker TASK` (see `trial_pool`)."""
+
+import pathlib
+import sys
+
+import envs
+from sop_jax.actors.policy_runner import PolicyRunner
+from sop_jax.evaluation.evaluate import Candidate, WorkerTask
+from sop_jax.evaluation.trial_pool import Identity, serve
+from sop_jax.evaluation.trials import RobotTrials
+from sop_jax.evaluation.world import make_robot
+from sop_jax.models.bundle import load_bundle
+from sop_jax.specs.clock import WallClock
+from sop_jax.specs.errors import InvalidPublicationError, SopError
+from sop_jax.specs.records import Publication
+from sop_jax.weights.follower import Follower
+from sop_jax.weights.management import list_publications
+
+
+def main(task: WorkerTask) -> None:
+    """Loads the policy, makes the robot, and runs the trials that are asked for."""
+    clock = WallClock()
+    robot = make_robot(task.world, clock)
+    if task.candidate.is_expert:
+        expert = envs.make_expert(robot.environment)
+        serve(RobotTrials(robot, None, task.rollout, clock, expert), Identity(world=robot.world))
+        return
+    policy = load_policy(task.candidate)
+    policy.warm_up(robot.spec)
+    identity = Identity(policy.version, policy.weights_base, robot.world)
+    serve(RobotTrials(robot, policy, task.rollout, clock), identity)
+
+
+def load_policy(candidate: Candidate) -> PolicyRunner:
+    """The base policy, or a publication on top of it. Raises InvalidBundleError, InvalidPublicationError."""
+    bundle = load_bundle(pathlib.Path(candidate.bundle))
+    policy = PolicyRunner.from_bundle(bundle)
+    if candidate.version:
+        follower = Follower(candidate.store, policy.weights_base, policy.norm_stats)
+        publication = find_publication(candidate)
+        policy.swap(follower.load(publication, policy.trained_template), publication.version)
+    return policy
+
+
+def find_publication(candidate: Candidate) -> Publication:
+    """The candidate's publication. Raises InvalidPublicationError if the store doesn't have it (any more)."""
+    published = {publication.version: publication for publication in list_publications(candidate.store)}
+    if candidate.version not in published:
+        raise InvalidPublicationError(
+            f"{candidate.store} holds no version {candidate.version}; it has {sorted(published)[-5:]} (the last five). Old "
+            "versions are removed unless they are pinned."
+        )
+    return published[candidate.version]
+
+
+if __name__ == "__main__":
+    try:
+        main(WorkerTask.from_json(sys.argv[1]))
+    except SopError as error:  # one line for the pool to pass on
+        sys.stderr.write(" ".join(str(error).split()) + "\n")
+        sys.exit(2)
