@@ -1,0 +1,164 @@
+"""The environment: time, actions, images and ends of episodes around a task, as a `dm_env.Environment`."""
+
+import dm_env
+import mujoco
+import numpy as np
+from dm_env import specs
+
+from envs.errors import DivergedError
+from envs.g1.drive import CONTROL_HZ, STATE_DIM
+from envs.rendering import MAX_IMAGE_SIZE, CameraRenderer
+from envs.task import Task
+
+CAMERAS = ("head", "hand_left", "hand_right")
+
+
+class Environment(dm_env.Environment):
+    """One robot in one world at 30 Hz. Not thread-safe; images come from the thread that first asked for one.
+
+        env = envs.load("restock_shelf")
+        timestep = env.reset(seed=7)
+        while not timestep.last():
+            timestep = env.step(action)          # 16 absolute targets
+            images = env.render()                # {"head": uint8[h, w, 3], ...}, only when you want them
+
+    An episode ends with reward 1 and discount 0 on success, reward 0 and discount 0 on a clear failure, and reward 0
+    and discount 1 when time is up. As in dm_env, a step after the end starts the next episode.
+    """
+
+    control_hz = CONTROL_HZ
+
+    def __init__(self, task: Task, image_size: int = 64, seed: int = 0, render_on_step: bool = False) -> None:
+        if not 8 <= image_size <= MAX_IMAGE_SIZE:
+            raise ValueError(f"image_size must be 8 .. {MAX_IMAGE_SIZE} pixels, got {image_size}")
+        self.task = task
+        self.render_on_step = render_on_step
+        self.data = mujoco.MjData(task.model)
+        self._image_size = image_size
+        self._num_substeps = round(1.0 / CONTROL_HZ / task.model.opt.timestep)
+        self._next_seed = seed
+        self._episode_seed = seed
+        self._num_ticks = 0
+        self._over = True
+        self._executed = np.zeros(STATE_DIM, np.float32)
+        self._renderer: CameraRenderer | None = None
+
+    @property
+    def task_name(self) -> str:
+        """The task's registered name."""
+        return self.task.name
+
+    @property
+    def world(self) -> str:
+        """Name and version of the world, for manifests."""
+        return self.task.world
+
+    @property
+    def instruction(self) -> str:
+        """What the robot is asked to do in this episode."""
+        return self.task.instruction
+
+    @property
+    def episode_seed(self) -> int:
+        """The seed that made this episode."""
+        return self._episode_seed
+
+    @property
+    def time_s(self) -> float:
+        """Time since reset."""
+        return self._num_ticks / CONTROL_HZ
+
+    @property
+    def executed_action(self) -> np.ndarray:
+        """The last action after clipping, float32 [16]; after reset, the robot's posture."""
+        return self._executed
+
+    def stage(self) -> str:
+        """How far the episode has come, one of the task's stages."""
+        return self.task.stage()
+
+    def success(self) -> bool:
+        """Whether the task is done, from simulator state."""
+        return self.task.success()
+
+    def failure_kind(self) -> str:
+        """Why the episode failed; "" while it has not."""
+        return self.task.failure_kind()
+
+    def reset(self, seed: int | None = None) -> dm_env.TimeStep:
+        """Starts the episode that `seed` determines; without one, that of the seed after the last."""
+        self._episode_seed = self._next_seed if seed is None else seed
+        self._next_seed = self._episode_seed + 1
+        mujoco.mj_resetData(self.task.model, self.data)
+        self._num_ticks = 0
+        self._over = False
+        self.task.initialize(self.data, np.random.default_rng(self._episode_seed))
+        self._executed = self.task.drive.state(self.data).astype(np.float32)
+        return dm_env.restart(self._observation())
+
+    def step(self, action: np.ndarray) -> dm_env.TimeStep:
+        """Advances one control tick (1/30 s) towards 16 absolute targets.
+
+        Raises:
+            InvalidActionError: the action has the wrong shape or is not finite; nothing has moved.
+            DivergedError: the physics left the realm of finite numbers; the episode is over.
+        """
+        if self._over:
+            return self.reset()
+        task, data = self.task, self.data
+        self._executed = task.drive.command(data, action)
+        mujoco.mj_step(task.model, data, self._num_substeps)
+        self._num_ticks += 1
+        if not np.isfinite(data.qpos.sum() + data.qvel.sum() + data.qacc.sum()):
+            self._over = True
+            raise DivergedError(
+                f"{self.world}, seed {self._episode_seed}: diverged at {self.time_s:.2f} s; reset and go on"
+            )
+        task.after_step(data, self._executed, self.time_s)
+        return self._timestep()
+
+    def render(self) -> dict[str, np.ndarray]:
+        """What the cameras see now: uint8 RGB [h, w, 3] per camera."""
+        if self._renderer is None:
+            self._renderer = CameraRenderer(self.task.model, {name: f"g1/{name}" for name in CAMERAS}, self._image_size)
+        return self._renderer.render(self.data)
+
+    def observation_spec(self) -> dict[str, specs.Array]:
+        """State and, where `render_on_step` is set, images."""
+        spec: dict[str, specs.Array] = {"state": specs.Array((STATE_DIM,), np.float32, name="state")}
+        if self.render_on_step:
+            shape = (self._image_size, self._image_size, 3)
+            spec |= {name: specs.BoundedArray(shape, np.uint8, 0, 255, name=name) for name in CAMERAS}
+        return spec
+
+    def action_spec(self) -> specs.BoundedArray:
+        """Sixteen absolute targets inside the joint limits; grippers 0 open .. 1 closed."""
+        drive = self.task.drive
+        return specs.BoundedArray(
+            (STATE_DIM,), np.float32, drive.lower.astype(np.float32), drive.upper.astype(np.float32), name="action"
+        )
+
+    def close(self) -> None:
+        """Frees the renderer's GL context."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _timestep(self) -> dm_env.TimeStep:
+        observation = self._observation()
+        if self.task.success():
+            self._over = True
+            return dm_env.termination(1.0, observation)
+        if self.time_s >= self.task.time_limit_s - 1e-9:
+            self._over = True
+            return dm_env.truncation(0.0, observation)
+        if self.task.failure_kind():
+            self._over = True
+            return dm_env.termination(0.0, observation)
+        return dm_env.transition(0.0, observation)
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        observation = {"state": self.task.drive.state(self.data).astype(np.float32)}
+        if self.render_on_step:
+            observation |= self.render()
+        return observation

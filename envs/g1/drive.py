@@ -1,0 +1,81 @@
+"""The robot's joint drive: 16 absolute targets in, 16 measured values out.
+
+Order everywhere: left arm j1-7 [rad], right arm j1-7 [rad], left gripper, right gripper [0 open .. 1 closed].
+"""
+
+import mujoco
+import numpy as np
+
+from envs.errors import InvalidActionError
+from envs.g1.kinematics import ARM_JOINTS, GRIPPER_NAMES, SIDES, load_kinematics
+from envs.g1.robot import short_name
+
+STATE_DIM = 16
+CONTROL_HZ = 30
+MAX_STEP_RAD = 0.2618  # a command further than this from where a joint is gets clipped (15 degrees)
+LEFT_ARM, RIGHT_ARM = slice(0, ARM_JOINTS), slice(ARM_JOINTS, 2 * ARM_JOINTS)
+LEFT_GRIPPER, RIGHT_GRIPPER = 14, 15
+NUM_ARM_JOINTS = 2 * ARM_JOINTS
+
+
+class G1Drive:
+    """Turns actions into servo references of a compiled model, and reads the state back.
+
+    An action is clipped to the joint limits and to `MAX_STEP_RAD` around the measured joints: that is the executed
+    action. The servo's reference then moves towards it at no more than the joints' rated speed.
+    """
+
+    def __init__(self, model: mujoco.MjModel, prefix: str = "g1/") -> None:
+        joints = [joint for side in SIDES for joint in load_kinematics().arm_joints(side)]
+        names = [prefix + short_name(joint) for joint in joints]
+        fingers = [f"{prefix}{side}_finger_0" for side in SIDES]
+        opposite = [f"{prefix}{side}_finger_1" for side in SIDES]
+        self._qpos = np.array([model.joint(name).qposadr[0] for name in names])
+        self._fingers = np.array([model.joint(name).qposadr[0] for name in fingers])
+        self._opposite = np.array([model.joint(name).qposadr[0] for name in opposite])
+        self._ctrl = np.array([model.actuator(name).id for name in [*names, *(prefix + g for g in GRIPPER_NAMES)]])
+        self._travel_m = np.array([model.joint(name).range[1] for name in fingers])
+        limits = np.array([model.joint(name).range for name in names])
+        self.lower = np.concatenate([limits[:, 0], np.zeros(2)])
+        self.upper = np.concatenate([limits[:, 1], np.ones(2)])
+        self._max_reference_step = np.array([joint.velocity for joint in joints]) / CONTROL_HZ
+        self._reference = np.zeros(STATE_DIM)
+
+    def place(self, data: mujoco.MjData, state: np.ndarray) -> None:
+        """Puts the robot at rest at `state` [16]."""
+        state = np.clip(state, self.lower, self.upper)
+        data.qpos[self._qpos] = state[:NUM_ARM_JOINTS]
+        data.qpos[self._fingers] = data.qpos[self._opposite] = state[NUM_ARM_JOINTS:] * self._travel_m
+        self._reference[:] = state
+        data.ctrl[self._ctrl] = state
+
+    def state(self, data: mujoco.MjData) -> np.ndarray:
+        """What the robot measures, float64 [16]; grippers are how far the pads have really closed."""
+        state = np.empty(STATE_DIM)
+        state[:NUM_ARM_JOINTS] = data.qpos[self._qpos]
+        state[NUM_ARM_JOINTS:] = np.clip(data.qpos[self._fingers] / self._travel_m, 0.0, 1.0)
+        return state
+
+    def closure(self, data: mujoco.MjData, side: str) -> float:
+        """How far one gripper's pads are closed, 0 open .. 1 closed."""
+        index = SIDES.index(side)
+        return min(max(float(data.qpos[self._fingers[index]]) / self._travel_m[index], 0.0), 1.0)
+
+    def command(self, data: mujoco.MjData, action: np.ndarray) -> np.ndarray:
+        """Sets the servo references from an action [16]; returns the executed action, float32 [16].
+
+        Raises:
+            InvalidActionError: wrong shape, or a value that is not finite.
+        """
+        target = np.asarray(action, dtype=np.float64)
+        if target.shape != (STATE_DIM,) or not np.isfinite(target.sum()):
+            raise InvalidActionError(f"action must be {STATE_DIM} finite numbers, got shape {target.shape}: {target}")
+        target = np.clip(target, self.lower, self.upper)
+        arms = target[:NUM_ARM_JOINTS]
+        measured = data.qpos[self._qpos]
+        np.clip(arms, measured - MAX_STEP_RAD, measured + MAX_STEP_RAD, out=arms)
+        reference = self._reference[:NUM_ARM_JOINTS]
+        np.clip(arms, reference - self._max_reference_step, reference + self._max_reference_step, out=reference)
+        self._reference[NUM_ARM_JOINTS:] = target[NUM_ARM_JOINTS:]
+        data.ctrl[self._ctrl] = self._reference
+        return target.astype(np.float32)
