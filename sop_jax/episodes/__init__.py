@@ -1,0 +1,1 @@
+"""Sealed episodes: one immutable object per episode, its format, its checks, and the store that holds it."""

@@ -1,0 +1,53 @@
+"""JPEGs: one image in, bytes out, and back."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import simplejpeg
+
+from sop_jax.episodes.rejection import reject
+from sop_jax.specs.records import CameraSpec
+
+DEFAULT_QUALITY = 90
+_FIX = "The camera's encoder is broken, or the index names other bytes; set the episode aside."
+
+
+def encode_image(image: np.ndarray, quality: int = DEFAULT_QUALITY) -> bytes:
+    """JPEG of a uint8 RGB image [height, width, 3].
+
+    Colour keeps its full resolution (4:4:4): on small images 4:2:0 saves 30% of the bytes and costs 6 dB, and products are
+    told apart by their colours.
+    """
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality, "RGB", "444")
+
+
+def decode_images(jpegs: Sequence[bytes], cameras: Sequence[CameraSpec], where: str = "") -> dict[str, np.ndarray]:
+    """Camera name -> uint8 [height, width, 3], one JPEG for each camera, in the manifest's order.
+
+    Releases the GIL while it decodes, so it scales with threads. Raises InvalidEpisodeError (`where` names the episode) if
+    a JPEG is broken or of another size.
+    """
+    images = {}
+    for camera, jpeg in zip(cameras, jpegs, strict=True):
+        try:
+            image = simplejpeg.decode_jpeg(jpeg, "RGB")
+        except (ValueError, RuntimeError) as error:
+            raise reject(where, f"JPEG of {camera.name}", expected="a whole JPEG", got=str(error), fix=_FIX) from error
+        if image.shape != (camera.height, camera.width, 3):
+            expected = [camera.height, camera.width, 3]
+            raise reject(where, f"image of {camera.name}", expected=expected, got=list(image.shape), fix=_FIX)
+        images[camera.name] = image
+    return images
+
+
+def check_jpeg(jpeg: bytes | memoryview, camera: CameraSpec, where: str) -> None:
+    """Reads a JPEG's header only. Raises InvalidEpisodeError unless it is a colour image of the camera's size."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(jpeg)
+    except (ValueError, RuntimeError) as error:
+        raise reject(where, f"JPEG of {camera.name}", expected="a JPEG header", got=str(error), fix=_FIX) from error
+    if (height, width) != (camera.height, camera.width) or colours not in ("YCbCr", "RGB"):
+        expected = f"YCbCr or RGB, {camera.height}x{camera.width}"
+        raise reject(where, f"JPEG of {camera.name}", expected=expected, got=f"{colours}, {height}x{width}", fix=_FIX)
+    if bytes(jpeg[-2:]) != b"\xff\xd9":
+        raise reject(where, f"JPEG of {camera.name}", expected="an end marker", got=bytes(jpeg[-2:]), fix=_FIX)

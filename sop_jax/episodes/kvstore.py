@@ -1,0 +1,109 @@
+"""TensorStore's key-value stores: opening one, create-only writes, and many byte-range reads in flight."""
+
+import collections
+import json
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import tensorstore as ts
+
+from sop_jax.episodes.rejection import reject
+from sop_jax.specs.errors import ConfigError, EpisodeNotFoundError, InvalidEpisodeError
+
+_ABSENT = b"\x02"
+"""TensorStore's generation of a key that doesn't exist: the condition that makes a write create-only (b"" would not)."""
+_REFUSED = b""
+"""What a write whose condition failed returns as its generation; it doesn't raise."""
+
+Span: TypeAlias = tuple[str, slice]
+"""A key and a byte range: `slice(offset, end)`, or `slice(-n, None)` for the last n bytes."""
+
+
+def open_kvstore(url: str) -> ts.KvStore:
+    """Opens a store root.
+
+    Args:
+        url: `file:///dir/`, `gs://bucket/prefix/`, `s3://bucket/prefix/`, `memory://`, or a TensorStore spec as JSON text
+            (`{"driver": "s3", "bucket": "b", "path": "p/", "endpoint": "https://..."}`).
+
+    Raises:
+        ConfigError: The URL names no driver that can be opened.
+    """
+    try:
+        spec = json.loads(url) if url.startswith("{") else url if url.endswith("/") else url + "/"
+        return ts.KvStore.open(spec).result()
+    except ValueError as error:
+        raise ConfigError(
+            f"store {url!r} can't be opened: expected file:///dir/, gs://bucket/prefix/ or s3://bucket/prefix/. {error}"
+        ) from error
+
+
+def create(kvstore: ts.KvStore, key: str, value: bytes) -> bool:
+    """Writes a key that doesn't exist yet, atomically and durably. False = it exists, and nothing was written."""
+    return kvstore.write(key, value, if_equal=_ABSENT).result().generation != _REFUSED
+
+
+def read(kvstore: ts.KvStore, key: str, max_bytes: int) -> bytes:
+    """A whole value. Raises EpisodeNotFoundError, or InvalidEpisodeError if it is longer than `max_bytes`."""
+    (beyond,) = try_read_spans(kvstore, [(key, slice(max_bytes, max_bytes + 1))], 1)
+    if isinstance(beyond, EpisodeNotFoundError):
+        raise beyond
+    if isinstance(beyond, bytes):
+        raise reject(
+            key,
+            "size",
+            expected=f"at most {max_bytes} bytes",
+            got="more",
+            fix="No episode is as long as that; look at what this robot uploads.",
+        )
+    found = kvstore.read(key).result()
+    if found.state != "value":
+        raise _missing(kvstore, key)
+    return found.value
+
+
+def try_read_spans(
+    kvstore: ts.KvStore, spans: Sequence[Span], num_in_flight: int
+) -> Iterator[bytes | EpisodeNotFoundError | InvalidEpisodeError]:
+    """Byte ranges in the order asked, `num_in_flight` reads under way at once; a failed one gives its error instead."""
+    under_way: collections.deque[tuple[str, slice, ts.Future[ts.KvStore.ReadResult]]] = collections.deque()
+    for key, byte_range in spans:
+        if len(under_way) == num_in_flight:
+            yield _finish(kvstore, *under_way.popleft())
+        under_way.append((key, byte_range, kvstore.read(key, byte_range=byte_range)))
+    while under_way:
+        yield _finish(kvstore, *under_way.popleft())
+
+
+def read_spans(kvstore: ts.KvStore, spans: Sequence[Span], num_in_flight: int) -> Iterator[bytes]:
+    """As `try_read_spans`, but raises the first error: EpisodeNotFoundError, or InvalidEpisodeError out of range."""
+    for result in try_read_spans(kvstore, spans, num_in_flight):
+        if isinstance(result, Exception):
+            raise result
+        yield result
+
+
+def _finish(
+    kvstore: ts.KvStore, key: str, byte_range: slice, future: ts.Future[ts.KvStore.ReadResult]
+) -> bytes | EpisodeNotFoundError | InvalidEpisodeError:
+    try:
+        found = future.result()
+    except ValueError as error:
+        if "OUT_OF_RANGE" not in str(error):
+            raise
+        got = f"{byte_range.start}..{'' if byte_range.stop is None else byte_range.stop}"
+        return reject(
+            key,
+            "byte range",
+            expected="one within the object",
+            got=got,
+            fix="The object is cut off, or the index was made for other bytes.",
+        )
+    return found.value if found.state == "value" else _missing(kvstore, key)
+
+
+def _missing(kvstore: ts.KvStore, key: str) -> EpisodeNotFoundError:
+    return EpisodeNotFoundError(
+        f"{key} is not in the {kvstore.spec().to_json()['driver']} store at {kvstore.path}: expected an object, got none. "
+        "It was removed, or this is another store's path."
+    )

@@ -1,0 +1,65 @@
+"""Where episodes and quarantine records lie below the store's root.
+
+`episodes/<robot_id>/<episode_id>.zip` and `quarantine/<robot_id>/<episode_id>.zip.json`. The robot's own prefix is what
+its credentials may write to, so a path that contradicts itself is refused here, before anything is opened.
+"""
+
+from sop_jax.episodes.rejection import reject
+from sop_jax.specs.errors import InvalidEpisodeError
+from sop_jax.specs.identifiers import robot_of_episode
+
+EPISODES = "episodes/"
+QUARANTINE = "quarantine/"
+_OBJECT_SUFFIX = ".zip"
+_RECORD_SUFFIX = ".zip.json"
+
+
+def episode_path(episode_id: str) -> str:
+    """The object that holds an episode. Raises InvalidEpisodeError if the id is malformed."""
+    return f"{EPISODES}{robot_of_episode(episode_id)}/{episode_id}{_OBJECT_SUFFIX}"
+
+
+def quarantine_path(path: str) -> str:
+    """The record that says why the episode at `path` is set aside."""
+    return f"{QUARANTINE}{robot_of_path(path)}/{episode_of_path(path)}{_RECORD_SUFFIX}"
+
+
+def robot_of_path(path: str) -> str:
+    """The robot whose prefix `path` lies in; equal to the robot in the episode_id."""
+    return robot_of_episode(episode_of_path(path))
+
+
+def episode_of_path(path: str) -> str:
+    """The episode_id in an object's path. Raises InvalidEpisodeError if it isn't one that `episode_path` makes."""
+    name = path.rpartition("/")[2].removesuffix(_OBJECT_SUFFIX)
+    try:
+        valid = episode_path(name) == path
+    except InvalidEpisodeError:
+        valid = False
+    if not valid:
+        raise reject(
+            path,
+            "its path is not an episode's",
+            expected="episodes/<robot_id>/<robot_id>.<start ns>.<number>.zip",
+            got=path,
+            fix="Upload through EpisodeStore.put, with the robot's own robot_id.",
+        )
+    return name
+
+
+def is_episode_path(path: str) -> bool:
+    try:
+        episode_of_path(path)
+    except InvalidEpisodeError:
+        return False
+    return True
+
+
+def quarantined_path(key: str) -> str:
+    """The episode that the quarantine record at `key` speaks of: `quarantine_path` undone."""
+    return EPISODES + key.removeprefix(QUARANTINE).removesuffix(_RECORD_SUFFIX) + _OBJECT_SUFFIX
+
+
+def is_quarantine_path(key: str) -> bool:
+    path = quarantined_path(key)
+    return is_episode_path(path) and quarantine_path(path) == key
