@@ -1,0 +1,1 @@
+"""Policies behind one interface: raw observations and targets in, losses and chunks of absolute targets out."""

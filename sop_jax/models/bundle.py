@@ -1,0 +1,146 @@
+"""A policy as a directory: what it is, what it was normalised with, and its parameters.
+
+    policy.json       format version, model kind and config, fingerprints
+    norm_stats.json   normalisation statistics
+    params/           parameters (Orbax)
+
+The base fingerprint names exactly these parameters of exactly this model; publications refer to it.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from sop_jax.models.normalization import NormStats, load_norm_stats, save_norm_stats
+from sop_jax.models.policy import PolicyModel, abstract_params
+from sop_jax.models.pytrees import Params, flatten_params
+from sop_jax.models.registry import PolicyConfig, config_from_json, config_to_json, create_model
+from sop_jax.specs.errors import SopError
+
+FORMAT_VERSION = 1
+
+
+class InvalidBundleError(SopError):
+    """A policy directory is incomplete, damaged, or does not hold the parameters that its model needs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyBundle:
+    """A policy that can act and be trained further. `params` is a nested dict of arrays."""
+
+    config: PolicyConfig
+    params: Params
+    norm: NormStats
+
+    def __post_init__(self) -> None:
+        check_params(self.model, self.params, "PolicyBundle")
+
+    @property
+    def model(self) -> PolicyModel:
+        return create_model(self.config)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the config and with any parameter. Reads every parameter: keep the result."""
+        return fingerprint_params(self.config, self.params)
+
+    def save(self, directory: pathlib.Path) -> str:
+        """Writes the directory, which must not exist or be empty; returns the fingerprint. Blocks until it is on disk.
+
+        `policy.json` is written last: a directory without it is no policy.
+        """
+        if directory.exists() and any(directory.iterdir()):
+            raise FileExistsError(f"{directory} is not empty: a policy needs a directory of its own")
+        directory.mkdir(parents=True, exist_ok=True)
+        fingerprint = self.fingerprint
+        save_norm_stats(self.norm, directory / "norm_stats.json")
+        _save_params(directory / "params", self.params)
+        content = {
+            "format_version": FORMAT_VERSION,
+            "model": config_to_json(self.config),
+            "fingerprint": fingerprint,
+            "norm_fingerprint": self.norm.fingerprint,
+        }
+        (directory / "policy.json").write_text(json.dumps(content, indent=2) + "\n")
+        return fingerprint
+
+
+def load_bundle(directory: pathlib.Path) -> PolicyBundle:
+    """Reads a policy directory and checks it against its fingerprints.
+
+    Raises:
+        InvalidBundleError: naming what is missing, extra, misshapen or changed.
+    """
+    try:
+        content = json.loads((directory / "policy.json").read_text())
+        norm = load_norm_stats(directory / "norm_stats.json")
+        version = content["format_version"]
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"format version {version}, expected {FORMAT_VERSION}: written by another version of sop-jax"
+            )
+        config = config_from_json(content["model"])
+    except FileNotFoundError as error:
+        raise InvalidBundleError(f"{directory} is no policy directory: {error.filename} is missing") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidBundleError(f"{directory} can't be read as a policy: {error}") from error
+    params = _restore_params(directory / "params")
+    check_params(create_model(config), params, str(directory))
+    bundle = PolicyBundle(config, params, norm)
+    for name, expected, got in (
+        ("parameters", content["fingerprint"], bundle.fingerprint),
+        ("normalisation statistics", content["norm_fingerprint"], norm.fingerprint),
+    ):
+        if expected != got:
+            raise InvalidBundleError(
+                f"{directory}: the {name} have fingerprint {got}, policy.json says {expected}. Files of different policies "
+                "were mixed, or one is damaged: copy the whole directory again."
+            )
+    return bundle
+
+
+def check_params(model: PolicyModel, params: Mapping[str, Any], where: str) -> None:
+    """Raises InvalidBundleError unless `params` has exactly the leaves and shapes that `model` needs."""
+    expected, got = flatten_params(abstract_params(model)), flatten_params(params)
+    missing = ["/".join(path) for path in expected.keys() - got.keys()]
+    extra = ["/".join(path) for path in got.keys() - expected.keys()]
+    misshapen = [
+        f"{'/'.join(path)} {tuple(got[path].shape)} instead of {tuple(expected[path].shape)}"
+        for path in expected.keys() & got.keys()
+        if tuple(got[path].shape) != tuple(expected[path].shape)
+    ]
+    problems = [("missing", missing), ("extra", extra), ("misshapen", misshapen)]
+    if any(names for _, names in problems):
+        text = "; ".join(f"{len(names)} {what}: {', '.join(sorted(names)[:8])}" for what, names in problems if names)
+        raise InvalidBundleError(
+            f"{where}: the parameters do not fit a {model.config.kind!r} model of this config ({text}). Load them with the "
+            "config they were trained with."
+        )
+
+
+def fingerprint_params(config: PolicyConfig, params: Mapping[str, Any]) -> str:
+    """16 hex digits of the config and of every leaf's path, type, shape and bytes."""
+    digest = hashlib.sha256(json.dumps(config_to_json(config), sort_keys=True).encode())
+    for path, leaf in flatten_params(params).items():
+        value = np.asarray(leaf)
+        digest.update(f"{'/'.join(path)} {value.dtype} {value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).view(np.uint8).data)
+    return digest.hexdigest()[:16]
+
+
+def _save_params(directory: pathlib.Path, params: Params) -> None:
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(directory.absolute(), jax.tree.map(np.asarray, params))
+
+
+def _restore_params(directory: pathlib.Path) -> Params:
+    """To the host, whatever devices the parameters were saved from."""
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.restore(directory.absolute())

@@ -1,0 +1,52 @@
+"""Flow matching: the straight path between noise and actions, and its integration.
+
+The time convention of pi0: **t = 1 is noise, t = 0 is actions**; sampling runs t from 1 down to 0.
+
+Legend: `B` batch, `D` embedding width, `N` (noise, t) draws.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+def sample_time(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """Times from Beta(1.5, 1) squeezed into (0.001, 1]: more often near noise."""
+    # The distribution function of Beta(a, 1) is t^a, so its inverse at a uniform number draws from it.
+    return jax.random.uniform(key, shape) ** (1 / 1.5) * 0.999 + 0.001
+
+
+def interpolate(
+    noise: Float[Array, "*chunk"], actions: Float[Array, "*chunk"], time: Float[Array, "..."]
+) -> tuple[Float[Array, "*chunk"], Float[Array, "*chunk"]]:
+    """The point on the path at `time` (which broadcasts against the chunk), and the velocity there."""
+    return time * noise + (1 - time) * actions, noise - actions
+
+
+def integrate(
+    velocity: Callable[[Float[Array, "*chunk"], Float[Array, ""]], Float[Array, "*chunk"]],
+    noise: Float[Array, "*chunk"],
+    num_steps: int,
+) -> Float[Array, "*chunk"]:
+    """Euler from noise (t = 1) to actions (t = 0) in `num_steps` equal steps; `velocity(x, t)` at each step's start."""
+    if num_steps < 1:
+        raise ValueError(f"sampling needs at least one step, got num_steps={num_steps}")
+
+    def step(index: Array, x: Array) -> Array:
+        return x - velocity(x, 1.0 - index / num_steps) / num_steps
+
+    return jax.lax.fori_loop(0, num_steps, step, noise)
+
+
+def embed_time(
+    time: Float[Array, "*batch"], dim: int, min_period: float = 4e-3, max_period: float = 4.0
+) -> Float[Array, "*batch {dim}"]:
+    """Sines, then cosines, of `time` at `dim / 2` periods spaced geometrically."""
+    if dim % 2:
+        raise ValueError(f"a time embedding has as many sines as cosines: dim must be even, got {dim}")
+    period = min_period * (max_period / min_period) ** jnp.linspace(0.0, 1.0, dim // 2)
+    period = period.reshape((1,) * time.ndim + (-1,))
+    angle = 2 * jnp.pi * time[..., None] / period
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)

@@ -1,0 +1,41 @@
+"""Layers stacked on a leading axis and run by `jax.lax.scan`: one layer is compiled, however deep the model."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+from flax import nnx
+
+Layer = TypeVar("Layer", bound=nnx.Module)
+
+_UNROLL_UP_TO = 4
+
+
+def stack_layers(make: Callable[[nnx.Rngs], Layer], depth: int, rngs: nnx.Rngs) -> Layer:
+    """`depth` layers, each with its own random numbers, as one module whose parameters have a leading [depth] axis."""
+
+    @nnx.split_rngs(splits=depth)
+    @nnx.vmap(in_axes=(0,), out_axes=0)
+    def create(rngs: nnx.Rngs) -> Layer:
+        return make(rngs)
+
+    return create(rngs)
+
+
+def scan_layers(
+    layers: nnx.Module, carry: Any, per_layer: Any, body: Callable[[Any, Any, Any], tuple[Any, Any]], remat: bool
+) -> tuple[Any, Any]:
+    """Runs `body(layer, carry, per_layer[i]) -> (carry, output)` through the stack; outputs are stacked.
+
+    Shallow stacks are unrolled: XLA's CPU backend runs loops with less parallelism.
+    """
+    graphdef, state = nnx.split(layers)
+    depth = jax.tree.leaves(state)[0].shape[0]
+
+    def step(carry: Any, xs: Any) -> tuple[Any, Any]:
+        layer_state, inputs = xs
+        return body(nnx.merge(graphdef, layer_state), carry, inputs)
+
+    if remat:
+        step = jax.checkpoint(step, policy=jax.checkpoint_policies.nothing_saveable, prevent_cse=False)
+    return jax.lax.scan(step, carry, (state, per_layer), unroll=depth <= _UNROLL_UP_TO)

@@ -1,0 +1,263 @@
+"""The pi0.5 policy: prefix (images, instruction, state) through the language model, actions through the expert.
+
+The prefix never sees the suffix, so its keys and values are computed once: per observation in sampling, and for all
+(noise, t) draws of an observation in the loss.
+
+Legend: `B` batch, `N` draws, `S` state dimensions, `A` action dimensions (`M` inside the model), `H` horizon, `L` text
+tokens, `P` prefix tokens, `D` width of the language model, `C` width of the action expert.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Int32, PRNGKeyArray
+
+from sop_jax.models import flow
+from sop_jax.models.batch import ObservationBatch, TrainBatch
+from sop_jax.models.images import resize_with_pad
+from sop_jax.models.normalization import NormStats, decode_actions, encode_actions, normalize_state
+from sop_jax.models.pi05.config import NUM_STATE_BINS, Pi05Config
+from sop_jax.models.pi05.gemma import Cache, Gemma, make_attention_mask
+from sop_jax.models.pi05.siglip import Siglip
+from sop_jax.models.policy import check_inputs, merge_network, split_network
+from sop_jax.models.pytrees import Params
+from sop_jax.models.text import HashTokenizer, PaliGemmaTokenizer, Tokenizer
+
+TOKENIZER_VARIABLE = "SOP_PALIGEMMA_TOKENIZER"
+"""Environment variable with the path of PaliGemma's SentencePiece model."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prefix:
+    """What the action tokens read: the cache, and which of its tokens are valid."""
+
+    cache: Cache
+    valid: Bool[Array, "B P"]
+
+
+class PaliGemma(nnx.Module):
+    """The image tower, and the language model with the action expert beside it."""
+
+    def __init__(self, config: Pi05Config, rngs: nnx.Rngs):
+        dtype = jnp.dtype(config.dtype)
+        ada_init = nnx.initializers.normal(0.02) if config.from_scratch else nnx.initializers.zeros
+        zero_head = not config.from_scratch
+        self.img = Siglip(config.vision, config.language.width, dtype, config.remat, zero_head, rngs)
+        self.llm = Gemma((config.language, config.expert), config.vocab_size, ada_init, config.remat, rngs)
+
+
+class Pi05Network(nnx.Module):
+    """All parameters, named as openpi names them."""
+
+    def __init__(self, config: Pi05Config, rngs: nnx.Rngs):
+        self.config = config
+        self.PaliGemma = PaliGemma(config, rngs)
+        width = config.expert.width
+        self.action_in_proj = nnx.Linear(config.model_action_dim, width, rngs=rngs)
+        self.time_mlp_in = nnx.Linear(width, width, rngs=rngs)
+        self.time_mlp_out = nnx.Linear(width, width, rngs=rngs)
+        self.action_out_proj = nnx.Linear(width, config.model_action_dim, rngs=rngs)
+        if config.state_input == "continuous":
+            self.state_proj = nnx.Linear(config.state_dim, config.language.width, rngs=rngs)
+
+    def embed_prefix(
+        self,
+        observation: ObservationBatch,
+        state: Float[Array, "B S"],
+        tokens: Int[Array, "B L"],
+        token_mask: Bool[Array, "B L"],
+    ) -> tuple[Float[Array, "B P D"], Bool[Array, "B P"]]:
+        """Image tokens, text tokens, and the state's token if it is continuous; with their mask."""
+        batch, cameras = state.shape[0], self.config.cameras
+        dtype = jnp.dtype(self.config.dtype)
+        images = [resize_with_pad(observation.images[name], self.config.vision.image_size) for name in cameras]
+        seen = self.PaliGemma.img(jnp.concatenate(images))
+        seen = seen.reshape(len(cameras), batch, *seen.shape[1:])
+        embedded = [seen[i] for i in range(len(cameras))]
+        valid = [
+            jnp.broadcast_to(jnp.asarray(observation.image_mask[name])[:, None], (batch, seen.shape[2]))
+            for name in cameras
+        ]
+        embedded.append(self.PaliGemma.llm.embedder(tokens, dtype))
+        valid.append(token_mask)
+        if self.config.state_input == "continuous":
+            embedded.append(self.state_proj(state)[:, None].astype(dtype))
+            valid.append(jnp.ones((batch, 1), bool))
+        return jnp.concatenate(embedded, axis=1), jnp.concatenate(valid, axis=1)
+
+    def embed_suffix(
+        self, noisy: Float[Array, "B H M"], time: Float[Array, "..."]
+    ) -> tuple[Float[Array, "B H C"], Float[Array, "... C"]]:
+        """Action tokens, and the expert's condition; `time` is [B], or [B, H] for a time per action."""
+        cond = nnx.swish(self.time_mlp_in(flow.embed_time(time, self.config.expert.width)))
+        dtype = jnp.dtype(self.config.dtype)
+        return self.action_in_proj(noisy).astype(dtype), nnx.swish(self.time_mlp_out(cond))
+
+    def read_prefix(self, embedded: Float[Array, "B P D"], valid: Bool[Array, "B P"]) -> Prefix:
+        """Runs the language model once; images and text see each other."""
+        mask = make_attention_mask(valid, jnp.zeros(valid.shape[1], bool))
+        _, cache = self.PaliGemma.llm((embedded, None), jnp.cumsum(valid, axis=1) - 1, mask)
+        return Prefix(cache, valid)
+
+    def velocity(
+        self, prefix: Prefix, noisy: Float[Array, "B H M"], time: Float[Array, "..."]
+    ) -> Float[Array, "B H M"]:
+        """The flow at `noisy`, reading the prefix from its cache."""
+        actions, cond = self.embed_suffix(noisy, time)
+        positions, mask = suffix_attention(prefix.valid, noisy.shape[1])
+        outputs, _ = self.PaliGemma.llm(
+            (None, actions), positions[:, -noisy.shape[1] :], mask[:, -noisy.shape[1] :], cond, prefix.cache
+        )
+        return self._project(outputs[1])
+
+    def velocity_uncached(
+        self,
+        embedded: Float[Array, "B P D"],
+        valid: Bool[Array, "B P"],
+        noisy: Float[Array, "B H M"],
+        time: Float[Array, "..."],
+    ) -> Float[Array, "B H M"]:
+        """The same flow with prefix and suffix in one pass: the reference that `velocity` must equal."""
+        actions, cond = self.embed_suffix(noisy, time)
+        positions, mask = suffix_attention(valid, noisy.shape[1])
+        outputs, _ = self.PaliGemma.llm((embedded, actions), positions, mask, cond)
+        return self._project(outputs[1])
+
+    def _project(self, output: Array | None) -> Float[Array, "B H M"]:
+        assert output is not None  # the call above gave action tokens
+        return self.action_out_proj(output.astype(jnp.float32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pi05Policy:
+    """`PolicyModel` of a `Pi05Config`."""
+
+    config: Pi05Config
+
+    @property
+    def horizon(self) -> int:
+        return self.config.horizon
+
+    @property
+    def action_dim(self) -> int:
+        return self.config.action_dim
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return self.config.cameras
+
+    @functools.cached_property
+    def _graphdef(self) -> Any:
+        return nnx.split(nnx.eval_shape(lambda: Pi05Network(self.config, nnx.Rngs(0))))[0]
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Raises MissingDependencyError if PaliGemma's vocabulary is needed and not on this machine."""
+        if self.config.tokenizer == "hash":
+            return HashTokenizer(self.config.vocab_size, self.config.max_tokens, NUM_STATE_BINS)
+        return PaliGemmaTokenizer(os.environ.get(TOKENIZER_VARIABLE, ""), self.config.max_tokens)
+
+    def init_params(self, key: PRNGKeyArray) -> Params:
+        return split_network(Pi05Network(self.config, nnx.Rngs(params=key)))
+
+    def loss(self, params: Params, norm: NormStats, batch: TrainBatch, key: PRNGKeyArray) -> Float[Array, "B H"]:
+        check_inputs(self, norm, batch.observation)
+        network = merge_network(self._graphdef, params)
+        actions = encode_actions(norm, batch.observation.state, batch.actions, self.config.normalization)
+        actions = jnp.repeat(self._pad(actions), self.config.num_draws, axis=0)
+        noise_key, time_key = jax.random.split(key)
+        noise = jax.random.normal(noise_key, actions.shape)
+        time = flow.sample_time(time_key, actions.shape[:1])
+        noisy, target = flow.interpolate(noise, actions, time[:, None, None])
+        prefix = repeat_prefix(
+            network.read_prefix(*self._embed(network, norm, batch.observation)), self.config.num_draws
+        )
+        error = jnp.square(network.velocity(prefix, noisy, time) - target).mean(-1)
+        return error.reshape(-1, self.config.num_draws, self.horizon).mean(1)
+
+    def sample_actions(
+        self,
+        params: Params,
+        norm: NormStats,
+        observation: ObservationBatch,
+        key: PRNGKeyArray,
+        num_steps: int | None = None,
+        use_cache: bool = True,
+    ) -> Float[Array, "B H A"]:
+        """As in `PolicyModel`. Without the cache, every Euler step computes the prefix again: slower, for comparison."""
+        check_inputs(self, norm, observation)
+        network = merge_network(self._graphdef, params)
+        embedded, valid = self._embed(network, norm, observation)
+        shape = (valid.shape[0], self.horizon, self.config.model_action_dim)
+        prefix = network.read_prefix(embedded, valid) if use_cache else None
+
+        def velocity(x: Array, time: Array) -> Array:
+            time = jnp.broadcast_to(time, shape[:1])
+            if prefix is None:
+                return network.velocity_uncached(embedded, valid, x, time)
+            return network.velocity(prefix, x, time)
+
+        chunk = flow.integrate(velocity, jax.random.normal(key, shape), num_steps or self.config.num_steps)
+        state = jnp.asarray(observation.state)
+        return decode_actions(norm, state, chunk[..., : self.action_dim], self.config.normalization)
+
+    def is_trained(self, path: tuple[str, ...]) -> bool:
+        if not self.config.freeze_language or path[:2] != ("PaliGemma", "llm"):
+            return True
+        # The action expert's names end in "_1"; outside `llm` the same ending means something else (LayerNorm_1).
+        return any(name.endswith("_1") for name in path[2:])
+
+    def tokenize(self, instructions: Sequence[str]) -> tuple[Int32[np.ndarray, "B L"], Bool[np.ndarray, "B L"]]:
+        return self.tokenizer.encode(instructions)
+
+    def _embed(self, network: Any, norm: NormStats, observation: ObservationBatch) -> tuple[Array, Array]:
+        state = normalize_state(norm, observation.state, self.config.normalization)
+        tokens, mask = jnp.asarray(observation.tokens), jnp.asarray(observation.token_mask)
+        if self.config.state_input == "tokens":
+            tokens, mask = append_state(self.tokenizer, state, tokens, mask)
+        return network.embed_prefix(observation, state, tokens, mask)
+
+    def _pad(self, actions: Float[Array, "B H A"]) -> Float[Array, "B H M"]:
+        return jnp.pad(actions, ((0, 0), (0, 0), (0, self.config.model_action_dim - self.action_dim)))
+
+
+def suffix_attention(valid: Bool[Array, "B P"], horizon: int) -> tuple[Int[Array, "B PH"], Bool[Array, "B PH PH"]]:
+    """Positions and mask of prefix and suffix together: the actions are one block that sees the prefix and itself."""
+    valid = jnp.concatenate([valid, jnp.ones((valid.shape[0], horizon), bool)], axis=1)
+    starts_block = jnp.arange(valid.shape[1]) == valid.shape[1] - horizon
+    return jnp.cumsum(valid, axis=1) - 1, make_attention_mask(valid, starts_block)
+
+
+def repeat_prefix(prefix: Prefix, num_draws: int) -> Prefix:
+    """Each example `num_draws` times in a row."""
+    keys, values = (jnp.repeat(x, num_draws, axis=1) for x in prefix.cache)
+    return Prefix((keys, values), jnp.repeat(prefix.valid, num_draws, axis=0))
+
+
+def discretize_state(state: Float[Array, "B S"]) -> Int[Array, "B S"]:
+    """Bins 0 .. 255 of equal width over [-1, 1]; values outside go to the outermost bins (openpi writes -1 below)."""
+    edges = jnp.linspace(-1.0, 1.0, NUM_STATE_BINS + 1)[:-1]
+    return (jnp.searchsorted(edges, state, side="right") - 1).clip(0)
+
+
+def append_state(
+    tokenizer: Tokenizer, state: Float[Array, "B S"], tokens: Int[Array, "B L"], mask: Bool[Array, "B L"]
+) -> tuple[Int[Array, "B PL"], Bool[Array, "B PL"]]:
+    """Appends the normalised state's tokens, and what closes the prompt.
+
+    Padding stays between the parts: masked tokens are never seen and advance no position, so the result is that of the
+    prompt without gaps.
+    """
+    bins, (ids, id_mask) = discretize_state(state), tokenizer.number_tokens(NUM_STATE_BINS)
+    closing = tokenizer.closing_tokens()
+    batch = state.shape[0]
+    parts = [tokens, jnp.asarray(ids)[bins].reshape(batch, -1), jnp.broadcast_to(closing[None], (batch, len(closing)))]
+    masks = [mask, jnp.asarray(id_mask)[bins].reshape(batch, -1), jnp.ones((batch, len(closing)), bool)]
+    return jnp.concatenate(parts, axis=1), jnp.concatenate(masks, axis=1)
