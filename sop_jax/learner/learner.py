@@ -1,0 +1,307 @@
+"""The learner's loop: take a batch, step, tell the sampler its losses, publish, checkpoint, report.
+
+Legend: `B` batch.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any, final
+
+import jax
+import numpy as np
+
+from sop_jax.algorithms.algorithm import Algorithm
+from sop_jax.learner.checkpoints import Bookkeeping, Checkpoints
+from sop_jax.learner.config import LearnerConfig
+from sop_jax.learner.optimizer import make_optimizer
+from sop_jax.learner.publishing import Publications, PublishesWeights
+from sop_jax.learner.sharding import (
+    any_host,
+    check_batch_size,
+    local_rows,
+    make_mesh,
+    put_batch,
+    put_state,
+    replicated,
+    tree_shardings,
+)
+from sop_jax.learner.state import init_state
+from sop_jax.learner.stats import SettledStep, StepStats
+from sop_jax.learner.train_step import StepResult, compile_copy, compile_step
+from sop_jax.models.normalization import NormStats
+from sop_jax.models.policy import PolicyModel
+from sop_jax.models.pytrees import Params
+from sop_jax.sampling.batch_source import BatchSource, BatchStarvedError, LoadedBatch
+from sop_jax.specs.clock import Clock
+from sop_jax.specs.errors import ConfigError, SopError
+from sop_jax.specs.interfaces import Metrics
+from sop_jax.specs.records import Source
+from sop_jax.weights.partition import merge_params, split_params
+
+_STARVED_PAUSE_S = 1.0
+
+
+class TrainingDivergedError(SopError):
+    """Many steps in a row had no finite gradient; the parameters are those of the last good step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerSummary:
+    """How a run of the learner went. `step` counts from the start of training, the rest from the call of `run`."""
+
+    step: int
+    num_steps: int
+    duration_s: float
+    wait_share: float
+    last_loss: float
+    last_version: int
+
+    @property
+    def steps_per_s(self) -> float:
+        return self.num_steps / self.duration_s if self.duration_s > 0 else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class _InFlight:
+    """A step that was given to the device and whose losses haven't been fetched."""
+
+    step: int
+    loaded: LoadedBatch
+    learner_version: int
+    result: StepResult
+
+
+@final
+class Learner:
+    """Trains a policy from a stream of batches and publishes it.
+
+        learner = Learner(config, model, algorithm, params, norm, loader, publisher, metrics, clock, checkpoint_dir)
+        summary = learner.run(should_stop=interrupted.is_set)
+        learner.close()
+
+    If `checkpoint_dir` holds a checkpoint, training goes on from there: step, parameters, optimiser, random numbers and the
+    order of the data. `params` is the base model (all leaves); the trained ones are copied, the frozen ones shared.
+
+    Nothing in the loop waits for the device except the losses of the step before: while the device computes step k, the
+    host fetches and moves batch k+1. One thread drives a learner; on several hosts, each runs its own with its share of
+    every batch.
+
+    Events written: "learner_step" (see `StepStats`), "first_use" (episode_id, task, learner_step: that many steps were done
+    once an online episode had been learnt from), "publication", "publication_failed", "starved", "step_skipped",
+    "checkpoint".
+    """
+
+    def __init__(
+        self,
+        config: LearnerConfig,
+        model: PolicyModel,
+        algorithm: Algorithm,
+        params: Params,
+        norm: NormStats,
+        batches: BatchSource,
+        publisher: PublishesWeights | None,
+        metrics: Metrics,
+        clock: Clock,
+        checkpoint_dir: pathlib.Path | None = None,
+    ):
+        self._config = config
+        self._batches = batches
+        self._metrics = metrics
+        self._clock = clock
+        self._mesh = make_mesh(config.mesh)
+        check_batch_size(self._mesh, config.batch_size)
+        trained, frozen = split_params(params, model.is_trained)
+        if not trained:
+            raise ConfigError("the model has no trained parameters: its is_trained() is False for every leaf.")
+
+        init = functools.partial(init_state, optimizer=make_optimizer(config), ema_decay=config.ema_decay)
+        shapes = jax.eval_shape(init, trained)
+        shardings = tree_shardings(self._mesh, shapes, config.mesh.min_sharded_bytes)
+        self._checkpoints = Checkpoints(checkpoint_dir, config.keep_checkpoints) if checkpoint_dir is not None else None
+        self._first_used: set[str] = set()
+        resume_step = self._checkpoints.latest_step() if self._checkpoints is not None else None
+        if self._checkpoints is not None and resume_step is not None:
+            wanted = jax.tree.map(
+                lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, shardings
+            )
+            self._state, bookkeeping = self._checkpoints.restore(resume_step, wanted)
+            self._first_used.update(bookkeeping.first_used)
+            batches.load_state(bookkeeping.batches)
+        else:
+            self._state = jax.jit(init, out_shardings=shardings)(trained)
+        self._step = resume_step or 0
+        self._saved_step = resume_step
+        frozen_shardings = tree_shardings(self._mesh, frozen, config.mesh.min_sharded_bytes)
+        self._frozen = jax.device_put(frozen, frozen_shardings)
+        self._norm = put_state(norm, jax.tree.map(lambda _: replicated(self._mesh), norm))
+
+        self._train_step = compile_step(model, algorithm, config, self._mesh, shapes, frozen)
+        self._copy = compile_copy(self._mesh, jax.tree.map(lambda leaf: np.dtype(leaf.dtype), trained))
+        self._publishes = publisher is not None
+        self._publications = Publications(publisher, metrics, clock, config.publish_in_background)
+        self._ahead: tuple[LoadedBatch, Any] | None = None
+        self._in_flight: _InFlight | None = None
+        self._num_bad_steps = 0
+        self._last_loss = float("nan")
+        self._stats = StepStats(clock.now_ns())
+
+    @property
+    def current_step(self) -> int:
+        """Learner steps given to the device so far, across resumes."""
+        return self._step
+
+    @property
+    def last_version(self) -> int:
+        """The last version published, 0 if none."""
+        return self._publications.last_version
+
+    def run(self, num_steps: int | None = None, should_stop: Callable[[], bool] = lambda: False) -> LearnerSummary:
+        """Trains until step `num_steps` (the config's by default; steps before a resume count) or until `should_stop`.
+
+        Waits for as long as there is no data, and says so. Ends with a checkpoint, all losses recorded and all
+        publications out. Raises TrainingDivergedError, or what the batch source raised.
+        """
+        target = self._config.num_steps if num_steps is None else num_steps
+        first_step, started_ns, starved_ns = self._step, self._clock.now_ns(), None
+        while self._step < target and not self._should_stop(should_stop):
+            try:
+                self.step(fetch_ahead=self._step + 1 < target)
+                starved_ns = None
+            except BatchStarvedError as error:
+                starved_ns = self._clock.now_ns() if starved_ns is None else starved_ns
+                waited_s = (self._clock.now_ns() - starved_ns) / 1e9
+                self._metrics.write("starved", step=self._step, waited_s=waited_s, reason=str(error)[:300])
+                self._clock.sleep_s(_STARVED_PAUSE_S)
+        self.settle()
+        self.save()
+        self._publications.wait()
+        return LearnerSummary(
+            step=self._step,
+            num_steps=self._step - first_step,
+            duration_s=(self._clock.now_ns() - started_ns) / 1e9,
+            wait_share=self._batches.wait_share(),
+            last_loss=self._last_loss,
+            last_version=self.last_version,
+        )
+
+    def step(self, fetch_ahead: bool = False) -> int:
+        """One learner step, with the publication and the checkpoint that are due after it; returns the steps done.
+
+        The step may still be computing on return; `settle` waits for it. `fetch_ahead` takes the next batch meanwhile.
+        Raises BatchStarvedError before anything has changed if there is no batch.
+        """
+        loaded, batch = self._ahead or self._take_batch()
+        self._ahead = None
+        version = self._publications.last_version
+        self._state, result = self._train_step(self._state, self._frozen, self._norm, batch)
+        self._step += 1
+        if self._publishes and self._step % self._config.publish_every == 0:
+            self.publish()
+        self.settle()
+        self._in_flight = _InFlight(self._step, loaded, version, result)
+        if self._checkpoints is not None and self._step % self._config.checkpoint_every == 0:
+            self.settle()
+            self.save()
+        if fetch_ahead:
+            with contextlib.suppress(BatchStarvedError):  # the next step asks again, and then it matters
+                self._ahead = self._take_batch()
+        return self._step
+
+    def settle(self) -> None:
+        """Waits for the step in flight, if any, and records its losses. Raises TrainingDivergedError."""
+        flight, self._in_flight = self._in_flight, None
+        if flight is None:
+            return
+        per_example = local_rows(flight.result.per_example)
+        now_ns = self._clock.now_ns()
+        learning_rate = float(flight.result.learning_rate)
+        if not bool(flight.result.is_finite):
+            self._skip(flight)
+        else:
+            self._num_bad_steps = 0
+            self._last_loss = float(flight.result.loss)
+            self._batches.record_losses(flight.loaded.draws, per_example)
+            self._report_first_use(flight)
+            settled = SettledStep(
+                step=flight.step,
+                loaded=flight.loaded,
+                learner_version=flight.learner_version,
+                loss=self._last_loss,
+                grad_norm=float(flight.result.grad_norm),
+                learning_rate=learning_rate,
+                per_example=per_example,
+            )
+            self._stats.add(settled, now_ns)
+        if flight.step % self._config.log_every == 0:
+            values = self._stats.flush(learning_rate, now_ns)
+            self._metrics.write(
+                "learner_step",
+                step=flight.step,
+                version=flight.learner_version,
+                wait_share=self._batches.wait_share(),
+                **values,
+            )
+
+    def publish(self) -> None:
+        """Publishes the parameters as of now, beside training if the config says so."""
+        self._publications.submit(self._copy(self._state.published), self._step)
+
+    def save(self) -> None:
+        """Checkpoints this step, unless there is no directory or it was saved already. Call `settle` first."""
+        if self._checkpoints is None or self._saved_step == self._step:
+            return
+        started_ns = self._clock.now_ns()
+        bookkeeping = Bookkeeping(
+            batches=self._batches.state_dict(),
+            first_used=tuple(sorted(self._first_used)),
+            config=dataclasses.asdict(self._config),
+        )
+        self._checkpoints.save(self._step, self._state, bookkeeping)
+        self._saved_step = self._step
+        blocked_s = (self._clock.now_ns() - started_ns) / 1e9
+        self._metrics.write("checkpoint", step=self._step, blocked_s=blocked_s)
+
+    def policy_params(self) -> Params:
+        """All parameters that a robot would act with now (the average, if there is one), as numpy arrays."""
+        return merge_params(jax.device_get(self._copy(self._state.published)), jax.device_get(self._frozen))
+
+    def close(self) -> None:
+        """Waits for publications and checkpoints under way. The batch source is the caller's to stop."""
+        self._publications.wait()
+        if self._checkpoints is not None:
+            self._checkpoints.close()
+
+    def _take_batch(self) -> tuple[LoadedBatch, Any]:
+        loaded = self._batches.next()
+        expected = self._config.batch_size // jax.process_count()
+        if len(loaded.draws) != expected:
+            raise ConfigError(
+                f"the batch source gave {len(loaded.draws)} examples, LearnerConfig.batch_size asks for {expected} on each "
+                "host. Give both the same batch size."
+            )
+        return loaded, put_batch(loaded.batch, self._mesh)
+
+    def _should_stop(self, should_stop: Callable[[], bool]) -> bool:
+        if jax.process_count() == 1:
+            return should_stop()
+        return self._step % self._config.log_every == 0 and any_host(should_stop())
+
+    def _skip(self, flight: _InFlight) -> None:
+        self._num_bad_steps += 1
+        self._stats.skip()
+        self._metrics.write("step_skipped", step=flight.step, loss=str(float(flight.result.loss)))
+        if self._num_bad_steps >= self._config.max_bad_steps:
+            raise TrainingDivergedError(
+                f"steps {flight.step - self._num_bad_steps + 1} to {flight.step} had no finite gradient (loss "
+                f"{float(flight.result.loss)}). Lower the learning rate, or go back to an earlier checkpoint; the parameters "
+                "are those of the last good step."
+            )
+
+    def _report_first_use(self, flight: _InFlight) -> None:
+        for draw, episode_id in zip(flight.loaded.draws, flight.loaded.episode_ids, strict=True):
+            if draw.source is Source.ONLINE and episode_id not in self._first_used:
+                self._first_used.add(episode_id)
+                self._metrics.write("first_use", episode_id=episode_id, task=draw.task, learner_step=flight.step)

@@ -1,0 +1,91 @@
+"""What an operator does with publications: list, verify, roll back, pin."""
+
+import os
+
+from sop_jax.specs.clock import Clock
+from sop_jax.specs.errors import InvalidPublicationError
+from sop_jax.specs.records import Publication
+from sop_jax.weights.follower import verify_files
+from sop_jax.weights.publisher import last_version, publish_draft
+from sop_jax.weights.weight_store import WeightStore
+
+Root = str | os.PathLike[str]
+
+
+def list_publications(root: Root) -> list[Publication]:
+    """Every publication with a readable manifest, oldest first. Damaged ones are left out; `verify` says what is wrong."""
+    store = WeightStore(root)
+    found = []
+    for version in store.committed_versions():
+        try:
+            publication = store.read_manifest(version)
+        except InvalidPublicationError:
+            continue
+        if publication is not None:
+            found.append(publication)
+    return found
+
+
+def current_version(root: Root) -> int | None:
+    """The version that robots are told to act with, or None if nothing was published."""
+    pointer = WeightStore(root).read_pointer()
+    return None if pointer is None else pointer.version
+
+
+def verify(root: Root, version: int) -> Publication:
+    """Reads every byte of a version and compares it to its manifest. Raises InvalidPublicationError."""
+    store = WeightStore(root)
+    publication = _existing(store, version)
+    verify_files(store, publication)
+    return publication
+
+
+def rollback(root: Root, version: int, clock: Clock) -> Publication:
+    """Makes the weights of `version` the latest again, as a new publication with `restores=version`; pins `version`.
+
+    The files are copied, so that the new version stands on its own. A learner that still runs will publish over it at
+    its next interval: stop it first, or restart it from the checkpoint that you trust.
+    Raises InvalidPublicationError if `version` is missing or damaged.
+    """
+    store = WeightStore(root)
+    source = _existing(store, version)
+    verify_files(store, source)
+    store.set_pin(version, True)
+
+    def copy(target: int, name: str) -> dict[str, tuple[int, str]]:
+        names = {old: f"{name}/{old.split('/', 1)[1]}" for old in source.files}
+        store.copy_files(version, target, names)
+        return {names[old]: entry for old, entry in source.files.items()}
+
+    draft = Publication(
+        version=0,
+        learner_step=source.learner_step,
+        base_fingerprint=source.base_fingerprint,
+        norm_fingerprint=source.norm_fingerprint,
+        created_ns=clock.now_ns(),
+        files={},
+        restores=version,
+    )
+    return publish_draft(store, draft, copy, last_version(store))
+
+
+def pin(root: Root, version: int) -> None:
+    """Keeps `version` from retention until it is unpinned. Raises InvalidPublicationError if there is no such version."""
+    store = WeightStore(root)
+    _existing(store, version)
+    store.set_pin(version, True)
+
+
+def unpin(root: Root, version: int) -> None:
+    """Lets retention treat `version` like any other again."""
+    WeightStore(root).set_pin(version, False)
+
+
+def _existing(store: WeightStore, version: int) -> Publication:
+    publication = store.read_manifest(version)
+    if publication is None:
+        have = store.committed_versions()
+        raise InvalidPublicationError(
+            f"there is no publication {version} in {store.url}: it has {have[-5:] if have else 'none'} (the last five)."
+        )
+    return publication

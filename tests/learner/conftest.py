@@ -1,0 +1,55 @@
+import dataclasses
+
+import jax
+import pytest
+from linear_policy import CONFIG, MODEL, NORM, make_batches
+
+from sop_jax.algorithms.registry import create_algorithm
+from sop_jax.learner.learner import Learner
+from sop_jax.sampling.fake import SyntheticBatches
+from sop_jax.specs.clock import ManualClock
+from sop_jax.specs.metrics import MemoryMetrics
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_once(tmp_path_factory):
+    """The same step compiled for a second learner comes from a cache on disk."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@dataclasses.dataclass
+class Bench:
+    """A learner with fakes around it."""
+
+    learner: Learner
+    batches: SyntheticBatches
+    metrics: MemoryMetrics
+    clock: ManualClock
+
+    def events(self, name: str) -> list[dict]:
+        return [event for event in self.metrics.events if event["event"] == name]
+
+
+@pytest.fixture
+def make_bench():
+    """`make_bench(config, publisher=..., checkpoint_dir=..., batches=..., params=...)`; closed at the end."""
+    made: list[Bench] = []
+
+    def make(config=CONFIG, publisher=None, checkpoint_dir=None, batches=None, params=None, model=MODEL) -> Bench:
+        batches = batches or make_batches(config.batch_size)
+        params = params or model.init_params(jax.random.key(1))
+        metrics, clock = MemoryMetrics(), ManualClock()
+        algorithm = create_algorithm("behaviour_cloning")
+        learner = Learner(config, model, algorithm, params, NORM, batches, publisher, metrics, clock, checkpoint_dir)
+        made.append(Bench(learner, batches, metrics, clock))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.learner.close()

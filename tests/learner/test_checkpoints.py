@@ -1,0 +1,170 @@
+"""Training that stops and goes on is the training that never stopped."""
+
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from linear_policy import CONFIG, LinearModel
+
+from sop_jax.learner.config import MeshConfig
+from sop_jax.specs.clock import ManualClock
+from sop_jax.specs.errors import ConfigError
+from sop_jax.weights.publisher import Publisher
+
+
+def arrays_of(bench):
+    bench.learner.settle()
+    return jax.tree.map(np.array, bench.learner._state)
+
+
+def assert_equal(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def test_three_and_three_are_six_bit_for_bit(make_bench, tmp_path):
+    whole = make_bench(checkpoint_dir=tmp_path / "whole")
+    whole.learner.run()
+    first = make_bench(checkpoint_dir=tmp_path / "parts")
+    first.learner.run(num_steps=3)
+    first.learner.close()
+    second = make_bench(checkpoint_dir=tmp_path / "parts")
+    assert second.learner.current_step == 3
+    summary = second.learner.run()
+    assert (summary.step, summary.num_steps) == (6, 3)
+    assert_equal(arrays_of(second), arrays_of(whole))
+    recorded = first.batches.recorded + second.batches.recorded
+    for (draws, losses), (expected_draws, expected) in zip(recorded, whole.batches.recorded, strict=True):
+        assert draws == expected_draws
+        np.testing.assert_array_equal(losses, expected)
+
+
+def test_a_checkpoint_in_the_middle_is_not_touched_by_the_steps_after_it(make_bench, tmp_path):
+    """Saving goes on in the background while the saved buffers have been donated to the next steps."""
+    three = make_bench(checkpoint_dir=tmp_path / "three")
+    three.learner.run(num_steps=3)
+    expected = arrays_of(three)
+    six = make_bench(checkpoint_dir=tmp_path / "six")
+    six.learner.run()
+    six.learner.close()
+    (tmp_path / "six" / "6").rename(tmp_path / "gone")
+    resumed = make_bench(checkpoint_dir=tmp_path / "six")
+    assert resumed.learner.current_step == 3
+    assert_equal(arrays_of(resumed), expected)
+
+
+def test_resume_on_another_mesh(make_bench, tmp_path):
+    sharded = dataclasses.replace(CONFIG, mesh=MeshConfig(data=2, fsdp=2, tensor=2, min_sharded_bytes=0))
+    first = make_bench(sharded, checkpoint_dir=tmp_path / "c")
+    first.learner.run(num_steps=3)
+    saved = arrays_of(first)
+    first.learner.close()
+    second = make_bench(CONFIG, checkpoint_dir=tmp_path / "c")
+    assert_equal(arrays_of(second), saved)
+    assert len(second.learner._state.params["mlp"]["linear"].sharding.device_set) == 1
+    second.learner.run()
+
+
+def test_first_use_is_not_reported_again_after_a_resume(make_bench, tmp_path):
+    first = make_bench(checkpoint_dir=tmp_path / "c")
+    first.learner.run(num_steps=3)
+    first.learner.close()
+    assert len(first.events("first_use")) == 4
+    second = make_bench(checkpoint_dir=tmp_path / "c")
+    second.learner.run()
+    assert second.events("first_use") == []
+
+
+def test_publication_versions_go_on_after_a_resume(make_bench, tmp_path):
+    root = tmp_path / "store"
+    first = make_bench(publisher=Publisher(root, "b", "n", ManualClock()), checkpoint_dir=tmp_path / "c")
+    first.learner.run(num_steps=3)
+    first.learner.close()
+    second = make_bench(publisher=Publisher(root, "b", "n", ManualClock()), checkpoint_dir=tmp_path / "c")
+    second.learner.run()
+    published = [*first.events("publication"), *second.events("publication")]
+    assert [(event["version"], event["learner_step"]) for event in published] == [(1, 2), (2, 4), (3, 6)]
+
+
+def test_old_checkpoints_are_removed(make_bench, tmp_path):
+    config = dataclasses.replace(CONFIG, checkpoint_every=1, keep_checkpoints=2)
+    bench = make_bench(config, checkpoint_dir=tmp_path / "c")
+    bench.learner.run()
+    bench.learner.close()
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["5", "6"]
+
+
+def test_a_checkpoint_of_another_model_is_refused(make_bench, tmp_path):
+    class Wider(LinearModel):
+        def init_params(self, key):
+            params = super().init_params(key)
+            params["encoder"]["extra"] = np.zeros((3, 3), np.float32)
+            return params
+
+    first = make_bench(checkpoint_dir=tmp_path / "c")
+    first.learner.run(num_steps=3)
+    first.learner.close()
+    with pytest.raises(ConfigError, match=r"checkpoint .*/c/3 does not fit this model"):
+        make_bench(checkpoint_dir=tmp_path / "c", model=Wider())
+
+
+KILLED_LEARNER = """
+import dataclasses, pathlib, sys
+import jax
+from sop_jax.algorithms.registry import create_algorithm
+from sop_jax.learner.learner import Learner
+from sop_jax.specs.clock import WallClock
+from sop_jax.specs.metrics import JsonlMetrics
+from sop_jax.weights.publisher import Publisher
+from linear_policy import CONFIG, MODEL, NORM, make_batches
+directory = pathlib.Path(sys.argv[1])
+learner = Learner(
+    dataclasses.replace(CONFIG, publish_in_background=True, checkpoint_every=20, num_steps=10**6),
+    MODEL, create_algorithm("behaviour_cloning"), MODEL.init_params(jax.random.key(1)), NORM, make_batches(),
+    Publisher(directory / "store", "b", "n", WallClock()), JsonlMetrics(directory / "m.jsonl", "learner"), WallClock(),
+    directory / "checkpoints",
+)
+print(f"started at {learner.current_step}", flush=True)
+learner.run()
+"""
+
+
+def newest_checkpoint(directory: pathlib.Path) -> int:
+    return max((int(path.name) for path in directory.glob("*") if path.name.isdigit()), default=0)
+
+
+def test_kill_and_resume(make_bench, tmp_path):
+    """kill -9 in the middle of training; the checkpoint left is the one of an uninterrupted run at that step."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED_LEARNER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        assert process.stdout.readline() == b"started at 0\n"
+        deadline = time.monotonic() + 60
+        while newest_checkpoint(tmp_path / "checkpoints") < 40 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    step = newest_checkpoint(tmp_path / "checkpoints")
+    assert step >= 40
+    assert step % 20 == 0
+    publisher = Publisher(tmp_path / "store", "b", "n", ManualClock())
+    version = publisher.last_version
+    assert version > 0
+    survivor = make_bench(publisher=publisher, checkpoint_dir=tmp_path / "checkpoints")
+    assert survivor.learner.current_step == step
+    whole = make_bench()
+    whole.learner.run(num_steps=step)
+    assert_equal(arrays_of(survivor), arrays_of(whole))
+    survivor.learner.run(num_steps=step + 2)
+    assert survivor.events("publication")[0]["version"] == version + 1

@@ -1,0 +1,272 @@
+"""The loop: it learns, compiles once, says what it did, and stops when asked."""
+
+import dataclasses
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from linear_policy import CONFIG, DIM, MODEL, TRACES, LinearModel, make_batches
+
+from sop_jax.learner.learner import TrainingDivergedError
+from sop_jax.sampling.batch_source import BatchStarvedError
+from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.records import Publication
+
+
+class FakePublisher:
+    def __init__(self, clock_ns: int = 7):
+        self.published: list[tuple[int, dict]] = []
+        self.last_version = 10
+        self.fail = False
+
+    def publish(self, trained_params, learner_step):
+        if self.fail:
+            raise OSError("store away")
+        self.published.append((learner_step, jax.device_get(trained_params)))
+        self.last_version += 1
+        return Publication(self.last_version, learner_step, "", "", 7, {"p/x": (0, "")})
+
+
+def test_loss_falls_and_the_answer_is_found(make_bench):
+    config = dataclasses.replace(CONFIG, num_steps=200, learning_rate=0.02, schedule="cosine", ema_decay=0.9)
+    bench = make_bench(config)
+    summary = bench.learner.run()
+    losses = [event["loss"] for event in bench.events("learner_step")]
+    assert losses[0] > 0.25  # uniform(-1, 1) has variance 1/3, and the map starts at 0
+    assert losses[-1] < 0.01
+    assert (summary.step, summary.num_steps) == (200, 200)
+    params = bench.learner.policy_params()
+    kernel = 2.0 * params["encoder"]["kernel"] @ params["mlp"]["linear"]
+    np.testing.assert_allclose(kernel, np.eye(DIM), atol=0.1)
+
+
+def test_one_compilation_whatever_happens(make_bench, tmp_path):
+    TRACES.clear()
+    model = LinearModel(noise=0.0123)  # traced by no other test
+    bench = make_bench(publisher=FakePublisher(), checkpoint_dir=tmp_path / "c", model=model)
+    bench.learner.run()
+    assert len(TRACES) == 1
+
+
+def test_losses_come_back_once_per_step_in_order_for_the_same_draws(make_bench):
+    bench = make_bench()
+    bench.learner.run()
+    expected = make_batches()
+    assert len(bench.batches.recorded) == 6
+    for draws, per_example in bench.batches.recorded:
+        assert draws == expected.next().draws
+        assert per_example.shape == (8,)
+        assert per_example.dtype == np.float32
+
+
+def test_losses_of_a_step_are_fetched_one_step_late(make_bench):
+    bench = make_bench()
+    bench.learner.step()
+    assert len(bench.batches.recorded) == 0
+    bench.learner.step()
+    assert len(bench.batches.recorded) == 1
+    bench.learner.settle()
+    assert len(bench.batches.recorded) == 2
+
+
+def test_first_step_by_hand(make_bench):
+    """At the zero map the gradient of the bias is known, and Adam's first step has the size of the learning rate."""
+    model = LinearModel(noise=0.0)
+    config = dataclasses.replace(CONFIG, ema_decay=0.75)
+    bench = make_bench(config, model=model)
+    bench.learner.run(num_steps=1)
+    batch = make_batches().next().batch
+    recorded = bench.batches.recorded[0][1]
+    np.testing.assert_allclose(recorded, np.mean(batch.actions**2, axis=(1, 2)), rtol=1e-5)
+    bias_gradient = -2 * batch.actions.mean(axis=(0, 1)) / DIM
+    raw = np.asarray(bench.learner._state.params["mlp"]["bias"])
+    np.testing.assert_allclose(raw, -0.05 * np.sign(bias_gradient), rtol=1e-4)
+    np.testing.assert_allclose(bench.learner._state.ema["mlp"]["bias"], 0.25 * raw, rtol=1e-5)
+
+
+def test_base_parameters_survive_and_frozen_ones_never_move(make_bench):
+    params = MODEL.init_params(jax.random.key(1))
+    before = jax.tree.map(np.array, params)
+    bench = make_bench(params=params)
+    bench.learner.run()
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, params), before)  # not donated away
+    after = bench.learner.policy_params()
+    np.testing.assert_array_equal(after["frozen"]["scale"], before["frozen"]["scale"])
+    assert not np.array_equal(after["encoder"]["kernel"], before["encoder"]["kernel"])
+    assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(lambda leaf: leaf.dtype, before)
+
+
+def test_the_state_is_donated(make_bench):
+    bench = make_bench()
+    old = bench.learner._state.params["encoder"]["kernel"]
+    bench.learner.step()
+    assert old.is_deleted()
+
+
+def test_trained_leaves_are_float32_masters(make_bench):
+    bench = make_bench()
+    assert bench.learner._state.params["mlp"]["bias"].dtype == jnp.float32
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_publications_hold_the_average_as_of_their_step(make_bench, in_background):
+    publisher = FakePublisher()
+    config = dataclasses.replace(CONFIG, publish_in_background=in_background)
+    bench = make_bench(config, publisher=publisher)
+    while bench.learner.current_step < 6:
+        bench.learner.step()
+        if bench.learner.current_step % 2 == 0:
+            expected = jax.tree.map(np.array, bench.learner._state.ema)
+            bench.learner._publications.wait()
+            step, published = publisher.published[-1]
+            assert step == bench.learner.current_step
+            np.testing.assert_array_equal(published["encoder"]["kernel"], expected["encoder"]["kernel"])
+            assert published["mlp"]["bias"].dtype == jnp.bfloat16  # as the base stores it
+            assert "frozen" not in published
+    events = bench.events("publication")
+    assert [(event["version"], event["learner_step"]) for event in events] == [(11, 2), (12, 4), (13, 6)]
+    assert events[0]["created_ns"] == 7
+    assert bench.learner.last_version == 13
+
+
+def test_a_slow_store_gets_the_newest_parameters_and_never_stops_training(make_bench):
+    publisher = FakePublisher()
+    gate = threading.Event()
+    publish = publisher.publish
+    publisher.publish = lambda *arguments: gate.wait(10) and publish(*arguments)
+    config = dataclasses.replace(CONFIG, publish_in_background=True, publish_every=1)
+    bench = make_bench(config, publisher=publisher)
+    for _ in range(6):
+        bench.learner.step()
+    gate.set()
+    bench.learner._publications.wait()
+    steps = [step for step, _ in publisher.published]
+    assert steps[-1] == 6
+    assert len(steps) <= 3
+    assert steps == sorted(steps)
+
+
+def test_a_store_that_is_away_is_reported_and_tried_again(make_bench):
+    publisher = FakePublisher()
+    publisher.fail = True
+    bench = make_bench(publisher=publisher)
+    bench.learner.run(num_steps=3)
+    assert bench.events("publication_failed")[0]["reason"] == "OSError: store away"
+    publisher.fail = False
+    bench.learner.run(num_steps=4)
+    assert [step for step, _ in publisher.published] == [4]
+
+
+def test_first_use_is_reported_once_per_online_episode(make_bench):
+    bench = make_bench()
+    bench.learner.run()
+    used = bench.events("first_use")
+    loaded = make_batches().next()
+    online = {e for e, d in zip(loaded.episode_ids, loaded.draws, strict=True) if d.source == "online"}
+    assert {event["episode_id"] for event in used} == online
+    assert len(used) == len(online) == 4
+    assert {event["learner_step"] for event in used} == {1}
+    assert {event["task"] for event in used} == {"fold", "stock"}
+
+
+def test_step_events_say_what_was_sampled(make_bench):
+    class Late(type(make_batches())):
+        """Half of the online draws were held back; acting versions lag by 3 and 5; the episodes ended 4 s ago."""
+
+        def next(self):
+            loaded = super().next()
+            everything_online = tuple(dataclasses.replace(d, source=type(d.source).ONLINE) for d in loaded.draws)
+            versions = np.where(loaded.policy_versions >= 0, [10, 10, 7, 5] * 2, -1).astype(np.int32)
+            return dataclasses.replace(
+                loaded, requested=everything_online, policy_versions=versions, ended_ns=np.full(8, -4_000_000_000)
+            )
+
+    batches = Late(make_batches()._spec, MODEL.tokenize, ("fold", "stock"), 8)
+    bench = make_bench(publisher=FakePublisher(), batches=batches)
+    bench.learner.step()
+    bench.clock.advance_s(0.5)
+    bench.learner.step()
+    bench.learner.settle()
+    (event,) = bench.events("learner_step")
+    assert event["step"] == 2
+    assert event["steps_per_s"] == pytest.approx(2 / 0.5)
+    assert event["online_share/fold"] == event["online_share/stock"] == 0.5
+    assert event["requested_online_share/fold"] == 1.0
+    assert event["intervention_share"] == 0.5
+    assert event["staleness_versions"] == pytest.approx((3 + 5) / 2)
+    assert event["staleness_versions_max"] == 5
+    assert event["staleness_s"] == pytest.approx(4.5)
+    everything = np.concatenate([losses for _, losses in bench.batches.recorded])
+    by_buffer = [event[f"loss/{task}/{source}"] for task in ("fold", "stock") for source in ("online", "offline")]
+    assert np.mean(by_buffer) == pytest.approx(everything.mean(), rel=1e-5)
+    assert event["loss"] == pytest.approx(everything.mean(), rel=1e-5)
+
+
+def test_waits_for_data_with_progress_then_trains(make_bench):
+    batches = make_batches()
+    produce, refusals = batches.next, iter([True] * 3)
+
+    def starving_next():
+        if next(refusals, False):
+            raise BatchStarvedError("fold/offline holds 0 of 1 items")
+        return produce()
+
+    batches.next = starving_next
+    bench = make_bench(batches=batches)
+    assert bench.learner.run(num_steps=2).step == 2
+    starved = bench.events("starved")
+    assert [event["waited_s"] for event in starved] == [0.0, 1.0, 2.0]
+    assert starved[0]["reason"] == "fold/offline holds 0 of 1 items"
+
+
+def test_stops_when_asked_even_without_data(make_bench):
+    batches = make_batches()
+
+    def starved():
+        raise BatchStarvedError("empty")
+
+    batches.next = starved
+    bench = make_bench(batches=batches)
+    summary = bench.learner.run(should_stop=lambda: bench.clock.now_ns() > 2e9)
+    assert (summary.step, summary.num_steps) == (0, 0)
+
+
+def test_a_step_without_finite_gradient_changes_nothing(make_bench):
+    batches = make_batches()
+    produce = batches.next
+
+    def poisoned():
+        loaded = produce()
+        loaded.batch.actions[0, 0, 0] = np.nan
+        return loaded
+
+    config = dataclasses.replace(CONFIG, max_bad_steps=3)
+    bench = make_bench(config, batches=batches)
+    bench.learner.run(num_steps=2)
+    before = jax.tree.map(np.array, (bench.learner._state.params, bench.learner._state.ema))
+    batches.next = poisoned
+    bench.learner.run(num_steps=3)
+    jax.tree.map(
+        np.testing.assert_array_equal, before, jax.device_get((bench.learner._state.params, bench.learner._state.ema))
+    )
+    assert len(batches.recorded) == 2  # the sampler never hears of it
+    assert bench.events("step_skipped") == [{"event": "step_skipped", "step": 3, "loss": "nan"}]
+    with pytest.raises(TrainingDivergedError, match="steps 3 to 5 had no finite gradient"):
+        bench.learner.run(num_steps=9)
+
+
+def test_wrong_batch_size_is_refused(make_bench):
+    bench = make_bench(batches=make_batches(16))
+    with pytest.raises(ConfigError, match=r"gave 16 examples, .* asks for 8"):
+        bench.learner.step()
+
+
+def test_a_model_without_trained_leaves_is_refused(make_bench):
+    class Frozen(LinearModel):
+        def is_trained(self, path):
+            return False
+
+    with pytest.raises(ConfigError, match="no trained parameters"):
+        make_bench(model=Frozen())
