@@ -1,0 +1,182 @@
+"""One episode on one robot: the loop that recorded episodes, demonstrations and evaluation trials share.
+
+A tick is: ask whether the episode is over, decide who acts, observe, act, keep the frame, wait for the next tick. Cameras
+are read only on frames whose images are kept or that the policy infers on.
+
+Legend: `A` action dimensions.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from sop_jax.actors.interrupts import deferred_interrupt
+from sop_jax.actors.pilot import FrameLabel, NonFiniteActionError, Pilot
+from sop_jax.specs.clock import Clock, Ticker
+from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.interfaces import Robot
+from sop_jax.specs.records import EpisodeEnd, Observation, Outcome
+
+INTERRUPTED = EpisodeEnd(Outcome.ABORTED, "keyboard_interrupt")
+STOPPED = EpisodeEnd(Outcome.ABORTED, "stopped")
+MAX_FRAMES = EpisodeEnd(Outcome.TIMEOUT, "max_frames")
+NON_FINITE_ACTION = EpisodeEnd(Outcome.ERROR, "non_finite_action")
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutConfig:
+    """How an episode is run.
+
+    execute_steps: actions of each chunk that are executed before the policy is asked again.
+    reaction_delay_s: from a supervisor's request to its takeover [robot seconds].
+    max_frames: a guard against episodes without end; the episode then ends as TIMEOUT, kind "max_frames".
+    realtime: pace ticks by the clock at the robot's control rate; False runs a simulation as fast as the machine can.
+    """
+
+    execute_steps: int = 8
+    reaction_delay_s: float = 0.3
+    max_frames: int = 18_000
+    realtime: bool = False
+
+    def __post_init__(self) -> None:
+        if self.execute_steps < 1 or self.max_frames < 1:
+            raise ConfigError(f"RolloutConfig: execute_steps and max_frames must be >= 1, got {self}")
+        if self.reaction_delay_s < 0:
+            raise ConfigError(f"RolloutConfig.reaction_delay_s must be >= 0, got {self.reaction_delay_s}")
+
+    def delay_frames(self, control_hz: float) -> int:
+        """The reaction delay in control ticks, rounded to the nearest."""
+        return round(self.reaction_delay_s * control_hz)
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutReport:
+    """What an episode was like, as the loop saw it.
+
+    duration_s: frames over the control rate (robot time). wall_s: the clock's time from first tick to last.
+    tick_s: the clock's time that a tick's work took, mean and worst (its wait is left out).
+    num_late_ticks, max_late_s: ticks that began later than planned, in a paced run.
+    """
+
+    end: EpisodeEnd
+    num_frames: int
+    duration_s: float
+    wall_s: float
+    mean_tick_s: float
+    max_tick_s: float
+    num_late_ticks: int
+    max_late_s: float
+
+
+class FrameSink(Protocol):
+    """What becomes of the frames: a recorder keeps them, a trial throws them away.
+
+    `keeps_images` says before a frame is observed whether `add` wants its images; `add` gets them then, and perhaps when the
+    policy needed them.
+    """
+
+    def keeps_images(self, frame: int) -> bool: ...
+
+    def add(self, observation: Observation, action: np.ndarray, label: FrameLabel) -> None: ...
+
+
+class NoSink:
+    """Keeps nothing."""
+
+    def keeps_images(self, frame: int) -> bool:
+        del frame
+        return False
+
+    def add(self, observation: Observation, action: np.ndarray, label: FrameLabel) -> None:
+        del observation, action, label
+
+
+def never() -> bool:
+    """The `should_stop` of a rollout that nobody stops."""
+    return False
+
+
+def roll_out(
+    robot: Robot,
+    pilot: Pilot,
+    sink: FrameSink,
+    config: RolloutConfig,
+    clock: Clock,
+    should_stop: Callable[[], bool] = never,
+) -> RolloutReport:
+    """Runs a robot that was just reset to the end of its episode. Blocks until then; drives the robot on this thread.
+
+    Ctrl-C and `should_stop` end the episode after a whole tick, as ABORTED. A NaN action ends it as ERROR before the robot
+    sees it. Any other exception of the robot, the pilot or the sink is raised.
+    """
+    pacer = _Pacer(clock, robot.spec.control_hz if config.realtime else None)
+    frame = 0
+    with deferred_interrupt() as interrupted:
+        try:
+            while (end := _find_end(robot, frame, config, interrupted, should_stop)) is None:
+                label = pilot.begin_tick(frame)
+                observation = robot.observe(images=sink.keeps_images(frame) or pilot.needs_images)
+                executed = robot.apply(pilot.act(observation))
+                sink.add(observation, executed, label)
+                frame += 1
+                pacer.end_tick()
+        except KeyboardInterrupt:
+            end = INTERRUPTED
+        except NonFiniteActionError:
+            end = NON_FINITE_ACTION
+    return RolloutReport(
+        end=end,
+        num_frames=frame,
+        duration_s=frame / robot.spec.control_hz,
+        wall_s=pacer.elapsed_s,
+        mean_tick_s=pacer.busy_s / max(1, frame),
+        max_tick_s=pacer.max_busy_s,
+        num_late_ticks=pacer.num_late,
+        max_late_s=pacer.max_late_s,
+    )
+
+
+def _find_end(
+    robot: Robot,
+    frame: int,
+    config: RolloutConfig,
+    interrupted: Callable[[], bool],
+    should_stop: Callable[[], bool],
+) -> EpisodeEnd | None:
+    end = robot.check_end()
+    if end is not None:
+        return end
+    if interrupted():
+        return INTERRUPTED
+    if should_stop():
+        return STOPPED
+    return MAX_FRAMES if frame >= config.max_frames else None
+
+
+class _Pacer:
+    """Waits for ticks (if they are paced) and measures them."""
+
+    def __init__(self, clock: Clock, rate_hz: float | None):
+        self._clock = clock
+        self._ticker = Ticker(clock, rate_hz) if rate_hz is not None else None
+        self._started_ns = self._tick_ns = clock.now_ns()
+        self.busy_s = 0.0
+        self.max_busy_s = 0.0
+        self.num_late = 0
+        self.max_late_s = 0.0
+
+    @property
+    def elapsed_s(self) -> float:
+        return (self._clock.now_ns() - self._started_ns) / 1e9
+
+    def end_tick(self) -> None:
+        busy_s = (self._clock.now_ns() - self._tick_ns) / 1e9
+        self.busy_s += busy_s
+        self.max_busy_s = max(self.max_busy_s, busy_s)
+        if self._ticker is not None:
+            late_s = self._ticker.wait()
+            self.num_late += late_s > 0
+            self.max_late_s = max(self.max_late_s, late_s)
+        self._tick_ns = self._clock.now_ns()

@@ -1,0 +1,293 @@
+"""Finished episodes on the robot's disk, until the store has acknowledged them.
+
+Layout of the spool's directory::
+
+    <episode_id>.zip            sealed, durable, waiting for upload
+    <episode_id>.zip.tmp        being written; never read
+    set_aside/<name>            what can't be uploaded, with <name>.reason.json beside it
+    lock                        held by the one process that uses the directory
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import threading
+from typing import Protocol, final
+
+from sop_jax.actors.seeds import MAX_SEED, derive_seed
+from sop_jax.episodes.format import index_of, pack
+from sop_jax.episodes.paths import episode_path
+from sop_jax.specs.clock import Clock
+from sop_jax.specs.errors import ConfigError, EpisodeExistsError, InvalidEpisodeError
+from sop_jax.specs.interfaces import Metrics
+from sop_jax.specs.metrics import NoMetrics
+from sop_jax.specs.records import Episode
+
+_SUFFIX = ".zip"
+_TMP_SUFFIX = ".zip.tmp"
+_SET_ASIDE = "set_aside"
+_WAKE_S = 0.05
+
+
+class EpisodeSink(Protocol):
+    """The part of `episodes.store.EpisodeStore` that a robot needs. `put_bytes` is atomic, and idempotent by id."""
+
+    def put_bytes(self, episode_id: str, data: bytes) -> object: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class SpoolConfig:
+    """Waits between attempts while the store is away: from `first_retry_s`, doubling, up to `max_retry_s` [clock seconds].
+
+    Each wait is shortened by up to half, differently per episode, so that a fleet doesn't come back all at once.
+    """
+
+    first_retry_s: float = 1.0
+    max_retry_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.first_retry_s <= self.max_retry_s:
+            raise ConfigError(
+                f"SpoolConfig needs 0 < first_retry_s <= max_retry_s, got {self.first_retry_s} and {self.max_retry_s}"
+            )
+
+
+@final
+class Spool:
+    """Takes finished episodes and brings them to the store, whatever happens to the process or the network.
+
+        spool = Spool(directory, store, clock)
+        spool.accept(episode)            # returns once the episode would survive a power cut
+        spool.drain(timeout_s=60)        # True if everything is in the store
+        spool.close()
+
+    Uploading is a background thread's work, oldest episode first; with `background=False` it happens in `upload_due` and
+    `drain` only (simulation on virtual time). A new Spool on the same directory goes on where the last one was stopped
+    or killed. Thread-safe.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        store: EpisodeSink,
+        clock: Clock,
+        metrics: Metrics | None = None,
+        config: SpoolConfig | None = None,
+        background: bool = True,
+    ):
+        self._directory = pathlib.Path(directory)
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics or NoMetrics()
+        self._config = config or SpoolConfig()
+        self._changed = threading.Condition()
+        self._uploading = threading.Lock()
+        self._pending: dict[str, int] = {}
+        self._num_failures = 0
+        self._retry_at_ns = 0
+        self._closed = False
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._lock_file = _lock(self._directory)
+        self._recover()
+        self._thread = threading.Thread(target=self._run, name="spool-upload", daemon=True) if background else None
+        if self._thread is not None:
+            self._thread.start()
+
+    @property
+    def num_pending(self) -> int:
+        """Episodes that the store hasn't acknowledged yet."""
+        with self._changed:
+            return len(self._pending)
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that they take on the disk."""
+        with self._changed:
+            return sum(self._pending.values())
+
+    def accept(self, episode: Episode) -> None:
+        """Writes the episode to the disk, atomically and durably, and returns; the upload comes later.
+
+        Accepting the same episode again changes nothing.
+
+        Raises:
+            InvalidEpisodeError: its parts contradict each other, or its id is malformed. Nothing was written.
+            EpisodeExistsError: another episode of this id waits here.
+        """
+        episode_id = episode.manifest.episode_id
+        episode_path(episode_id)
+        data = pack(episode)
+        target = self._path(episode_id)
+        if target.exists():
+            if target.read_bytes() == data:
+                return
+            raise EpisodeExistsError(
+                f"spool {self._directory}: another episode {episode_id} waits for upload; ids must never be used twice"
+            )
+        _write_durably(target, data)
+        with self._changed:
+            self._pending[episode_id] = len(data)
+            self._changed.notify_all()
+
+    def upload_due(self) -> int:
+        """Uploads what waits, unless a failed attempt says to wait longer; returns how many episodes reached the store.
+
+        Stops at the first failure. Blocks while uploading.
+        """
+        with self._uploading:
+            num_uploaded = 0
+            while (episode_id := self._next_due()) is not None:
+                if not self._upload(episode_id):
+                    break
+                num_uploaded += 1
+            return num_uploaded
+
+    def drain(self, timeout_s: float) -> bool:
+        """Blocks until everything is in the store, or until the clock has passed `timeout_s`; True if all of it is."""
+        deadline_ns = self._clock.now_ns() + round(timeout_s * 1e9)
+        while True:
+            if self._thread is None:
+                self.upload_due()
+            with self._changed:
+                if not self._pending:
+                    return True
+                if self._clock.now_ns() >= deadline_ns:
+                    return False
+                if self._thread is not None:
+                    self._changed.wait(_WAKE_S)
+                    continue
+            self._clock.sleep_s(_WAKE_S)
+
+    def close(self) -> None:
+        """Stops uploading, after the attempt that is under way; what still waits stays on the disk for the next Spool."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+        os.close(self._lock_file)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._closed and not self._pending:
+                    self._changed.wait()
+                if self._closed:
+                    return
+                if self._clock.now_ns() < self._retry_at_ns:
+                    self._changed.wait(_WAKE_S)
+                    continue
+            self.upload_due()
+
+    def _next_due(self) -> str | None:
+        with self._changed:
+            if self._closed or not self._pending or self._clock.now_ns() < self._retry_at_ns:
+                return None
+            return min(self._pending)
+
+    def _upload(self, episode_id: str) -> bool:
+        path = self._path(episode_id)
+        try:
+            data = path.read_bytes()
+            self._store.put_bytes(episode_id, data)
+        except (EpisodeExistsError, InvalidEpisodeError) as error:  # Trying again would change nothing.
+            self._set_aside(path, f"{type(error).__name__}: {error}")
+            self._forget(episode_id)
+            return True
+        except Exception as error:  # Whatever keeps the store away, the episode is safe here: try again later.
+            self._wait_longer(episode_id, error)
+            return False
+        path.unlink()
+        _sync_directory(self._directory)
+        self._metrics.write("upload", episode_id=episode_id, num_bytes=len(data), num_failures=self._num_failures)
+        self._forget(episode_id)
+        return True
+
+    def _forget(self, episode_id: str) -> None:
+        with self._changed:
+            self._num_failures = 0
+            del self._pending[episode_id]
+            self._changed.notify_all()
+
+    def _wait_longer(self, episode_id: str, error: Exception) -> None:
+        full_s = min(self._config.max_retry_s, self._config.first_retry_s * 2.0 ** min(self._num_failures, 30))
+        delay_s = full_s * (0.5 + 0.5 * derive_seed(episode_id, self._num_failures) / MAX_SEED)
+        with self._changed:
+            self._num_failures += 1
+            self._retry_at_ns = self._clock.now_ns() + round(delay_s * 1e9)
+        self._metrics.write(
+            "upload_failed",
+            episode_id=episode_id,
+            num_failures=self._num_failures,
+            retry_in_s=delay_s,
+            reason=f"{type(error).__name__}: {error}"[:300],
+        )
+
+    def _recover(self) -> None:
+        """Takes stock of what a former process left: whole episodes are pending, torn ones are set aside."""
+        for path in sorted(self._directory.iterdir()):
+            if path.name.endswith(_TMP_SUFFIX):
+                self._set_aside(path, "torn: the process ended while it wrote this file, before it was sealed")
+            elif path.name.endswith(_SUFFIX):
+                data = path.read_bytes()
+                episode_id = path.name.removesuffix(_SUFFIX)
+                try:
+                    index_of(data, episode_path(episode_id))
+                except InvalidEpisodeError as error:
+                    self._set_aside(path, f"corrupt: {error}")
+                else:
+                    self._pending[episode_id] = len(data)
+
+    def _set_aside(self, path: pathlib.Path, reason: str) -> None:
+        directory = self._directory / _SET_ASIDE
+        directory.mkdir(exist_ok=True)
+        name = path.name
+        for attempt in range(1, 1000):
+            if not (directory / name).exists():
+                break
+            name = f"{path.name}.{attempt}"
+        record = json.dumps({"file": path.name, "reason": reason, "time_ns": self._clock.now_ns()}) + "\n"
+        _write_durably(directory / f"{name}.reason.json", record.encode())
+        os.replace(path, directory / name)
+        _sync_directory(directory)
+        _sync_directory(self._directory)
+        self._metrics.write("set_aside", file=path.name, reason=reason[:300])
+
+    def _path(self, episode_id: str) -> pathlib.Path:
+        return self._directory / f"{episode_id}{_SUFFIX}"
+
+
+def _lock(directory: pathlib.Path) -> int:
+    """Locks the directory for this process; the lock goes with the process, however it ends."""
+    file = os.open(directory / "lock", os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise ConfigError(
+            f"spool {directory} is in use by another process; give every robot a spool directory of its own"
+        ) from None
+    return file
+
+
+def _write_durably(target: pathlib.Path, data: bytes) -> None:
+    """Writes a file so that it is there whole or not at all, and survives a power cut once this returns."""
+    temporary = target.with_name(target.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, target)
+    _sync_directory(target.parent)
+
+
+def _sync_directory(directory: pathlib.Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,63 @@
+"""Small parts that several tests put together: a policy model of two leaves, a runner, a store that can be away."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sop_jax.actors.policy_runner import PolicyRunner
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.models.normalization import identity_norm_stats
+
+
+@dataclasses.dataclass(frozen=True)
+class TinyModel:
+    """A chunk = state + frozen offset + trained gain * (brightness of the head image, 0 without one) + seeded noise."""
+
+    horizon: int = 8
+    action_dim: int = 16
+    cameras: tuple[str, ...] = ("head",)
+    config: None = None
+
+    def init_params(self, key):
+        del key
+        return {
+            "frozen": {"offset": jnp.full((16,), 0.01)},
+            "head": {"gain": jnp.ones((8, 16)), "bias": jnp.zeros((16,))},
+        }
+
+    def sample_actions(self, params, norm, observation, key, num_steps=None):
+        del norm, num_steps
+        mean = observation.images["head"].astype(jnp.float32).mean(axis=(1, 2, 3)) / 255
+        seen = jnp.where(observation.image_mask["head"], mean, 0.0)[:, None, None]
+        step = params["frozen"]["offset"] + params["head"]["bias"]
+        noise = 0.001 * jax.random.normal(key, (8, 16))
+        return observation.state[:, None] + step[None, None] + params["head"]["gain"][None] * 0.01 * seen + noise[None]
+
+    def is_trained(self, path):
+        return path[0] == "head"
+
+    def tokenize(self, instructions):
+        return np.zeros((len(instructions), 4), np.int32), np.ones((len(instructions), 4), bool)
+
+
+def make_runner(version: int = 0) -> PolicyRunner:
+    model = TinyModel()
+    norm = identity_norm_stats(16, 16, model.horizon)
+    return PolicyRunner(model, model.init_params(None), norm, version, weights_base="base")
+
+
+class FlakyStore:
+    """A store that fails whenever `broken` holds an exception; else passes on. `attempts` keeps what was tried."""
+
+    def __init__(self, url: str):
+        self.store = EpisodeStore(url)
+        self.broken: Exception | None = None
+        self.attempts: list[str] = []
+
+    def put_bytes(self, episode_id: str, data: bytes) -> object:
+        self.attempts.append(episode_id)
+        if self.broken is not None:
+            raise self.broken
+        return self.store.put_bytes(episode_id, data)

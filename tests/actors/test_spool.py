@@ -1,0 +1,264 @@
+import dataclasses
+import json
+import threading
+
+import pytest
+from actor_parts import FlakyStore
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sop_jax.actors.spool import Spool, SpoolConfig
+from sop_jax.episodes.format import pack
+from sop_jax.episodes.paths import episode_path
+from sop_jax.episodes.synthetic import make_episode
+from sop_jax.specs.clock import ManualClock, WallClock
+from sop_jax.specs.errors import ConfigError, EpisodeExistsError, InvalidEpisodeError
+from sop_jax.specs.metrics import MemoryMetrics
+
+AWAY = ConnectionError("no route to the store")
+
+
+def small(count, **changes):
+    return make_episode(seed=0, num_frames=3, image_size=16, count=count, **changes)
+
+
+@pytest.fixture
+def store(store_url):
+    return FlakyStore(store_url)
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "spool"
+
+
+def ids(store):
+    return [path.rpartition("/")[2].removesuffix(".zip") for path in store.store.list_paths()]
+
+
+def names(place):
+    return sorted(path.name for path in place.iterdir() if path.name != "lock")
+
+
+def test_an_accepted_episode_is_on_the_disk_until_the_store_has_it(store, place):
+    spool = Spool(place, store, ManualClock(), background=False)
+    episode = small(1)
+    spool.accept(episode)
+    data = pack(episode)
+    assert names(place) == [f"{episode.manifest.episode_id}.zip"]
+    assert (place / names(place)[0]).read_bytes() == data
+    assert (spool.num_pending, spool.pending_bytes) == (1, len(data))
+    assert ids(store) == []
+
+    assert spool.upload_due() == 1
+    assert store.store.read_bytes(episode_path(episode.manifest.episode_id)) == data
+    assert (names(place), spool.num_pending, spool.pending_bytes) == ([], 0, 0)
+    spool.close()
+
+
+def test_the_background_thread_uploads_oldest_first(store, place):
+    with_lock = threading.Event()
+    original = store.put_bytes
+    store.put_bytes = lambda *call: (with_lock.wait(5), original(*call))[1]
+    spool = Spool(place, store, WallClock())
+    episodes = [small(count) for count in (3, 1, 2)]
+    for episode in episodes:
+        spool.accept(episode)
+    with_lock.set()
+    assert spool.drain(10.0)
+    spool.close()
+    assert sorted(store.attempts) == ids(store)
+    assert store.attempts[1:] == sorted(store.attempts[1:])
+    assert names(place) == []
+
+
+def test_a_store_that_is_away_is_tried_again_later_and_later(store, place):
+    clock, metrics = ManualClock(), MemoryMetrics()
+    spool = Spool(place, store, clock, metrics, SpoolConfig(first_retry_s=1.0, max_retry_s=4.0), background=False)
+    store.broken = AWAY
+    spool.accept(small(1))
+    spool.accept(small(2))
+    waits = []
+    for number in range(1, 6):
+        assert spool.upload_due() == 0
+        assert spool.upload_due() == 0  # Not due: no attempt.
+        assert len(store.attempts) == number
+        waits.append(metrics.events[-1]["retry_in_s"])
+        clock.advance_s(waits[-1])
+    for wait, full in zip(waits, [1, 2, 4, 4, 4], strict=True):
+        assert full / 2 <= wait <= full
+    assert spool.num_pending == 2
+    assert "no route to the store" in metrics.events[-1]["reason"]
+
+    store.broken = None
+    assert spool.upload_due() == 2
+    assert [event["event"] for event in metrics.events[-2:]] == ["upload", "upload"]
+    assert [event["num_failures"] for event in metrics.events[-2:]] == [5, 0]
+    spool.close()
+
+
+def test_the_thread_comes_back_by_itself(store, place):
+    spool = Spool(place, store, WallClock(), config=SpoolConfig(0.01, 0.05))
+    store.broken = AWAY
+    spool.accept(small(1))
+    assert not spool.drain(0.2)
+    store.broken = None
+    assert spool.drain(10.0)
+    spool.close()
+    assert len(ids(store)) == 1
+
+
+def test_a_new_spool_goes_on_where_the_last_one_stopped(store, place):
+    store.broken = AWAY
+    spool = Spool(place, store, ManualClock(), background=False)
+    for count in (1, 2):
+        spool.accept(small(count))
+    spool.upload_due()
+    spool.close()
+
+    store.broken = None
+    spool = Spool(place, store, ManualClock(), background=False)
+    assert spool.num_pending == 2
+    assert spool.drain(1.0)
+    spool.close()
+    assert len(ids(store)) == 2
+
+
+def test_an_upload_that_was_acknowledged_but_not_yet_removed_is_harmless(store, place):
+    spool = Spool(place, store, ManualClock(), background=False)
+    spool.accept(small(1))
+    spool.close()
+    (file,) = (place / name for name in names(place))
+    store.store.put_bytes(file.stem, file.read_bytes())  # The robot died between the store's answer and the removal.
+    spool = Spool(place, store, ManualClock(), background=False)
+    assert spool.drain(1.0)
+    assert (names(place), len(ids(store))) == ([], 1)
+    spool.close()
+
+
+def test_accepting_twice_changes_nothing(store, place):
+    spool = Spool(place, store, ManualClock(), background=False)
+    spool.accept(small(1))
+    spool.accept(small(1))
+    assert spool.num_pending == 1
+    spool.upload_due()
+    spool.accept(small(1))
+    assert spool.drain(1.0)
+    assert len(ids(store)) == 1
+    spool.close()
+
+
+def test_one_id_two_episodes(store, place):
+    spool = Spool(place, store, ManualClock(), background=False)
+    spool.accept(small(1))
+    with pytest.raises(EpisodeExistsError, match="never be used twice"):
+        spool.accept(small(1, policy_version=2))
+    spool.upload_due()
+    spool.accept(small(1, policy_version=2))  # The spool no longer knows; the store does.
+    assert spool.drain(1.0)
+    reasons = [json.loads(path.read_text()) for path in (place / "set_aside").glob("*.reason.json")]
+    assert len(reasons) == 1
+    assert reasons[0]["reason"].startswith("EpisodeExistsError")
+    spool.close()
+
+
+def test_torn_and_corrupt_leftovers_are_set_aside_with_a_reason(store, place):
+    spool = Spool(place, store, ManualClock(), background=False)
+    spool.accept(small(1))
+    spool.accept(small(2))
+    spool.close()
+    first, second = (place / name for name in names(place))
+    data = bytearray(first.read_bytes())
+    data[len(data) // 2] ^= 1
+    first.write_bytes(data)
+    (place / "robot-0.00000000000000000009.000003.zip.tmp").write_bytes(b"half an epi")
+    (place / "notes.txt").write_text("not ours")
+    (place / "strange.zip").write_bytes(b"")
+
+    metrics = MemoryMetrics()
+    spool = Spool(place, store, ManualClock(), metrics, background=False)
+    assert spool.num_pending == 1
+    assert spool.drain(1.0)
+    assert ids(store) == [second.stem]
+    aside = sorted(path.name for path in (place / "set_aside").iterdir())
+    torn = "robot-0.00000000000000000009.000003.zip.tmp"
+    expected = [first.name, torn, "strange.zip"]
+    assert aside == sorted([*expected, *(f"{name}.reason.json" for name in expected)])
+    assert (place / "set_aside" / first.name).read_bytes() == data
+    reason = json.loads((place / "set_aside" / f"{torn}.reason.json").read_text())["reason"]
+    assert reason.startswith("torn")
+    assert [event["event"] for event in metrics.events] == ["set_aside"] * 3 + ["upload"]
+    assert (place / "notes.txt").exists()
+    spool.close()
+
+
+def test_an_episode_that_contradicts_itself_is_refused_before_it_is_written(store, place):
+    spool = Spool(place, store, ManualClock(), background=False)
+    episode = small(1)
+    with pytest.raises(InvalidEpisodeError):
+        spool.accept(dataclasses.replace(episode, jpegs=episode.jpegs[:-1]))
+    bad_id = dataclasses.replace(episode.manifest, episode_id="../../etc/passwd")
+    with pytest.raises(InvalidEpisodeError):
+        spool.accept(dataclasses.replace(episode, manifest=bad_id))
+    assert (spool.num_pending, names(place)) == (0, [])
+    spool.close()
+
+
+def test_one_directory_one_process(store, place):
+    spool = Spool(place, store, ManualClock(), background=False)
+    with pytest.raises(ConfigError, match="in use by another process"):
+        Spool(place, store, ManualClock(), background=False)
+    spool.close()
+    Spool(place, store, ManualClock(), background=False).close()
+
+
+def test_a_drain_that_fails_says_so_in_time(store, place):
+    clock = ManualClock()
+    store.broken = AWAY
+    spool = Spool(place, store, clock, background=False)
+    spool.accept(small(1))
+    assert not spool.drain(5.0)
+    assert 5.0 <= clock.now_ns() / 1e9 < 5.2
+    spool.close()
+
+
+@given(
+    plan=st.lists(
+        st.tuples(st.integers(0, 4), st.sampled_from(["accept", "away", "back", "restart", "upload"])), max_size=12
+    )
+)
+@settings(max_examples=25, deadline=None)
+def test_nothing_is_lost_and_nothing_doubled(plan, tmp_path_factory):
+    root = tmp_path_factory.mktemp("plan")
+    store, clock = FlakyStore(f"file://{root}/store/"), ManualClock()
+    spool = Spool(root / "spool", store, clock, background=False)
+    accepted = set()
+    for count, step in plan:
+        if step == "accept":
+            spool.accept(EPISODES[count])
+            accepted.add(EPISODES[count].manifest.episode_id)
+        elif step == "upload":
+            clock.advance_s(100.0)
+            spool.upload_due()
+        elif step == "restart":
+            spool.close()
+            spool = Spool(root / "spool", store, clock, background=False)
+        else:
+            store.broken = AWAY if step == "away" else None
+        stored = set(ids(store))
+        assert stored <= accepted
+        assert spool.num_pending >= len(accepted - stored)
+    store.broken = None
+    clock.advance_s(100.0)
+    assert spool.drain(1.0)
+    spool.close()
+    assert ids(store) == sorted(accepted)
+
+
+EPISODES = [small(count) for count in range(5)]
+
+
+@pytest.mark.parametrize("wrong", [{"first_retry_s": 0.0}, {"first_retry_s": 2.0, "max_retry_s": 1.0}])
+def test_wrong_settings_are_refused_by_name(wrong):
+    with pytest.raises(ConfigError, match="first_retry_s"):
+        SpoolConfig(**wrong)
