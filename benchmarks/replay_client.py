@@ -1,6 +1,6 @@
 """Our Reverb client beside the official one, on the same server in the same run: `python -m benchmarks.replay_client --json`.
 
-Two kinds of items: segments as intake writes them (12 columns, about 1 KB) and blobs of 45 KB (3 columns). Insert: all
+Two kinds of items: segments as intake writes them (11 columns, about 1 KB) and blobs of 45 KB (3 columns). Insert: all
 items acknowledged by the server; ours 256 to a call, the official client through its trajectory writer, flushed at the end.
 Sample: uniformly, decoded to numpy arrays; ours 256 to a call, the official client through `Client.sample` and through
 `TrajectoryDataset`, whichever is faster. Both clients sample the same table. They take turns; medians of the rounds.

@@ -38,6 +38,6 @@ TINY = DemoConfig(
         learner=LearnerConfig(num_steps=100, learning_rate=2e-3, schedule="constant", checkpoint_every=50),
     ),
     evaluation=EvaluationConfig(num_trials=8),
-    max_loop_s=90.0,
+    max_loop_s=240.0,
 )
 """Every phase, as short as it gets: it proves that a machine can run the loop, and proves nothing about learning."""

@@ -123,7 +123,8 @@ class Environment(dm_env.Environment):
             self._renderer = CameraRenderer(self.task.model, {name: f"g1/{name}" for name in CAMERAS}, self._image_size)
         return self._renderer.render(self.data)
 
-    def observation_spec(self) -> dict[str, specs.Array]:
+    # dm_env declares its specs without types, which reads as None.
+    def observation_spec(self) -> dict[str, specs.Array]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """State and, where `render_on_step` is set, images."""
         spec: dict[str, specs.Array] = {"state": specs.Array((STATE_DIM,), np.float32, name="state")}
         if self.render_on_step:
@@ -131,7 +132,7 @@ class Environment(dm_env.Environment):
             spec |= {name: specs.BoundedArray(shape, np.uint8, 0, 255, name=name) for name in CAMERAS}
         return spec
 
-    def action_spec(self) -> specs.BoundedArray:
+    def action_spec(self) -> specs.BoundedArray:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Sixteen absolute targets inside the joint limits; grippers 0 open .. 1 closed."""
         drive = self.task.drive
         return specs.BoundedArray(

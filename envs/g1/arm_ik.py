@@ -8,8 +8,9 @@ import mink
 import mujoco
 import numpy as np
 
+from envs.g1.config import G1Config
 from envs.g1.kinematics import ARM_JOINTS
-from envs.g1.robot import G1, G1Config
+from envs.g1.robot import G1
 
 
 class ArmIk:

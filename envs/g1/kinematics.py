@@ -104,7 +104,7 @@ def load_kinematics() -> Kinematics:
     """Reads and parses the shipped numbers (cached: the result is immutable)."""
     raw = json.loads(importlib.resources.files("envs.g1").joinpath("kinematics.json").read_text())
     camera = raw["head_camera"]
-    home = {key: tuple(value) if isinstance(value, list) else value for key, value in raw["home"].items()}
+    home = raw["home"]
     return Kinematics(
         joints={name: _joint(name, values) for name, values in raw["joints"].items()},
         inertials={
@@ -113,7 +113,14 @@ def load_kinematics() -> Kinematics:
         },
         shapes={name: tuple(map(_shape, values)) for name, values in raw["shapes"].items()},
         finger_mass_kg=dict(raw["finger_mass"]),
-        home=Home(**home),
+        home=Home(
+            lift_m=home["lift_m"],
+            waist_pitch_rad=home["waist_pitch_rad"],
+            head_yaw_rad=home["head_yaw_rad"],
+            head_pitch_rad=home["head_pitch_rad"],
+            left_arm_rad=tuple(home["left_arm_rad"]),
+            right_arm_rad=tuple(home["right_arm_rad"]),
+        ),
         head_camera=HeadCamera(
             parent=camera["parent"],
             image_size=tuple(camera["image_size"]),
@@ -140,8 +147,6 @@ def _joint(name: str, values: dict) -> Joint:
 
 
 def _shape(values: dict) -> Shape:
-    if values["type"] == "box":
-        size = tuple(edge / 2 for edge in values["size"])
-    else:
-        size = (values["radius"], values["length"] / 2)
+    is_box = values["type"] == "box"
+    size = tuple(edge / 2 for edge in values["size"]) if is_box else (values["radius"], values["length"] / 2)
     return Shape(values["type"], tuple(values["xyz"]), tuple(values["rpy"]), size)

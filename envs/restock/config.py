@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from envs.g1.robot import G1Config
+from envs.g1.config import G1Config
 
 Colour = tuple[float, float, float]
 

@@ -84,7 +84,7 @@ class RestockExpert:
 
 def plan(config: RestockConfig, situation: Situation, goal: Goal, style: Style) -> Intent:
     """What to do in a situation: a function of state alone."""
-    if situation.held == goal.item:
+    if situation.held is not None and situation.held == goal.item:
         spot = np.array(config.slot_centres_m[goal.slot]) + style.place_offset_m
         return _put_down(config, situation, situation.held, spot, config.shelf_top_m, style)
     if situation.held is not None:

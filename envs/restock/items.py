@@ -8,14 +8,13 @@ import mujoco
 import numpy as np
 from dm_control import mjcf
 
-from envs.g1.robot import BODY_BIT, LEFT_BIT, RIGHT_BIT, WORLD_BIT
+from envs.g1 import collision
 from envs.restock.config import COLOURS, SHAPES
 
 HALF_HEIGHT_M = 0.035
 HALF_WIDTH_M = 0.026
 _MASS_KG = 0.2
 _DAMPING = 5e-4  # N m s: an item that fell over soon stops rolling
-_AFFINITY = WORLD_BIT | LEFT_BIT | RIGHT_BIT | BODY_BIT
 # shape -> geoms as (type, size, height of the centre above the item's origin)
 _GEOMS = {
     "can": (("cylinder", (0.027, HALF_HEIGHT_M), 0.0),),
@@ -37,10 +36,9 @@ def add_item(root: mjcf.RootElement, name: str) -> mjcf.Element:
                 type=kind,
                 size=size,
                 pos=(0, 0, height),
-                contype=WORLD_BIT,
-                conaffinity=_AFFINITY,
                 friction=(0.9, 0.01, 0.002),
                 condim=4,
+                **collision.WORLD,
             )
     return body
 
@@ -63,8 +61,9 @@ class ItemBodies:
         for kind, geoms in self._geoms[index].items():
             worn = kind == shape
             model.geom_rgba[geoms] = (*COLOURS[colour], 1.0) if worn else (0.0, 0.0, 0.0, 0.0)
-            model.geom_contype[geoms] = WORLD_BIT if worn else 0
-            model.geom_conaffinity[geoms] = _AFFINITY if worn else 0
+            bits = collision.WORLD if worn else collision.NOTHING
+            model.geom_contype[geoms] = bits["contype"]
+            model.geom_conaffinity[geoms] = bits["conaffinity"]
 
     def place(self, data: mujoco.MjData, index: int, position_m: np.ndarray, yaw_rad: float) -> None:
         """Stands one item upright at a position of its centre."""

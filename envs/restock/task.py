@@ -13,7 +13,7 @@ from envs.grasping import GraspWeld
 from envs.restock.config import SLOTS, RestockConfig
 from envs.restock.hand_pose import READY_RAD
 from envs.restock.items import HALF_HEIGHT_M, ItemBodies
-from envs.restock.scene import build_scene, randomise_light
+from envs.restock.scene import compile_model, item_bodies, randomise_light
 from envs.restock.situation import EMPTY_CLOSED, Goal, Situation, has_fallen, is_done, rests_in_slot, slot_of, stage_of
 
 FAILURES = ("missed_grasp", "dropped", "wrong_object", "wrong_slot", "timeout")
@@ -28,11 +28,11 @@ class RestockTask:
 
     def __init__(self, config: RestockConfig | None = None) -> None:
         self.config = config or RestockConfig()
-        scene = build_scene(self.config)
-        self.model = scene.model
+        names = item_bodies(self.config)
+        self.model = compile_model(self.config)
         self.drive = G1Drive(self.model)
-        self._items = ItemBodies(self.model, scene.item_names)
-        self._grasp = GraspWeld(self.model, "right", scene.item_names)
+        self._items = ItemBodies(self.model, names)
+        self._grasp = GraspWeld(self.model, "right", names)
         self._tool = self.model.site("g1/right_tcp").id
         self._rest_state = np.concatenate([load_kinematics().home.left_arm_rad, READY_RAD, (0.0, 0.0)])
         self._kinds: tuple[str, ...] = ()

@@ -5,13 +5,12 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from configs.experiment import DemonstrationsConfig
 from configs.files import to_json
 from sop_jax.cli.collector import collector_name
 from sop_jax.cli.output import progress_console
 from sop_jax.cli.processes import ProcessGroup, ProcessSpec
+from sop_jax.cli.progress import WorkProgress
 from sop_jax.cli.run_directory import store_url
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.run_metrics import write_json
@@ -47,17 +46,15 @@ def collect(
         return num_there()
     settings = logs.parent / "collection.json"
     write_json(settings, {"demonstrations": to_json(config), "world": to_json(world)})
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
-    with ProcessGroup() as group, Progress(*columns, console=progress_console, transient=True) as progress:
-        bar = progress.add_task("demonstrations", total=config.num_episodes)
+    with ProcessGroup() as group, WorkProgress(progress_console, "demonstrations", config.num_episodes) as progress:
         for number, name in enumerate(names):
             command = [sys.executable, "-m", "sop_jax.cli.collector", str(settings), str(number), str(store_directory)]
             group.start(ProcessSpec(name, command, logs / f"{name}.log", environment=SINGLE_THREADED))
         while not all(group.finished(name) for name in names) and not should_stop():
             for note in group.poll():
-                progress.console.print(note.text, markup=False)
+                progress.note(note.text)
                 if not note.restarted:
                     raise CollectionFailedError(note.text)
-            progress.update(bar, completed=num_there())
+            progress.update(num_there())
             group.wait(_POLL_S)
     return num_there()

@@ -3,12 +3,11 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from sop_jax.actors.episode import TrialResult
 from sop_jax.actors.rollout import RolloutConfig, never
 from sop_jax.cli.arguments import UsageError, parse
 from sop_jax.cli.output import print_json, progress_console, say
+from sop_jax.cli.progress import WorkProgress
 from sop_jax.cli.weights_location import find_candidate
 from sop_jax.evaluation.evaluate import Candidate, evaluate
 from sop_jax.evaluation.results import RESET_S, EvaluationResult
@@ -92,28 +91,27 @@ def evaluate_with_progress(
     reset_s: float,
     should_stop: Callable[[], bool] = never,
 ) -> EvaluationResult:
-    """Evaluates with a progress bar on stderr: trials done, success so far, time left."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    num_successes = 0
-    with Progress(*columns, console=progress_console, transient=True) as progress:
-        bar = progress.add_task(what, total=num_trials, rate="")
+    """Evaluates and shows on stderr how far it has come: trials done, success so far, time left."""
+    num_done = num_successes = 0
+    with WorkProgress(progress_console, what, num_trials) as progress:
 
         def on_trial(trial: TrialResult) -> None:
-            nonlocal num_successes
+            nonlocal num_done, num_successes
+            num_done += 1
             num_successes += trial.success
-            done = progress.tasks[0].completed + 1
-            progress.update(bar, advance=1, rate=f"success {num_successes / done:.0%}")
+            progress.update(num_done, f"success {num_successes / num_done:.0%}")
 
         return evaluate(
-            candidate, world, num_trials, seed, rollout=rollout, num_workers=num_workers, reset_s=reset_s, on_trial=on_trial,
+            candidate,
+            world,
+            num_trials,
+            seed,
+            rollout=rollout,
+            num_workers=num_workers,
+            reset_s=reset_s,
+            on_trial=on_trial,
             should_stop=should_stop,
-        )  # fmt: skip
+        )
 
 
 def describe(result: EvaluationResult) -> str:

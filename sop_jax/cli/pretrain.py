@@ -10,7 +10,6 @@ from typing import Annotated
 
 import jax
 import tyro
-from rich.progress import Progress
 
 from configs.experiment import PretrainConfig
 from configs.files import to_json
@@ -21,6 +20,7 @@ from sop_jax.cli.assembly import fill_local_tables, make_loader, with_seed
 from sop_jax.cli.collection import collect
 from sop_jax.cli.eval import describe, evaluate_with_progress
 from sop_jax.cli.output import note, print_json, progress_console, say
+from sop_jax.cli.progress import WorkProgress
 from sop_jax.cli.run_directory import store_url
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.store import EpisodeStore
@@ -130,11 +130,10 @@ def _train(arguments: PretrainArguments, config: PretrainConfig, stop: StopReque
         stack.callback(metrics.close)
         learner = _make_learner(arguments, config, model, norm, store, metrics, stack)
         num_steps = config.learning.learner.num_steps
-        with Progress(console=progress_console, transient=True) as progress:
-            bar = progress.add_task("behaviour cloning", total=num_steps, completed=learner.current_step)
+        with WorkProgress(progress_console, "behaviour cloning", num_steps) as progress:
             while learner.current_step < num_steps and not stop():
-                learner.run(min(num_steps, learner.current_step + _STEPS_PER_LOOK), stop)
-                progress.update(bar, completed=learner.current_step)
+                done = learner.run(min(num_steps, learner.current_step + _STEPS_PER_LOOK), stop)
+                progress.update(learner.current_step, f"loss {done.last_loss:.4f}, {done.steps_per_s:.1f} steps/s")
         if stop():
             note(f"stopped at step {learner.current_step}; the same command goes on from there")
             raise KeyboardInterrupt

@@ -78,16 +78,11 @@ def make_episode(
         image_stride: Frames 0, stride, 2*stride ... carry images.
         spec: The robot; default `make_spec(image_size)`.
         image_size: Height and width of the default spec's images, pixels.
-        robot_id: Also in the episode_id.
-        task: Task name.
-        instruction: Instruction text.
         source: Source.OFFLINE with policy_version NO_POLICY makes a demonstration (every frame an intervention).
         policy_version: On every frame.
         takeovers: (asked, takeover, handback) frames; the supervisor acts on [takeover, handback).
-        outcome: How it ended.
         started_ns: The actor's start time in the id, and the first frame's time.
         count: The episode's number in its id; default `seed`.
-        jpeg_quality: 1 to 100.
     """
     spec = spec or make_spec(image_size)
     rng = np.random.default_rng(seed)

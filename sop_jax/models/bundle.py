@@ -91,6 +91,8 @@ def load_bundle(directory: pathlib.Path) -> PolicyBundle:
         raise InvalidBundleError(f"{directory} is no policy directory: {error.filename} is missing") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidBundleError(f"{directory} can't be read as a policy: {error}") from error
+    if not (directory / "params").is_dir():
+        raise InvalidBundleError(f"{directory} is no policy directory: {directory / 'params'} is missing")
     params = _restore_params(directory / "params")
     check_params(create_model(config), params, str(directory))
     bundle = PolicyBundle(config, params, norm)

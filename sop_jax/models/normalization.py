@@ -69,7 +69,7 @@ class NormStats:
 def normalize_state(norm: NormStats, state: Float[Leaf, "B S"], scheme: Scheme = "mean_std") -> Float[Array, "B S"]:
     """Raw state to numbers near 1."""
     offset, scale = _offset_scale(scheme, norm.state_mean, norm.state_std, norm.state_low, norm.state_high)
-    return (state - offset[None]) / scale[None]
+    return (jnp.asarray(state) - offset[None]) / scale[None]
 
 
 def encode_actions(

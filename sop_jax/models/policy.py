@@ -17,7 +17,6 @@ from sop_jax.models.pytrees import Params
 
 
 @runtime_checkable
-@runtime_checkable
 class PolicyModel(Protocol):
     """A policy as pure functions of its parameters. The object itself is static: hashable, equal if its config is equal.
 

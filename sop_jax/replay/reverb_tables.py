@@ -99,7 +99,7 @@ class ReverbTables:
             try:
                 for item in _read_samples(stream):
                     sampled.append(item)
-                    if len(sampled) == num or time.monotonic() > give_up_s:
+                    if len(sampled) == num:
                         return
             except grpc.RpcError as error:
                 if not sampled:

@@ -8,7 +8,7 @@ import numpy as np
 from sop_jax.episodes.images import decode_images
 from sop_jax.sampling.batch_spec import BatchSpec
 from sop_jax.sampling.byte_lru import ByteLru
-from sop_jax.sampling.episode_cache import EpisodeNumbers, FrameReader, FaultLog
+from sop_jax.sampling.episode_cache import EpisodeNumbers, FaultLog, FrameReader
 from sop_jax.sampling.frame_picker import FramePick
 from sop_jax.specs.errors import EpisodeNotFoundError, InvalidEpisodeError
 

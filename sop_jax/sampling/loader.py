@@ -16,7 +16,7 @@ from sop_jax.sampling.adaptive import AdaptiveSampler
 from sop_jax.sampling.batch_builder import BatchBuilder
 from sop_jax.sampling.batch_source import BatchSourceStoppedError, BatchStarvedError, Draw, LoadedBatch
 from sop_jax.sampling.batch_spec import BatchSpec, Tokenize
-from sop_jax.sampling.episode_cache import EpisodeCache, EpisodeNumbers, FrameReader, FaultLog
+from sop_jax.sampling.episode_cache import EpisodeCache, EpisodeNumbers, FaultLog, FrameReader
 from sop_jax.sampling.frame_picker import FramePick, FramePicker, PickerConfig
 from sop_jax.sampling.image_cache import ImageCache, Images
 from sop_jax.sampling.prefetch import Prefetcher

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import threading
 
 import pytest
@@ -189,6 +190,39 @@ def test_torn_and_corrupt_leftovers_are_set_aside_with_a_reason(store, place):
     assert reason.startswith("torn")
     assert [event["event"] for event in metrics.events] == ["set_aside"] * 3 + ["upload"]
     assert (place / "notes.txt").exists()
+    spool.close()
+
+
+class PowerCut(BaseException):
+    """The machine goes dark at this point."""
+
+
+def test_a_power_cut_before_the_file_has_its_name_shows_no_episode(store, place, monkeypatch):
+    spool = Spool(place, store, ManualClock(), background=False)
+
+    def cut(source, target):
+        raise PowerCut
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(os, "replace", cut)
+        spool.accept(small(1))
+    assert spool.num_pending == 0
+    assert [name for name in names(place) if name.endswith(".zip")] == []
+    spool.close()
+    spool = Spool(place, store, ManualClock(), background=False)
+    assert spool.num_pending == 0
+    assert len(list((place / "set_aside").glob("*.zip.tmp"))) == 1
+    spool.close()
+
+
+def test_the_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_answer(store, place, monkeypatch):
+    spool = Spool(place, store, ManualClock(), background=False)
+    calls = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, name=name, real=real: (calls.append(name), real(*args))[1])
+    spool.accept(small(1))
+    assert calls == ["fsync", "replace", "fsync"]
     spool.close()
 
 

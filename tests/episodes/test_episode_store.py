@@ -194,6 +194,7 @@ def test_quarantine_keeps_the_object_and_the_first_reason(store_url):
     assert (record.size, record.time_ns) == (index.size, 17)
     assert store.list_paths() == [index.path]
     assert (folder(store_url) / "quarantine/robot-0/robot-0.00000000001000000000.000001.zip.json").exists()
+    (folder(store_url) / "quarantine/robot-0/notes.txt").write_text("a stranger")
     store.quarantine(MISSING, "gone", size=None)
     assert store.quarantined()[MISSING] == "gone"
     with pytest.raises(InvalidEpisodeError, match="its path is not an episode's"):

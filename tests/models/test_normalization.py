@@ -73,9 +73,7 @@ def test_idle_dimensions_hold_their_target_and_grippers_are_absolute():
     decoded = np.asarray(decode_actions(norm, state, wild))
     np.testing.assert_allclose(decoded[..., 1], np.full((1, 4), 0.71), rtol=1e-6)
     np.testing.assert_allclose(decoded[0, :, 2], norm.action_mean[:, 2] + 5 * norm.action_std[:, 2], rtol=1e-5)
-    np.testing.assert_allclose(
-        decoded[0, :, 0], 0.3 + norm.action_mean[:, 0] + 5 * norm.action_std[:, 0], rtol=1e-5
-    )
+    np.testing.assert_allclose(decoded[0, :, 0], 0.3 + norm.action_mean[:, 0] + 5 * norm.action_std[:, 0], rtol=1e-5)
     assert float(encode_actions(norm, state, decoded)[0, 0, 1]) == 0.0
 
 

@@ -155,36 +155,46 @@ TestPrioritized = PrioritizedMachine.TestCase
 TestFifo.settings = TestUniform.settings = TestPrioritized.settings = _SETTINGS
 
 
-def _drill(tables: ReplayTables, seed: int) -> list:
-    """A random run on table "drill" (deterministic: first in, first out): everything it answered."""
-    rng = random.Random(seed)
-    tables.reset("drill")
-    told: list = []
-    for _ in range(25):
-        action = rng.choice(("insert", "insert", "sample", "delete"))
-        if action == "insert":
-            first = rng.randrange(1, 8)
-            items = [Item(key, {"x": np.array(rng.random())}) for key in range(first, first + rng.randrange(1, 4))]
-            tables.insert("drill", items)
-        elif action == "sample":
-            try:
-                sampled = tables.sample("drill", rng.randrange(1, 5), timeout_s=0.01)
-                told.append([(s.key, float(s.columns["x"]), s.times_sampled, s.table_size) for s in sampled])
-            except RateLimitedError:
-                told.append("held back")
-        else:
-            tables.update_priorities("drill", {}, delete=[rng.randrange(1, 11)])
-        told.append(tables.info()["drill"])
-    return told
+def _facts(tables: ReplayTables, num: int, timeout_s: float) -> list[tuple]:
+    sampled = tables.sample("drill", num, timeout_s)
+    return [(s.key, float(s.columns["x"]), s.times_sampled, s.table_size) for s in sampled]
 
 
 @pytest.mark.reverb
 @pytest.mark.parametrize("seed", range(6))
 def test_a_server_answers_as_local_tables_do(reverb_server, seed):
-    local = _drill(LocalTables(CONTRACT_TABLES), seed)
-    server = ReverbTables(reverb_server.address)
-    assert _drill(server, seed) == local
-    assert any(isinstance(answer, list) for answer in local)
+    """Random calls on table "drill", which is deterministic (first in, first out), to both; all answers are equal."""
+    rng = random.Random(seed)
+    local, server = LocalTables(CONTRACT_TABLES), ReverbTables(reverb_server.address)
+    server.reset("drill")
+    num_sampled = num_refused = 0
+    for _ in range(25):
+        action = rng.choice(("insert", "sample", "sample", "delete"))
+        if action == "insert":
+            first = rng.randrange(1, 8)
+            items = [Item(key, {"x": np.array(rng.random())}) for key in range(first, first + rng.randrange(1, 4))]
+            local.insert("drill", items)
+            server.insert("drill", items)
+        elif action == "delete":
+            keys = [rng.randrange(1, 11)]
+            local.update_priorities("drill", {}, delete=keys)
+            server.update_priorities("drill", {}, delete=keys)
+        else:
+            num = rng.randrange(1, 7)
+            try:
+                allowed = _facts(local, num, timeout_s=0.0)
+            except RateLimitedError:
+                allowed = []
+            if allowed:
+                assert _facts(server, len(allowed), timeout_s=20.0) == allowed
+            if len(allowed) < num:
+                with pytest.raises(RateLimitedError):
+                    server.sample("drill", 1, timeout_s=0.0)
+            num_sampled += len(allowed)
+            num_refused += len(allowed) < num
+        assert server.info()["drill"] == local.info()["drill"]
+    assert num_sampled > 0
+    assert num_refused > 0
     server.close()
 
 

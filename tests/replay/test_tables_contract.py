@@ -113,20 +113,20 @@ def test_all_zero_priorities_sample_uniformly(tables):
 def test_too_small_a_table_gives_nothing(tables):
     tables.insert("ratio", [item(1)])
     with pytest.raises(RateLimitedError, match=r"'ratio'.*held back"):
-        tables.sample("ratio", 1, timeout_s=0.05)
+        tables.sample("ratio", 1, timeout_s=0.2)
     assert tables.info()["ratio"].num_sampled == 0
 
 
 def test_samples_stay_within_the_ratio(tables):
     tables.insert("ratio", [item(1), item(2)])
-    assert len(tables.sample("ratio", 10, timeout_s=0.05)) == 4  # 2 inserts * 2 samples per insert
+    assert len(tables.sample("ratio", 10, timeout_s=0.2)) == 4  # 2 inserts * 2 samples per insert
     with pytest.raises(RateLimitedError):
         tables.sample("ratio", 1, timeout_s=0.0)
     tables.insert("ratio", [item(1)])  # already there: no new budget
     with pytest.raises(RateLimitedError):
         tables.sample("ratio", 1, timeout_s=0.0)
     tables.insert("ratio", [item(3)])
-    assert len(tables.sample("ratio", 10, timeout_s=0.05)) == 2
+    assert len(tables.sample("ratio", 10, timeout_s=0.2)) == 2
 
 
 def test_inserts_are_never_held_back_without_max_diff(tables):
@@ -137,13 +137,13 @@ def test_inserts_are_never_held_back_without_max_diff(tables):
 
 def test_deletions_count_for_the_size_but_not_for_the_ratio(tables):
     tables.insert("two", [item(1), item(2), item(3)])  # 1 is pushed out
-    assert len(tables.sample("two", 10, timeout_s=0.05)) == 7  # 3 inserts * 2 + 1
+    assert len(tables.sample("two", 10, timeout_s=0.2)) == 7  # 3 inserts * 2 + 1
     tables.insert("two", [item(4)])
     tables.update_priorities("two", {}, delete=[3])
     with pytest.raises(RateLimitedError):  # the ratio would allow 2, but one item is too few
         tables.sample("two", 1, timeout_s=0.0)
     tables.insert("two", [item(5)])
-    assert len(tables.sample("two", 10, timeout_s=0.05)) == 4
+    assert len(tables.sample("two", 10, timeout_s=0.2)) == 4
 
 
 def test_a_held_back_insert_lands_once_samples_catch_up(tables):

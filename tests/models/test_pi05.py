@@ -1,0 +1,142 @@
+import dataclasses
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from model_cases import PI05, make_batch, make_observation, norm_for, randomize
+
+from sop_jax.models.pi05.config import FULL, TINY
+from sop_jax.models.pi05.policy import Pi05Network, Pi05Policy, append_state, discretize_state, suffix_attention
+from sop_jax.models.policy import abstract_params, merge_network
+from sop_jax.models.pytrees import count_params, flatten_params
+from sop_jax.models.text import HashTokenizer
+
+MODEL = Pi05Policy(PI05)
+KEY = jax.random.key(3)
+
+
+def test_the_full_preset_has_openpis_tree():
+    expected = json.loads((pathlib.Path(__file__).parent / "pi05_tree.json").read_text())
+    params = flatten_params(abstract_params(Pi05Policy(FULL)))
+    assert {"/".join(path): list(leaf.shape) for path, leaf in params.items()} == expected
+    assert len(params) == 51
+    assert count_params(abstract_params(Pi05Policy(FULL))) == 3_353_433_872
+
+
+def test_the_language_model_is_frozen_and_nothing_else():
+    model = Pi05Policy(FULL)
+    params = flatten_params(abstract_params(model))
+    trained = sum(int(np.prod(leaf.shape)) for path, leaf in params.items() if model.is_trained(path))
+    assert trained == 844_902_160
+    frozen = {"/".join(path) for path in params if not model.is_trained(path)}
+    assert "PaliGemma/llm/embedder/input_embedding" in frozen
+    assert "PaliGemma/llm/layers/mlp/linear" in frozen
+    assert all(name.startswith("PaliGemma/llm/") and "_1" not in name for name in frozen)
+    assert model.is_trained(("PaliGemma", "img", "Transformer", "encoderblock", "LayerNorm_0", "scale"))
+    assert all(map(Pi05Policy(TINY).is_trained, flatten_params(abstract_params(Pi05Policy(TINY)))))
+
+
+def test_the_tiny_preset_is_the_same_model():
+    tiny, full = (set(flatten_params(abstract_params(Pi05Policy(config)))) for config in (TINY, FULL))
+    assert tiny - full == {("state_proj", "kernel"), ("state_proj", "bias")}
+    assert full <= tiny
+    assert 1e6 < count_params(abstract_params(Pi05Policy(TINY))) < 4e6
+
+
+@pytest.mark.parametrize("state_input", ["tokens", "continuous"])
+def test_sampling_with_the_cache_equals_sampling_without(state_input):
+    model = Pi05Policy(dataclasses.replace(PI05, state_input=state_input))
+    params = randomize(abstract_params(model))
+    observation = make_observation(model, ["take the red can", "go"])
+    observation = dataclasses.replace(
+        observation, image_mask={**observation.image_mask, "head": np.array([True, False])}
+    )
+    sample = jax.jit(model.sample_actions, static_argnames="use_cache")
+    cached = sample(params, norm_for(model), observation, KEY)
+    np.testing.assert_allclose(
+        cached, sample(params, norm_for(model), observation, KEY, use_cache=False), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_positions_skip_padding_and_actions_see_prefix_and_themselves():
+    positions, mask = suffix_attention(jnp.array([[True, False, True]]), horizon=2)
+    assert positions.tolist() == [[0, 0, 1, 2, 3]]
+    np.testing.assert_array_equal(mask[0, 3:].astype(int), [[1, 0, 1, 1, 1]] * 2)
+    np.testing.assert_array_equal(mask[0, [0, 2]].astype(int), [[1, 0, 1, 0, 0]] * 2)
+
+
+def test_a_fresh_openpi_expert_is_an_identity_through_the_blocks():
+    """Zero-initialised adaRMS closes every gate: the velocity is that of the normalised action tokens."""
+    model = Pi05Policy(dataclasses.replace(PI05, from_scratch=False))
+    network = merge_network(model._graphdef, model.init_params(jax.random.key(0)))
+    observation, state = make_observation(model, ["x"]), jnp.zeros((1, 5))
+    embedded, valid = network.embed_prefix(observation, state, *map(jnp.asarray, model.tokenize(["x"])))
+    assert not np.any(embedded[:, :8])  # zero-initialised image head
+    noisy = jax.random.normal(KEY, (1, 3, 6))
+    tokens = network.action_in_proj(noisy)
+    normed = tokens / jnp.sqrt(jnp.square(tokens).mean(-1, keepdims=True) + 1e-6)
+    got = network.velocity(network.read_prefix(embedded, valid), noisy, jnp.array([0.3]))
+    np.testing.assert_allclose(got, network.action_out_proj(normed), rtol=1e-4, atol=1e-5)
+
+
+def test_a_time_per_action_equals_one_per_example_where_they_agree():
+    network: Pi05Network = merge_network(MODEL._graphdef, randomize(abstract_params(MODEL)))
+    observation, state = make_observation(MODEL, ["x", "y"]), jnp.zeros((2, 5))
+    prefix = network.read_prefix(
+        *network.embed_prefix(observation, state, *map(jnp.asarray, MODEL.tokenize(["x", "y"])))
+    )
+    noisy, time = jax.random.normal(KEY, (2, 3, 6)), jnp.array([0.2, 0.9])
+    one = network.velocity(prefix, noisy, time)
+    np.testing.assert_allclose(
+        one, network.velocity(prefix, noisy, jnp.repeat(time[:, None], 3, 1)), rtol=1e-4, atol=1e-5
+    )
+    other = network.velocity(prefix, noisy, jnp.array([[0.2, 0.2, 0.5], [0.9, 0.9, 0.9]]))
+    assert np.abs(other[0] - one[0]).max() > 1e-4
+
+
+def test_the_loss_counts_padded_dimensions_as_openpi_does():
+    """A silent model's expected error is 1 + a^2 on the 4 robot dimensions and 1 on the 2 padded ones."""
+    model = Pi05Policy(dataclasses.replace(PI05, num_draws=300))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), abstract_params(model))
+    batch = dataclasses.replace(make_batch(model, 2), actions=np.full((2, 3, 4), 2.0, np.float32))
+    loss = jax.jit(model.loss)(params, norm_for(model), batch, KEY)
+    np.testing.assert_allclose(loss, np.full((2, 3), (4 * 5 + 2 * 1) / 6), rtol=0.15)
+
+
+def test_state_bins_are_openpis():
+    values = np.array([[-1.0, -0.999, 0.0, 0.9999, 0.5]], np.float32)
+    expected = np.digitize(values, np.linspace(-1, 1, 257)[:-1]) - 1
+    np.testing.assert_array_equal(discretize_state(jnp.asarray(values)), expected)
+    np.testing.assert_array_equal(discretize_state(jnp.array([[-7.0, 7.0]])), [[0, 255]])
+
+
+def test_the_state_follows_the_instruction():
+    tokenizer = HashTokenizer(vocab_size=300, max_tokens=3, num_numbers=256)
+    tokens, mask = tokenizer.encode(["go"])
+    tokens, mask = append_state(tokenizer, jnp.array([[-1.0, 1.0]]), jnp.asarray(tokens), jnp.asarray(mask))
+    assert tokens[0, 3:].tolist() == [44, 299]
+    assert mask[0].tolist() == [True, False, False, True, True]
+
+
+def test_bfloat16_activations_stay_close():
+    params, observation = randomize(abstract_params(MODEL)), make_observation(MODEL, ["take the can"])
+    exact = jax.jit(MODEL.sample_actions)(params, norm_for(MODEL), observation, KEY)
+    half = Pi05Policy(dataclasses.replace(PI05, dtype="bfloat16"))
+    rough = jax.jit(half.sample_actions)(params, norm_for(MODEL), observation, KEY)
+    assert rough.dtype == jnp.float32
+    assert 0 < np.abs(rough - exact).max() < 0.2
+    assert np.isfinite(jax.jit(half.loss)(params, norm_for(MODEL), make_batch(half), KEY)).all()
+
+
+def test_bad_configs_are_refused():
+    with pytest.raises(ValueError, match="must agree"):
+        dataclasses.replace(PI05, expert=dataclasses.replace(PI05.expert, depth=3))
+    with pytest.raises(ValueError, match="at most model_action_dim and state_dim, got 4, 3 and 5"):
+        dataclasses.replace(PI05, model_action_dim=3)
+    with pytest.raises(ValueError, match="image_size must be a multiple"):
+        dataclasses.replace(PI05.vision, image_size=17)
+    with pytest.raises(ValueError, match="multiple of num_kv_heads"):
+        dataclasses.replace(PI05.expert, num_kv_heads=3)
