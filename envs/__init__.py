@@ -1,8 +1,7 @@
 """Worlds for the AgiBot G1 in MuJoCo: tasks, scripted experts and gates. Imports nothing of `sop_jax`."""
 
-from envs import _backend as _backend
 from envs.environment import CAMERAS, Environment
-from envs.errors import DivergedError, InvalidActionError, UnknownTaskError
+from envs.errors import DivergedError, InvalidActionError, RenderingError, UnknownTaskError
 from envs.registry import TASKS, load, make_expert, make_gate
 from envs.task import Expert, Gate, Task
 
@@ -14,6 +13,7 @@ __all__ = [
     "Expert",
     "Gate",
     "InvalidActionError",
+    "RenderingError",
     "Task",
     "UnknownTaskError",
     "load",

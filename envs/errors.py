@@ -18,3 +18,7 @@ class UnknownTaskError(EnvsError, KeyError):
 
 class InvalidActionError(EnvsError, ValueError):
     """An action of the wrong shape, or with a value that is not finite."""
+
+
+class RenderingError(EnvsError):
+    """No GL context can be made on this machine."""

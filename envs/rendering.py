@@ -1,14 +1,21 @@
 """Fast images: one offscreen context, no shadows, reflections, sky, fog or multisampling.
 
-The GL backend follows `MUJOCO_GL` (EGL where unset). A renderer belongs to the thread that made it.
+The GL backend follows `MUJOCO_GL` (unset: EGL on Linux). A renderer belongs to the thread that made it.
 """
 
 import atexit
+import importlib
+import os
+import sys
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import mujoco
 import numpy as np
 from dm_control import mjcf
+
+from envs.errors import RenderingError
 
 _OFF = (
     mujoco.mjtRndFlag.mjRND_SHADOW,
@@ -18,6 +25,8 @@ _OFF = (
     mujoco.mjtRndFlag.mjRND_HAZE,
 )
 MAX_IMAGE_SIZE = 1024
+_MAX_GEOMS = 500
+_DEFAULT_BACKEND = MappingProxyType({"linux": "egl", "darwin": "cgl"})
 
 
 def set_render_quality(root: mjcf.RootElement) -> None:
@@ -36,21 +45,59 @@ class CameraRenderer:
 
     def __init__(self, model: mujoco.MjModel, cameras: Mapping[str, str], image_size: int) -> None:
         """`cameras` maps the name given out to the camera's name in the model."""
-        self._cameras = {name: model.camera(camera).id for name, camera in cameras.items()}
-        self._renderer = mujoco.Renderer(model, image_size, image_size, max_geom=500)
+        self._model = model
+        self._cameras = {name: _fixed_camera(model.camera(camera).id) for name, camera in cameras.items()}
+        self._option = mujoco.MjvOption()
+        self._scene = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS)
         for flag in _OFF:
-            self._renderer.scene.flags[flag] = False
+            self._scene.flags[flag] = False
+        self._rect = mujoco.MjrRect(0, 0, image_size, image_size)
+        self._gl: Any = _gl_context(image_size)
+        self._gl.make_current()
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         atexit.register(self.close)  # a GL context must go before the interpreter does
 
     def render(self, data: mujoco.MjData) -> dict[str, np.ndarray]:
         """One uint8 RGB image [h, w, 3] per camera."""
+        self._gl.make_current()
         images = {}
         for name, camera in self._cameras.items():
-            self._renderer.update_scene(data, camera)
-            images[name] = self._renderer.render()
+            pixels = np.empty((self._rect.height, self._rect.width, 3), np.uint8)
+            category = mujoco.mjtCatBit.mjCAT_ALL
+            mujoco.mjv_updateScene(self._model, data, self._option, None, camera, category, self._scene)
+            mujoco.mjr_render(self._rect, self._scene, self._context)
+            mujoco.mjr_readPixels(pixels, None, self._rect, self._context)
+            images[name] = pixels[::-1].copy()  # GL's first row is the lowest
         return images
 
     def close(self) -> None:
-        """Frees the GL context."""
+        """Frees the GL context. Closing twice does nothing."""
         atexit.unregister(self.close)
-        self._renderer.close()
+        if self._gl is not None:
+            self._gl.make_current()
+            self._context.free()
+            self._gl.free()
+            self._gl = None
+
+
+def _fixed_camera(index: int) -> mujoco.MjvCamera:
+    camera = mujoco.MjvCamera()
+    camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, index
+    return camera
+
+
+def _gl_context(image_size: int) -> Any:
+    """MuJoCo's own context class for the chosen backend; each needs libraries that another machine may lack.
+
+    Raises:
+        RenderingError: the backend cannot be loaded here.
+    """
+    backend = os.environ.get("MUJOCO_GL", "").lower() or _DEFAULT_BACKEND.get(sys.platform, "glfw")
+    try:
+        return importlib.import_module(f"mujoco.{backend}").GLContext(image_size, image_size)
+    except (ImportError, AttributeError, RuntimeError) as error:
+        raise RenderingError(
+            f"no offscreen images with MUJOCO_GL={backend!r}: {error}. On Linux install libegl1 and libegl-mesa0, or set "
+            "MUJOCO_GL=osmesa with libosmesa6 installed"
+        ) from error

@@ -159,9 +159,8 @@ def test_items_start_apart_inside_the_staging_area_and_colours_are_distinct(env)
         spots = draw_spots(config, np.random.default_rng(seed))
         gaps = np.linalg.norm(spots[:, None] - spots[None], axis=-1)
         assert gaps[~np.eye(config.num_items, dtype=bool)].min() >= config.item_spacing_m
-        assert ((spots >= [config.staging_x_m[0], config.staging_y_m[0]]).all()) and (
-            spots <= [config.staging_x_m[1], config.staging_y_m[1]]
-        ).all()
+        assert (spots >= [config.staging_x_m[0], config.staging_y_m[0]]).all()
+        assert (spots <= [config.staging_x_m[1], config.staging_y_m[1]]).all()
 
 
 def test_instruction_round_trips_and_nonsense_is_refused(env):
@@ -175,7 +174,7 @@ def test_instruction_round_trips_and_nonsense_is_refused(env):
     ("change", "message"),
     [
         ({"num_distractors": 4}, "num_distractors must be 0 .. 3"),
-        ({"colours": ("red", "mauve")}, "colours must be distinct names"),
+        ({"colours": ("red", "mauve", "blue")}, "colours must be distinct names"),
         ({"timestep_s": 0.007}, "must divide 1/30 s"),
         ({"lighting": 2.0}, "lighting must be in 0 .. 1"),
         ({"time_limit_s": 0.0}, "time_limit_s must be positive"),

@@ -89,10 +89,18 @@ def test_time_limit_truncates_and_the_next_step_starts_the_next_episode():
 def test_diverged_physics_raises_instead_of_giving_data(env):
     env.reset(1)
     env.data.qvel[0] = np.nan
-    with pytest.raises(envs.DivergedError, match="seed 1: diverged at 0.03 s"):
+    with pytest.raises(envs.DivergedError, match=r"seed 1: diverged at 0\.03 s"):
         env.step(env.executed_action)
     assert env.reset(1).first()
     assert np.isfinite(env.step(env.executed_action).observation["state"]).all()
+
+
+def test_images_that_cannot_be_made_say_what_to_install(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "nonsense")
+    env = envs.load("restock_shelf")
+    env.reset(0)
+    with pytest.raises(envs.RenderingError, match=r"MUJOCO_GL='nonsense'.*libegl1"):
+        env.render()
 
 
 def test_unknown_task_suggests_the_near_one():
