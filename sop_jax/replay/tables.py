@@ -126,7 +126,7 @@ class MixConfig:
 
     online_max_size: int = 50_000
     online_min_size: int = 1
-    online_samples_per_insert: float = 64.0
+    online_samples_per_insert: float = 512.0
     online_burst: float = 0.0
     offline_max_size: int = 500_000
     offline_min_size: int = 1

@@ -17,7 +17,7 @@ from sop_jax.specs.interfaces import ReplayTables
 def reverb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReverbServer]:
     need_reverb()
     log: pathlib.Path = tmp_path_factory.mktemp("reverb") / "server.log"
-    with ReverbServer(CONTRACT_TABLES, log_path=log) as server:
+    with ReverbServer(CONTRACT_TABLES, log_path=log, start_timeout_s=240.0) as server:
         yield server
 
 

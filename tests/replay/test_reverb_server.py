@@ -68,7 +68,8 @@ def test_a_killed_server_is_told_and_found_again(tmp_path):
     need_reverb()
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()
-    with ReverbServer(TABLES, checkpoint_dir=checkpoints, log_path=tmp_path / "server.log") as server:
+    log = tmp_path / "server.log"
+    with ReverbServer(TABLES, checkpoint_dir=checkpoints, log_path=log, start_timeout_s=120.0) as server:
         tables = ReverbTables(server.address)
         before = tables.state_id()
         in_flight: list[str] = []
