@@ -95,7 +95,7 @@ def test_a_directory_without_policy_is_refused(copy):
 
 def test_mixed_directories_are_refused(copy):
     edit(copy, lambda content: content.update(fingerprint="0" * 16))
-    with pytest.raises(InvalidBundleError, match="parameters have fingerprint .* 0000000000000000"):
+    with pytest.raises(InvalidBundleError, match=r"parameters have fingerprint .* 0000000000000000"):
         load_bundle(copy)
 
 

@@ -50,7 +50,7 @@ def test_rms_norm_by_hand():
 
 
 def test_ada_rms_splits_scale_shift_gate():
-    norm = AdaRMSNorm(2, nnx.initializers.zeros, nnx.Rngs(0))
+    norm = AdaRMSNorm(2, False, nnx.Rngs(0))
     x = jnp.array([[[3.0, 4.0]]])
     out, gate = norm(x, jnp.ones((1, 2)))
     rms = np.sqrt(12.5)
@@ -64,7 +64,7 @@ def test_ada_rms_splits_scale_shift_gate():
 
 
 def test_a_condition_per_token_equals_one_per_example_where_they_agree():
-    norm = AdaRMSNorm(4, nnx.initializers.normal(1.0), nnx.Rngs(0))
+    norm = AdaRMSNorm(4, True, nnx.Rngs(0))
     x, cond = jax.random.normal(jax.random.key(0), (2, 3, 4)), jax.random.normal(jax.random.key(1), (2, 4))
     per_example, _ = norm(x, cond)
     per_token, _ = norm(x, jnp.repeat(cond[:, None], 3, axis=1))

@@ -42,12 +42,8 @@ def test_too_long_instructions_are_refused():
 def sentencepiece_model(tmp_path_factory) -> str:
     directory = tmp_path_factory.mktemp("tokenizer")
     corpus = directory / "corpus.txt"
-    lines = [
-        f"Task: put the {c} can on the {s} shelf, State: {i} {i * 7 % 256};"
-        for i in range(256)
-        for c in ("red", "blue")
-        for s in ("left", "right")
-    ]
+    words = [(colour, side) for colour in ("red", "blue") for side in ("left", "right")]
+    lines = [f"Task: put the {c} can on the {s} shelf, State: {i} {i * 7 % 256};" for i in range(256) for c, s in words]
     corpus.write_text("\n".join(lines) + "\nAction: go\n")
     sentencepiece.SentencePieceTrainer.train(
         input=str(corpus),

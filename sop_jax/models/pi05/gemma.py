@@ -2,7 +2,7 @@
 
 Names, layout and numerics follow openpi. The action expert's normalisations are modulated by a condition (adaRMS).
 
-Legend: `B` batch, `T` tokens now, `S` tokens attended to (cached ones first), `D` width, `N` query heads, `K` key heads,
+Legend: `B` batch, `T` tokens now, `C` cached tokens, `S` tokens attended to (cached ones first), `D` width, `N` query heads, `K` key heads,
 `h` head dimension, `depth` layers.
 """
 
@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from sop_jax.models.pi05.config import ExpertConfig
 from sop_jax.models.pi05.layers import scan_layers, stack_layers
 
-Cache = tuple[Float[Array, "depth B S K h"], Float[Array, "depth B S K h"]]
+Cache = tuple[Float[Array, "depth B C K h"], Float[Array, "depth B C K h"]]
 """Keys and values of every layer."""
 
 _MASKED = -2.3819763e38
@@ -61,10 +61,16 @@ class RMSNorm(nnx.Module):
 
 
 class AdaRMSNorm(nnx.Module):
-    """Scale, shift and gate come from a condition: one per example [B, C], or one per token [B, T, C]."""
+    """Scale, shift and gate come from a condition: one per example [B, C], or one per token [B, T, C].
 
-    def __init__(self, width: int, kernel_init: nnx.Initializer, rngs: nnx.Rngs):
+    openpi starts with every gate closed; a model trained from scratch starts with open ones.
+    """
+
+    def __init__(self, width: int, from_scratch: bool, rngs: nnx.Rngs):
+        kernel_init = nnx.initializers.normal(0.02) if from_scratch else nnx.initializers.zeros
         self.Dense_0 = nnx.Linear(width, 3 * width, kernel_init=kernel_init, rngs=rngs)
+        if from_scratch:
+            self.Dense_0.bias = nnx.Param(jnp.concatenate([jnp.zeros(2 * width), jnp.ones(width)]))
 
     def __call__(self, x: Float[Array, "B T D"], cond: Array) -> tuple[Float[Array, "B T D"], Array]:
         modulation = self.Dense_0(cond if cond.ndim == 3 else cond[:, None])
@@ -142,11 +148,11 @@ class Attention(nnx.Module):
 class Block(nnx.Module):
     """One layer of both experts."""
 
-    def __init__(self, configs: tuple[ExpertConfig, ...], ada_init: nnx.Initializer, rngs: nnx.Rngs):
+    def __init__(self, configs: tuple[ExpertConfig, ...], from_scratch: bool, rngs: nnx.Rngs):
         self.attn = Attention(configs, rngs)
         for i, config in enumerate(configs):
-            setattr(self, named("pre_attention_norm", i), make_norm(i, config.width, ada_init, rngs))
-            setattr(self, named("pre_ffw_norm", i), make_norm(i, config.width, ada_init, rngs))
+            setattr(self, named("pre_attention_norm", i), make_norm(i, config.width, from_scratch, rngs))
+            setattr(self, named("pre_ffw_norm", i), make_norm(i, config.width, from_scratch, rngs))
             setattr(self, named("mlp", i), FeedForward(config, rngs))
 
     def __call__(
@@ -174,8 +180,9 @@ class Block(nnx.Module):
 class Embedder(nnx.Module):
     """The table of token embeddings."""
 
-    def __init__(self, vocab_size: int, width: int, rngs: nnx.Rngs):
-        self.input_embedding = nnx.Param(nnx.initializers.normal()(rngs.params(), (vocab_size, width)))
+    def __init__(self, vocab_size: int, width: int, from_scratch: bool, rngs: nnx.Rngs):
+        init = nnx.initializers.normal(width**-0.5 if from_scratch else 0.01)
+        self.input_embedding = nnx.Param(init(rngs.params(), (vocab_size, width)))
 
     def __call__(self, tokens: Int[Array, "B T"], dtype: jnp.dtype) -> Float[Array, "B T D"]:
         table = self.input_embedding[...]
@@ -189,15 +196,15 @@ class Gemma(nnx.Module):
         self,
         configs: tuple[ExpertConfig, ExpertConfig],
         vocab_size: int,
-        ada_init: nnx.Initializer,
+        from_scratch: bool,
         remat: bool,
         rngs: nnx.Rngs,
     ):
         self.remat = remat
-        self.embedder = Embedder(vocab_size, configs[0].width, rngs)
-        self.layers = stack_layers(lambda rngs: Block(configs, ada_init, rngs), configs[0].depth, rngs)
+        self.embedder = Embedder(vocab_size, configs[0].width, from_scratch, rngs)
+        self.layers = stack_layers(lambda rngs: Block(configs, from_scratch, rngs), configs[0].depth, rngs)
         for i, config in enumerate(configs):
-            setattr(self, named("final_norm", i), make_norm(i, config.width, ada_init, rngs))
+            setattr(self, named("final_norm", i), make_norm(i, config.width, from_scratch, rngs))
 
     def __call__(
         self,
@@ -246,8 +253,8 @@ def named(name: str, expert: int) -> str:
     return name if expert == 0 else f"{name}_{expert}"
 
 
-def make_norm(expert: int, width: int, ada_init: nnx.Initializer, rngs: nnx.Rngs) -> RMSNorm | AdaRMSNorm:
-    return RMSNorm(width) if expert == 0 else AdaRMSNorm(width, ada_init, rngs)
+def make_norm(expert: int, width: int, from_scratch: bool, rngs: nnx.Rngs) -> RMSNorm | AdaRMSNorm:
+    return RMSNorm(width) if expert == 0 else AdaRMSNorm(width, from_scratch, rngs)
 
 
 def add_gated(x: Array | None, y: Array | None, gate: Array | None) -> Array | None:

@@ -47,10 +47,9 @@ class PaliGemma(nnx.Module):
 
     def __init__(self, config: Pi05Config, rngs: nnx.Rngs):
         dtype = jnp.dtype(config.dtype)
-        ada_init = nnx.initializers.normal(0.02) if config.from_scratch else nnx.initializers.zeros
-        zero_head = not config.from_scratch
-        self.img = Siglip(config.vision, config.language.width, dtype, config.remat, zero_head, rngs)
-        self.llm = Gemma((config.language, config.expert), config.vocab_size, ada_init, config.remat, rngs)
+        experts, scratch = (config.language, config.expert), config.from_scratch
+        self.img = Siglip(config.vision, config.language.width, dtype, config.remat, scratch, rngs)
+        self.llm = Gemma(experts, config.vocab_size, scratch, config.remat, rngs)
 
 
 class Pi05Network(nnx.Module):

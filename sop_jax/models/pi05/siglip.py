@@ -84,14 +84,14 @@ class Siglip(nnx.Module):
     """Images to tokens of the language model's width."""
 
     def __init__(
-        self, config: VisionConfig, out_width: int, dtype: jnp.dtype, remat: bool, zero_head: bool, rngs: nnx.Rngs
+        self, config: VisionConfig, out_width: int, dtype: jnp.dtype, remat: bool, from_scratch: bool, rngs: nnx.Rngs
     ):
         self.dtype = dtype
         self.embedding = PatchEmbedding(config.patch_size, config.width, rngs)
-        posemb = nnx.initializers.normal(config.width**-0.5)
+        posemb = nnx.initializers.normal(0.5 if from_scratch else config.width**-0.5)
         self.pos_embedding = nnx.Param(posemb(rngs.params(), (1, config.num_tokens, config.width)))
         self.Transformer = Encoder(config, dtype, remat, rngs)
-        head_init = nnx.initializers.zeros if zero_head else nnx.initializers.lecun_normal()
+        head_init = nnx.initializers.lecun_normal() if from_scratch else nnx.initializers.zeros
         self.head = nnx.Linear(config.width, out_width, dtype=dtype, kernel_init=head_init, rngs=rngs)
 
     def __call__(self, images: UInt8[Leaf, "B h w 3"]) -> Float[Array, "B P E"]:
