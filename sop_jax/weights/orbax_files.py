@@ -4,9 +4,11 @@ OCDBT without compression: about ten files whatever the number of leaves, which 
 float weights hardly compress, and zstd doubled the time to write.
 """
 
+import contextlib
 import pathlib
 import shutil
 import tempfile
+import time
 
 import jax
 import numpy as np
@@ -16,15 +18,31 @@ from sop_jax.models.pytrees import Params
 from sop_jax.specs.errors import InvalidPublicationError
 
 _MEMORY_DISK = pathlib.Path("/dev/shm")
+_STAGING_PREFIX = "sop-weights-"
+_ABANDONED_AFTER_S = 3600.0
 
 
 def staging_directory(num_bytes: int) -> tempfile.TemporaryDirectory[str]:
     """A temporary directory for a checkpoint of `num_bytes` on its way: in memory if there is plenty, else on the disk.
 
     Orbax forces its files to the disk, which a busy disk makes pay dearly, and nobody reads a staged file after a crash.
+    What killed processes left is removed once it is old.
     """
-    roomy = _MEMORY_DISK.is_dir() and shutil.disk_usage(_MEMORY_DISK).free > 4 * num_bytes
-    return tempfile.TemporaryDirectory(prefix="sop-weights-", dir=_MEMORY_DISK if roomy else None)
+    parent = pathlib.Path(tempfile.gettempdir())
+    if _MEMORY_DISK.is_dir():
+        _remove_abandoned(_MEMORY_DISK)
+        if shutil.disk_usage(_MEMORY_DISK).free > 4 * num_bytes:
+            parent = _MEMORY_DISK
+    _remove_abandoned(parent)
+    return tempfile.TemporaryDirectory(prefix=_STAGING_PREFIX, dir=parent)
+
+
+def _remove_abandoned(parent: pathlib.Path) -> None:
+    oldest_s = time.time() - _ABANDONED_AFTER_S  # file times are wall time
+    for path in parent.glob(f"{_STAGING_PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):  # its owner was quicker
+            if path.stat().st_mtime < oldest_s:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def count_bytes(params: Params) -> int:

@@ -10,6 +10,7 @@ import pytest
 from linear_policy import CONFIG, DIM, MODEL, TRACES, LinearModel, make_batches
 
 from sop_jax.learner.learner import TrainingDivergedError
+from sop_jax.learner.sharding import make_mesh, replicated
 from sop_jax.sampling.batch_source import BatchStarvedError
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.records import Publication
@@ -87,7 +88,8 @@ def test_first_step_by_hand(make_bench):
 
 
 def test_base_parameters_survive_and_frozen_ones_never_move(make_bench):
-    params = MODEL.init_params(jax.random.key(1))
+    everywhere = replicated(make_mesh(CONFIG.mesh))
+    params = jax.device_put(MODEL.init_params(jax.random.key(1)), everywhere)  # where the learner wants them already
     before = jax.tree.map(np.array, params)
     bench = make_bench(params=params)
     bench.learner.run()
@@ -270,3 +272,20 @@ def test_a_model_without_trained_leaves_is_refused(make_bench):
 
     with pytest.raises(ConfigError, match="no trained parameters"):
         make_bench(model=Frozen())
+
+
+def test_random_numbers_come_from_seed_and_step(make_bench):
+    """The same batch again and again, with a learning rate too small to matter: only the noise on the loss differs."""
+    still = dataclasses.replace(CONFIG, learning_rate=1e-12)
+    losses = []
+    for config in (still, still, dataclasses.replace(still, seed=1)):
+        batches = make_batches()
+        first = batches.next()
+        batches.next = lambda: first  # noqa: B023
+        bench = make_bench(config, batches=batches)
+        bench.learner.run(num_steps=2)
+        losses.append([recorded for _, recorded in batches.recorded])
+    (one, two), again, (other_seed, _) = losses
+    np.testing.assert_array_equal([one, two], again)
+    assert not np.allclose(one, two, rtol=1e-4)
+    assert not np.allclose(one, other_seed, rtol=1e-4)
