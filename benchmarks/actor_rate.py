@@ -38,20 +38,28 @@ def make_runner() -> PolicyRunner:
     return PolicyRunner(model, jax.jit(model.init_params)(jax.random.key(0)), norm)
 
 
-def rate(num_ticks: int, started_s: float) -> float:
-    return num_ticks / (time.perf_counter() - started_s)
+class Stopwatch:
+    """Wall and processor time since it was made."""
+
+    def __init__(self) -> None:
+        self._wall_s, self._cpu_s = time.perf_counter(), time.process_time()
+
+    def per_tick(self, num_ticks: int) -> tuple[float, float]:
+        """(ticks per second of wall time, processor milliseconds per tick)."""
+        wall_s, cpu_s = time.perf_counter() - self._wall_s, time.process_time() - self._cpu_s
+        return num_ticks / wall_s, 1e3 * cpu_s / num_ticks
 
 
-def replay(environment: envs.Environment, episode: Episode, images: bool) -> float:
-    """Ticks per second of the world through the episode's actions, with the episode's renderings or without any."""
+def replay(environment: envs.Environment, episode: Episode, images: bool) -> tuple[float, float]:
+    """Speed of the world through the episode's actions, with the episode's renderings or without any."""
     stride, chunk = RecordingConfig().image_stride, RolloutConfig().execute_steps
     environment.reset(episode.manifest.seed)
-    started_s = time.perf_counter()
+    watch = Stopwatch()
     for frame, action in enumerate(episode.arrays.action):
         if images and (frame % stride == 0 or frame % chunk == 0):
             environment.render()
         environment.step(action)
-    return rate(episode.manifest.num_frames, started_s)
+    return watch.per_tick(episode.manifest.num_frames)
 
 
 def measure(num_episodes: int, episode_s: float) -> dict[str, object]:
@@ -59,18 +67,19 @@ def measure(num_episodes: int, episode_s: float) -> dict[str, object]:
     clock, metrics = WallClock(), MemoryMetrics()
     robot, runner = SimulatedRobot(environment, clock), make_runner()
     runner.warm_up(robot.spec)
-    rates: dict[str, list[float]] = {"run_episode": [], "world_and_images": [], "world": []}
+    found: dict[str, list[tuple[float, float]]] = {"run_episode": [], "world_and_images": [], "world": []}
     for count in range(num_episodes + 1):
         header = EpisodeHeader(make_episode_id("bench", 0, count), seed=count)
-        started_s = time.perf_counter()
+        watch = Stopwatch()
         episode = run_episode(robot, runner, None, header, RolloutConfig(), clock, metrics=metrics)
-        ours = rate(episode.manifest.num_frames, started_s)
-        found = (ours, replay(environment, episode, images=True), replay(environment, episode, images=False))
+        ours = watch.per_tick(episode.manifest.num_frames)
+        turn = (ours, replay(environment, episode, images=True), replay(environment, episode, images=False))
         if count:  # The first one warms up.
-            for values, value in zip(rates.values(), found, strict=True):
+            for values, value in zip(found.values(), turn, strict=True):
                 values.append(value)
     environment.close()
-    medians = {name: statistics.median(values) for name, values in rates.items()}
+    medians = {name: statistics.median(ticks for ticks, _ in values) for name, values in found.items()}
+    cpu_ms = {name: statistics.median(cpu for _, cpu in values) for name, values in found.items()}
     tick_ms = [1e3 * float(event["mean_tick_s"]) for event in metrics.events[1:]]
     worst_ms = [1e3 * float(event["max_tick_s"]) for event in metrics.events[1:]]
     return {
@@ -81,6 +90,7 @@ def measure(num_episodes: int, episode_s: float) -> dict[str, object]:
         "units": "control ticks/s; peer = the bare world stepping through the same actions",
         "ratio_to_world_and_images": medians["run_episode"] / medians["world_and_images"],
         "world_and_images": medians["world_and_images"],
+        "cpu_ms_per_tick": cpu_ms,
         "share_of_30hz_tick": float(np.mean(tick_ms)) * CONTROL_HZ / 1e3,
         "worst_tick_share": max(worst_ms) * CONTROL_HZ / 1e3,
         "mean_tick_ms": float(np.mean(tick_ms)),

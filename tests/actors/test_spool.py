@@ -203,9 +203,10 @@ def test_a_power_cut_before_the_file_has_its_name_shows_no_episode(store, place,
     def cut(source, target):
         raise PowerCut
 
-    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "replace", cut)
-        spool.accept(small(1))
+        with pytest.raises(PowerCut):
+            spool.accept(small(1))
     assert spool.num_pending == 0
     assert [name for name in names(place) if name.endswith(".zip")] == []
     spool.close()
