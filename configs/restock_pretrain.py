@@ -8,7 +8,7 @@ from sop_jax.sampling.adaptive import SamplerConfig
 from sop_jax.sampling.loader import LoaderConfig
 
 WORLD = WorldConfig(task="restock_shelf", image_size=64)
-DEMONSTRATIONS = DemonstrationsConfig(num_episodes=100, num_collectors=2, seed=0)
+DEMONSTRATIONS = DemonstrationsConfig(num_episodes=250, num_collectors=2, seed=0)
 
 DEMONSTRATIONS_ONLY = SamplerConfig(mode="fixed", min_share=0.0, initial_share=0.0, fixed_online_share=0.0)
 """A sampler that never asks for online data."""
@@ -21,7 +21,7 @@ CONFIG = PretrainConfig(
     learning=LearningConfig(
         algorithm=BehaviourCloningConfig(),
         learner=LearnerConfig(
-            num_steps=6000, learning_rate=3e-3, schedule="cosine", warmup_steps=100, publish_in_background=False
+            num_steps=3000, learning_rate=3e-3, schedule="cosine", warmup_steps=100, publish_in_background=False
         ),
         loader=LoaderConfig(prefetch_batches=3),
         sampler=DEMONSTRATIONS_ONLY,

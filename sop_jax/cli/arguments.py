@@ -55,12 +55,19 @@ def flag_value(argv: Sequence[str], flag: str, default: str) -> str:
 
 
 def _one_line(box: str) -> str:
-    """The essence of the parser's framed message: what is wrong, and the closest flag if it names one."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    sections = [" ".join(part.split()) for part in re.split(r"│\s*─+\s*│", text.replace("\n", " "))]
-    cleaned = [" ".join(re.sub(r"[╭╰╮╯│─]+", " ", section).split()) for section in sections]
-    what = re.sub(
-        r"^(Value error|Unrecognized options?|Parsing error|Required options?|Missing arguments?)\s+", "", cleaned[0]
-    )
-    hint = next((re.search(r"--[\w.-]+", part) for part in cleaned[1:] if part.startswith("Perhaps you meant")), None)
-    return f"{what}; did you mean {hint[0]}?" if hint else what
+    """The essence of the parser's framed message: what is wrong, and the closest flag if it names one.
+
+    The first line is a title, in a frame of box characters or (where these can't be shown) without one; rules divide the
+    sections below it.
+    """
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", box).strip().splitlines()
+    sections: list[list[str]] = [[]]
+    for line in lines[1:]:
+        text = line.strip("│╰╯ ")
+        if re.fullmatch(r"[─-]+", text):
+            sections.append([])
+        elif text:
+            sections[-1].append(text)
+    parts = [" ".join(section) for section in sections if section]
+    hint = next((re.search(r"--[\w.-]+", part) for part in parts[1:] if part.startswith("Perhaps you meant")), None)
+    return f"{parts[0]}; did you mean {hint[0]}?" if hint else parts[0]

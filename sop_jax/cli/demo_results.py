@@ -40,7 +40,7 @@ def finish(config: DemoConfig, run: RunDirectory, command: str) -> dict[str, Any
     before, after = read_result(run, BEFORE), read_result(run, AFTER)
     if before is None or after is None:
         raise UnfinishedRunError(f"{run.root} has no evaluations yet: go on with sop demo --resume {run.root}")
-    control, control_note = _find_control(config, run, before)
+    control, control_note = find_control(config, run, before)
     store = EpisodeStore(run.store_url)
     reader = RunReader(run.metrics, store)
     reader.poll()
@@ -160,7 +160,7 @@ def _verdict(before: EvaluationResult, after: EvaluationResult) -> str:
     )
 
 
-def _find_control(
+def find_control(
     config: DemoConfig, run: RunDirectory, before: EvaluationResult
 ) -> tuple[EvaluationResult | None, str]:
     """This run's control, or the stored one if it was made from the same base on the same trials."""

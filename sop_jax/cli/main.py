@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(words[1:])
     except (SopError, FileNotFoundError, PermissionError) as error:
         return _complain(f"sop {words[0]}: {error}")
+    except SystemExit as request:  # --help inside a command
+        return int(request.code or 0)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output left

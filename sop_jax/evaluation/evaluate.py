@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import sys
 from collections.abc import Callable
 
@@ -35,9 +36,11 @@ class Candidate:
 
     @property
     def name(self) -> str:
+        """Short, and without the machine's paths: it goes into reports."""
         if self.is_expert:
             return "expert"
-        return f"version {self.version} of {self.store}" if self.version else self.bundle
+        base = pathlib.PurePath(self.bundle).name
+        return f"{base}, version {self.version}" if self.version else base
 
 
 @dataclasses.dataclass(frozen=True)

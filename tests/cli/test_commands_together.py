@@ -1,0 +1,137 @@
+"""The commands on a real world with a policy too small to be good: what one writes, the next can read."""
+
+import dataclasses
+import json
+
+import jax
+import pytest
+
+from configs.files import to_json
+from configs.registry import DEMOS
+from sop_jax.cli.main import main
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.models.bundle import PolicyBundle
+from sop_jax.models.compact import CompactConfig
+from sop_jax.models.normalization import compute_norm_stats
+from sop_jax.models.registry import create_model
+from sop_jax.specs.records import Outcome, Source
+
+SMALL = CompactConfig(
+    cameras=("head",), image_size=16, head_width=32, camera_features=8, patch_width=16, patch_features=4, text_width=8
+)  # fmt: skip
+
+
+def _json(capsys):
+    return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("commands")
+
+
+@pytest.fixture(scope="module")
+def store(folder) -> str:
+    return f"file://{folder}/store/"
+
+
+@pytest.fixture(scope="module")
+def demonstrations(folder, store) -> EpisodeStore:
+    words = ["act", "--robot-id", "demonstrator-0", "--store", store, "--expert", "--episodes", "2", "--seed", "5"]
+    assert main(words) == 0
+    return EpisodeStore(store)
+
+
+@pytest.fixture(scope="module")
+def config(folder, demonstrations) -> str:
+    arrays = [demonstrations.read_without_images(path).arrays for path in demonstrations.list_paths()]
+    params = create_model(SMALL).init_params(jax.random.key(0))
+    PolicyBundle(SMALL, params, compute_norm_stats(arrays, SMALL.horizon)).save(folder / "policy")
+    demo = DEMOS["restock_tiny"]
+    learner = dataclasses.replace(demo.learning.learner, num_steps=6, batch_size=16, publish_every=4, log_every=2)
+    learning = dataclasses.replace(
+        demo.learning, learner=learner, loader=dataclasses.replace(demo.learning.loader, batch_size=16)
+    )
+    demo = dataclasses.replace(demo, policy=str(folder / "policy"), learning=learning)
+    (folder / "config.json").write_text(json.dumps(to_json(demo)))
+    return str(folder / "config.json")
+
+
+def test_demonstrations_are_the_same_whenever_they_are_collected(demonstrations, folder, capsys):
+    paths = demonstrations.list_paths()
+    assert len(paths) == 2
+    for path in paths:
+        manifest = demonstrations.read_without_images(path).manifest
+        assert (manifest.source, manifest.outcome) == (Source.OFFLINE, Outcome.SUCCESS)
+    again = f"file://{folder}/again/"
+    words = [
+        "act",
+        "--robot-id",
+        "demonstrator-0",
+        "--store",
+        again,
+        "--expert",
+        "--episodes",
+        "2",
+        "--seed",
+        "5",
+        "--json",
+    ]
+    assert main(words) == 0
+    assert _json(capsys)["num_tried"] >= 2
+    copy = EpisodeStore(again)
+    assert copy.list_paths() == paths
+    assert all(copy.read_bytes(path) == demonstrations.read_bytes(path) for path in paths)
+
+
+def test_robot_learner_and_evaluation_work_on_one_store(config, store, folder, capsys):
+    metrics = str(folder / "metrics")
+    act = ["act", "--robot-id", "robot-0", "--store", store, "--config", config, "--episodes", "1", "--fast", "--json",
+           "--metrics", metrics, "--spool", str(folder / "spool")]  # fmt: skip
+    assert main(act) == 0
+    assert {**_json(capsys), "num_successes": 0} == {
+        "num_episodes": 1, "num_successes": 0, "num_swaps": 0, "num_refused": 0, "all_uploaded": True,
+    }  # fmt: skip
+
+    learn = ["learn", "--store", store, "--replay", "local", "--config", config, "--checkpoints", str(folder / "ckpt"),
+             "--metrics", metrics, "--json"]  # fmt: skip
+    assert main(learn) == 0
+    learnt = _json(capsys)
+    assert learnt["step"] == 6
+    assert learnt["last_version"] == 2  # after step 4, and the last steps at the end
+    assert main(learn) == 0
+    again = _json(capsys)
+    assert (again["step"], again["num_steps"], again["last_version"]) == (6, 0, 2)
+
+    assert main(act) == 0
+    acted = _json(capsys)
+    assert (acted["num_episodes"], acted["num_swaps"]) == (1, 1)
+    robots = [
+        EpisodeStore(store).read_without_images(path).manifest for path in EpisodeStore(store).list_paths("robot-0")
+    ]
+    assert [manifest.policy_version for manifest in robots] == [0, 2]
+    assert robots[0].seed != robots[1].seed  # a robot that is started again meets new scenes
+
+    base = str(folder / "policy")
+    assert main(["eval", "--weights", store, "--base", base, "--trials", "2", "--workers", "2", "--json"]) == 0
+    found = _json(capsys)
+    assert found["policy_version"] == 2
+    assert found["policy"] == "policy, version 2"
+    assert (found["task"], found["num_trials"]) == ("restock_shelf", 2)
+    assert {"success", "success_low", "success_high", "successes_per_hour", "failures"} <= set(found)
+    assert found["num_successes"] + sum(found["failures"].values()) == 2
+    assert main(["eval", "--weights", base, "--version", "3"]) == 2
+    assert main(["eval", "--weights", store]) == 2
+    assert "--base DIRECTORY" in capsys.readouterr().err
+    assert main(["eval", "--weights", store, "--base", base, "--version", "9", "--trials", "1"]) == 2
+    assert "holds no version 9" in capsys.readouterr().err
+
+
+def test_a_control_learns_without_online_data(config, store, folder, capsys):
+    words = ["learn", "--store", store, "--replay", "local", "--config", config, "--demonstrations-only", "--steps", "3",
+             "--publish-to", f"file://{folder}/control/", "--metrics", str(folder / "control_metrics"), "--json"]  # fmt: skip
+    assert main(words) == 0
+    assert _json(capsys)["last_version"] == 1
+    events = [json.loads(line) for line in (folder / "control_metrics" / "learner.jsonl").read_text().splitlines()]
+    assert not any(event["event"] == "first_use" for event in events)
+    assert any(event["event"] == "publication" for event in events)

@@ -1,0 +1,89 @@
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from sop_jax.cli.main import main
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.episodes.synthetic import make_episode
+from sop_jax.specs.clock import ManualClock
+from sop_jax.weights.publisher import Publisher
+
+
+@pytest.fixture
+def store_with_episodes(store_url) -> EpisodeStore:
+    store = EpisodeStore(store_url)
+    store.put(make_episode(1, 30, takeovers=((6, 9, 15),)))
+    store.put(make_episode(2, 30))
+    return store
+
+
+def _last_json(capsys):
+    return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+
+
+def _tear(store_url: str, path: str) -> None:
+    file = pathlib.Path(store_url.removeprefix("file://")) / path
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    file.write_bytes(data)
+
+
+def test_ls_and_show(store_with_episodes, store_url, capsys):
+    assert main(["episodes", "ls", "--store", store_url, "--json"]) == 0
+    found = _last_json(capsys)
+    assert found["num_episodes"] == 2
+    episode_id = found["episodes"][0]["manifest"]["episode_id"]
+    assert main(["episodes", "ls", "--store", store_url, "--last", "1"]) == 0
+    assert "1 episodes, 0 set aside" in capsys.readouterr().out
+    # A plain folder serves as a store too.
+    folder = store_url.removeprefix("file://")
+    assert main(["episodes", "show", "--store", folder, "--episode", episode_id]) == 0
+    text = capsys.readouterr().out
+    assert "asked at frame 6 (synthetic), acted 9 to 15" in text
+    assert "intervened   6 frames in 1 takeovers" in text
+
+
+def test_verify_finds_the_bad_one_and_forgives_what_is_set_aside(store_with_episodes, store_url, capsys):
+    assert main(["episodes", "verify", "--store", store_url, "--json"]) == 0
+    assert _last_json(capsys) == {"num_episodes": 2, "num_bad": 0, "not_set_aside": [], "problems": {}}
+    path = store_with_episodes.list_paths()[0]
+    _tear(store_url, path)
+    assert main(["episodes", "verify", "--store", store_url, "--json"]) == 1
+    assert _last_json(capsys)["not_set_aside"] == [path]
+    store_with_episodes.quarantine(path, "a flipped bit")
+    assert main(["episodes", "verify", "--store", store_url, "--json"]) == 0
+    found = _last_json(capsys)
+    assert (found["num_bad"], found["not_set_aside"]) == (1, [])
+    assert main(["episodes", "ls", "--store", store_url, "--json"]) == 0
+    assert _last_json(capsys)["set_aside"] == {path: "a flipped bit"}
+
+
+def test_showing_what_is_not_there(store_url, capsys):
+    episode_id = make_episode(5, 30).manifest.episode_id
+    assert main(["episodes", "show", "--store", store_url, "--episode", episode_id]) == 2
+    assert episode_id in capsys.readouterr().err
+
+
+def test_weights_are_listed_verified_and_rolled_back(store_url, capsys):
+    publisher = Publisher(store_url, "base", "norm", ManualClock(10**9))
+    for step in (25, 50):
+        publisher.publish({"head": {"kernel": np.full((3, 2), step, np.float32)}}, step)
+    assert main(["weights", "ls", "--store", store_url, "--json"]) == 0
+    found = _last_json(capsys)
+    assert found["current"] == 2
+    assert [(p["version"], p["learner_step"]) for p in found["publications"]] == [(1, 25), (2, 50)]
+    assert main(["weights", "rollback", "--store", store_url, "--version", "1", "--json"]) == 0
+    back = _last_json(capsys)
+    assert (back["version"], back["restores"], back["learner_step"]) == (3, 1, 25)
+    assert main(["weights", "verify", "--store", store_url]) == 0
+    assert "3 publications read, 0 bad" in capsys.readouterr().out
+    (damaged,) = [
+        path
+        for path in pathlib.Path(store_url.removeprefix("file://")).rglob("*")
+        if path.is_file() and "00002" in str(path) and path.name == "_METADATA"
+    ]
+    damaged.write_bytes(b"x" * damaged.stat().st_size)
+    assert main(["weights", "verify", "--store", store_url, "--json"]) == 1
+    assert list(_last_json(capsys)["problems"]) == ["2"]
