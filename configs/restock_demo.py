@@ -18,10 +18,10 @@ CONFIG = DemoConfig(
     fleet=FleetConfig(num_robots=4),
     learning=LearningConfig(
         algorithm=HgDaggerConfig(),
-        learner=LearnerConfig(num_steps=5000, learning_rate=2e-3, schedule="constant", publish_every=25),
+        learner=LearnerConfig(num_steps=3500, learning_rate=2e-3, schedule="constant", publish_every=25),
     ),
     evaluation=EvaluationConfig(num_trials=120),
-    max_loop_s=420.0,
+    max_loop_s=480.0,
     control_result="assets/results/restock_demo_control.json",
 )
 """The demonstrations are those that the base policy was made from: same seed, same number, same bytes."""

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import mujoco
 import numpy as np
-from dm_control import mjcf
+
+from envs.composing import mjcf
 
 _CLOSING_MARGIN = 0.03  # the command must be this much further closed than the pads are
 _RELEASE_MARGIN = 0.05  # the command must be this much further open than the pads were when they gripped

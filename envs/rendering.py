@@ -13,8 +13,8 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from dm_control import mjcf
 
+from envs.composing import mjcf
 from envs.errors import RenderingError
 
 _OFF = (

@@ -53,7 +53,7 @@ class G1Drive:
         """What the robot measures, float64 [16]; grippers are how far the pads have really closed."""
         state = np.empty(STATE_DIM)
         state[:NUM_ARM_JOINTS] = data.qpos[self._qpos]
-        state[NUM_ARM_JOINTS:] = np.clip(data.qpos[self._fingers] / self._travel_m, 0.0, 1.0)
+        state[NUM_ARM_JOINTS:] = np.minimum(np.maximum(data.qpos[self._fingers] / self._travel_m, 0.0), 1.0)
         return state
 
     def closure(self, data: mujoco.MjData, side: str) -> float:
@@ -70,12 +70,13 @@ class G1Drive:
         target = np.asarray(action, dtype=np.float64)
         if target.shape != (STATE_DIM,) or not np.isfinite(target.sum()):
             raise InvalidActionError(f"action must be {STATE_DIM} finite numbers, got shape {target.shape}: {target}")
-        target = np.clip(target, self.lower, self.upper)
+        target = np.minimum(np.maximum(target, self.lower), self.upper)
         arms = target[:NUM_ARM_JOINTS]
         measured = data.qpos[self._qpos]
-        np.clip(arms, measured - MAX_STEP_RAD, measured + MAX_STEP_RAD, out=arms)
+        arms[:] = np.minimum(np.maximum(arms, measured - MAX_STEP_RAD), measured + MAX_STEP_RAD)
         reference = self._reference[:NUM_ARM_JOINTS]
-        np.clip(arms, reference - self._max_reference_step, reference + self._max_reference_step, out=reference)
+        step = self._max_reference_step
+        reference[:] = np.minimum(np.maximum(arms, reference - step), reference + step)
         self._reference[NUM_ARM_JOINTS:] = target[NUM_ARM_JOINTS:]
         data.ctrl[self._ctrl] = self._reference
         return target.astype(np.float32)

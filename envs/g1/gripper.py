@@ -6,8 +6,8 @@ The real fingers are four-bar linkages; their masses are kept, their shapes and 
 from types import MappingProxyType
 
 import numpy as np
-from dm_control import mjcf
 
+from envs.composing import mjcf
 from envs.g1.collision import robot_bits
 from envs.g1.config import CameraMount, G1Config
 from envs.g1.kinematics import load_kinematics

@@ -10,8 +10,8 @@ import math
 
 import mujoco
 import numpy as np
-from dm_control import composer, mjcf
 
+from envs.composing import composer, mjcf
 from envs.g1.collision import robot_bits
 from envs.g1.config import G1Config
 from envs.g1.gripper import add_gripper, add_gripper_drive

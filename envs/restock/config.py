@@ -1,6 +1,7 @@
 """The configuration of the restock task, and its geometry as derived values."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -79,7 +80,7 @@ class RestockConfig:
         """Height of the shelf's surface."""
         return self.table_height_m + self.shelf_thickness_m
 
-    @property
+    @functools.cached_property
     def slot_centres_m(self) -> Mapping[str, tuple[float, float]]:
         """Where the slots' centres are (x, y), by name as the robot sees them."""
         return {name: (self.shelf_x_m, y) for name, y in zip(SLOTS, self.slot_y_m, strict=True)}

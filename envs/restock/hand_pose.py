@@ -17,9 +17,9 @@ _REACH_M = 0.43  # preferred horizontal distance from shoulder to wrist, at a to
 _MIDDLE_M = 0.47
 _STRETCH = 0.25
 
-# Above the middle of the staging area: tool at (0.65, -0.08, 0.78) with `hand_rotation` there.
-READY_RAD = (1.6951, -0.9201, -0.6628, 1.2584, -1.212, -1.6684, 0.5399)
-READY_TOOL_M = (0.65, -0.08, 0.75)
+# Above the right part of the staging area, where the hand hides few items from the head camera: tool at `READY_TOOL_M`.
+READY_RAD = (1.6122, -0.663, -0.5453, 1.3118, -1.1344, -1.7099, 0.534)
+READY_TOOL_M = (0.64, -0.17, 0.76)
 
 
 def hand_yaw(position_m: np.ndarray, tilt_rad: float = TILT_RAD) -> float:

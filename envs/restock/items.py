@@ -6,8 +6,8 @@ and height, so that nothing derived from the body's inertia has to be computed a
 
 import mujoco
 import numpy as np
-from dm_control import mjcf
 
+from envs.composing import mjcf
 from envs.g1 import collision
 from envs.restock.config import COLOURS, SHAPES
 
@@ -50,7 +50,7 @@ class ItemBodies:
         self.names = names
         self._bodies = np.array([model.body(name).id for name in names])
         self._qpos = np.array([model.joint(name).qposadr[0] for name in names])
-        self._qvel = np.array([model.joint(name).dofadr[0] for name in names])
+        self._linear = np.array([model.joint(name).dofadr[0] for name in names])[:, None] + np.arange(3)
         self._geoms = [
             {shape: [model.geom(f"{name}_{shape}_{i}").id for i in range(len(_GEOMS[shape]))] for shape in SHAPES}
             for name in names
@@ -82,4 +82,5 @@ class ItemBodies:
 
     def speeds(self, data: mujoco.MjData) -> np.ndarray:
         """Linear speeds [items] in m/s."""
-        return np.linalg.norm(data.qvel[self._qvel[:, None] + np.arange(3)], axis=1)
+        linear = data.qvel[self._linear]
+        return np.sqrt((linear * linear).sum(axis=1))

@@ -2,8 +2,8 @@
 
 import mujoco
 import numpy as np
-from dm_control import composer, mjcf
 
+from envs.composing import composer, mjcf
 from envs.g1 import collision
 from envs.g1.robot import G1
 from envs.grasping import add_welds

@@ -86,9 +86,7 @@ def stage_of(config: RestockConfig, situation: Situation, goal: Goal) -> str:
 
 def nearest_slot(config: RestockConfig, position: np.ndarray) -> str | None:
     """The slot above which a position lies, or None."""
-    half = config.slot_half_m
-    for name in SLOTS:
-        x, y = config.slot_centres_m[name]
-        if abs(position[0] - x) <= half and abs(position[1] - y) <= half:
-            return name
-    return None
+    x, y, half = float(position[0]), float(position[1]), config.slot_half_m
+    if abs(x - config.shelf_x_m) > half:
+        return None
+    return next((name for name, slot_y in zip(SLOTS, config.slot_y_m, strict=True) if abs(y - slot_y) <= half), None)

@@ -141,7 +141,13 @@ class Learner:
         self._train_step = compile_step(model, algorithm, config, self._mesh, shapes, frozen)
         self._copy = compile_copy(self._mesh, jax.tree.map(lambda leaf: np.dtype(leaf.dtype), trained))
         self._publishes = publisher is not None
-        self._publications = Publications(publisher, metrics, clock, config.publish_in_background)
+        self._publications = Publications(
+            publisher,
+            metrics,
+            clock,
+            config.publish_in_background,
+            before_publish=self._checkpoints.wait if self._checkpoints is not None else lambda: None,
+        )
         self._ahead: tuple[LoadedBatch, Any] | None = None
         self._in_flight: _InFlight | None = None
         self._num_bad_steps = 0
@@ -259,6 +265,7 @@ class Learner:
             first_used=tuple(sorted(self._first_used)),
             config=dataclasses.asdict(self._config),
         )
+        self._publications.wait()  # never both at once: see Publications
         self._checkpoints.save(self._step, self._state, bookkeeping)
         self._saved_step = self._step
         blocked_s = (self._clock.now_ns() - started_ns) / 1e9

@@ -10,6 +10,7 @@ from configs.files import to_json
 from configs.registry import DEMOS
 from sop_jax.cli.main import main
 from sop_jax.episodes.store import EpisodeStore
+from sop_jax.learner.config import MeshConfig
 from sop_jax.models.bundle import PolicyBundle
 from sop_jax.models.compact import CompactConfig
 from sop_jax.models.normalization import compute_norm_stats
@@ -48,9 +49,11 @@ def config(folder, demonstrations) -> str:
     params = create_model(SMALL).init_params(jax.random.key(0))
     PolicyBundle(SMALL, params, compute_norm_stats(arrays, SMALL.horizon)).save(folder / "policy")
     demo = DEMOS["restock_tiny"]
-    learner = dataclasses.replace(demo.learning.learner, num_steps=6, batch_size=16, publish_every=4, log_every=2)
+    learner = dataclasses.replace(
+        demo.learning.learner, num_steps=6, batch_size=8, publish_every=4, log_every=2, mesh=MeshConfig(data=1)
+    )
     learning = dataclasses.replace(
-        demo.learning, learner=learner, loader=dataclasses.replace(demo.learning.loader, batch_size=16)
+        demo.learning, learner=learner, loader=dataclasses.replace(demo.learning.loader, batch_size=8)
     )
     demo = dataclasses.replace(demo, policy=str(folder / "policy"), learning=learning)
     (folder / "config.json").write_text(json.dumps(to_json(demo)))

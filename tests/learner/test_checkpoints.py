@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -15,6 +16,7 @@ from linear_policy import CONFIG, LinearModel
 from sop_jax.learner.config import MeshConfig
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.records import Publication
 from sop_jax.weights.publisher import Publisher
 
 
@@ -168,3 +170,49 @@ def test_kill_and_resume(make_bench, tmp_path):
     assert_equal(arrays_of(survivor), arrays_of(whole))
     survivor.learner.run(num_steps=step + 2)
     assert survivor.events("publication")[0]["version"] == version + 1
+
+
+class SlowWriter:
+    """Stands for Orbax on a slow disk: a save goes on for 30 ms after `save` returned, a publication takes 10 ms."""
+
+    def __init__(self):
+        self.last_version = 0
+        self.overlaps = 0
+        self._saving: threading.Thread | None = None
+        self._publishing = False
+
+    def publish(self, trained_params, learner_step):
+        self._publishing = True
+        self.overlaps += self._saving is not None and self._saving.is_alive()
+        time.sleep(0.01)
+        self.overlaps += self._saving is not None and self._saving.is_alive()
+        self._publishing = False
+        self.last_version += 1
+        return Publication(self.last_version, learner_step, "b", "n", 0, {})
+
+    def save(self, step, state, bookkeeping):
+        self.overlaps += self._publishing
+        self.wait()
+        self._saving = threading.Thread(target=time.sleep, args=(0.03,))
+        self._saving.start()
+
+    def wait(self):
+        if self._saving is not None:
+            self._saving.join()
+
+    def latest_step(self):
+        return None
+
+    def close(self):
+        self.wait()
+
+
+def test_nothing_is_published_while_a_checkpoint_is_written(make_bench, monkeypatch, tmp_path):
+    """Orbax numbers the operations of a whole process: two at once can wait for each other's signals for ever."""
+    writer = SlowWriter()
+    monkeypatch.setattr("sop_jax.learner.learner.Checkpoints", lambda directory, keep: writer)
+    config = dataclasses.replace(CONFIG, num_steps=20, publish_every=1, checkpoint_every=2, publish_in_background=True)
+    bench = make_bench(config, publisher=writer, checkpoint_dir=tmp_path)
+    bench.learner.run()
+    assert writer.last_version > 5
+    assert writer.overlaps == 0

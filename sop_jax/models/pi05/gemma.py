@@ -2,7 +2,7 @@
 
 Names, layout and numerics follow openpi. The action expert's normalisations are modulated by a condition (adaRMS).
 
-Legend: `B` batch, `T` tokens now, `C` cached tokens, `S` tokens attended to (cached ones first), `D` width, `N` query heads, `K` key heads,
+Legend: `B` batch, `T` tokens now, `S` tokens attended to (cached ones first), `D` width, `N` query heads, `K` key heads,
 `h` head dimension, `depth` layers.
 """
 
@@ -16,8 +16,8 @@ from jaxtyping import Array, Bool, Float, Int
 from sop_jax.models.pi05.config import ExpertConfig
 from sop_jax.models.pi05.layers import scan_layers, stack_layers
 
-Cache = tuple[Float[Array, "depth B C K h"], Float[Array, "depth B C K h"]]
-"""Keys and values of every layer."""
+Cache = tuple[Float[Array, "depth B _ K h"], Float[Array, "depth B _ K h"]]
+"""Keys and values of every layer, for the tokens so far."""
 
 _MASKED = -2.3819763e38
 
