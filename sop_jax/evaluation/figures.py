@@ -144,7 +144,7 @@ def sampler_curve(history: RunHistory) -> str:
         _share_axis(axes, "y")
         axes.set_xlabel("minutes")
         if tasks:
-            axes.legend(loc="lower right", ncols=2)
+            axes.legend(loc="lower left", ncols=2)
 
     return draw_svg("sampler", draw)
 

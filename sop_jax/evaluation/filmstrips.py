@@ -40,10 +40,10 @@ class ReadsEpisodes(Protocol):
 
 
 def choose_filmstrips(history: RunHistory, store: ReadsEpisodes) -> tuple[Filmstrip, ...]:
-    """An early failure, a takeover with its correction, and a late success without help, as far as the run has them."""
+    """An early episode that went wrong, a takeover with its correction, and a late success without help, as far as the run has them."""
     episodes = [episode for episode in history.episodes if episode.counts]
     picks = [
-        ("An early failure", _early_failure(episodes)),
+        ("An early episode that went wrong", _early_failure(episodes)),
         ("A takeover and its correction", _takeover(episodes)),
         ("A late success, nobody helps", _late_success(episodes)),
     ]

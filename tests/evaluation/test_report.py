@@ -109,7 +109,7 @@ def test_filmstrips_show_failure_takeover_and_success(store_url):
     store, history = store_with_episodes(store_url)
     strips = choose_filmstrips(history, store)
     assert [strip.title for strip in strips] == [
-        "An early failure",
+        "An early episode that went wrong",
         "A takeover and its correction",
         "A late success, nobody helps",
     ]
