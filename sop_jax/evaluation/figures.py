@@ -63,7 +63,7 @@ def draw_svg(name: str, draw: Draw, width_in: float = 5.2, height_in: float = 2.
 
 def comparison(results: Mapping[str, EvaluationResult]) -> str:
     """Success rates side by side, with their 95% intervals. `results` maps a label to a result, first on top."""
-    colours = (GREY, ORANGE, BLUE)[-len(results) :] if len(results) > 1 else (BLUE,)
+    colours = [GREY, *[ORANGE] * (len(results) - 2), BLUE][-len(results) :]
 
     def draw(axes: Axes) -> None:
         for row, (result, colour) in enumerate(zip(reversed(list(results.values())), reversed(colours), strict=True)):

@@ -2,14 +2,13 @@
 
 import base64
 import dataclasses
-from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from sop_jax.evaluation.run_history import EpisodeSummary, RunHistory
 from sop_jax.specs.errors import SopError
-from sop_jax.specs.records import Episode, EpisodeArrays
+from sop_jax.specs.records import Episode, EpisodeArrays, Outcome
 
 NUM_FRAMES = 9
 LEFT_ARM, RIGHT_ARM = slice(0, 7), slice(7, 14)
@@ -40,12 +39,16 @@ class ReadsEpisodes(Protocol):
 
 
 def choose_filmstrips(history: RunHistory, store: ReadsEpisodes) -> tuple[Filmstrip, ...]:
-    """An early episode that went wrong, a takeover with its correction, and a late success without help, as far as the run has them."""
+    """An early episode that went wrong (with nobody helping, if there is one), a takeover with its correction from the
+    middle of the run, and a late success without help, as far as the run has them."""
     episodes = [episode for episode in history.episodes if episode.counts]
+    failures = [episode for episode in episodes if not episode.autonomous_success]
+    unaided = [episode for episode in failures[: len(failures) // 2 + 1] if episode.num_interventions == 0]
+    corrected = [episode for episode in failures if episode.num_interventions and episode.outcome is Outcome.SUCCESS]
     picks = [
-        ("An early episode that went wrong", _early_failure(episodes)),
-        ("A takeover and its correction", _takeover(episodes)),
-        ("A late success, nobody helps", _late_success(episodes)),
+        ("An early episode that went wrong", [*unaided, *failures]),
+        ("A takeover and its correction", [*corrected[len(corrected) // 2 :], *corrected]),
+        ("A late success, nobody helps", [episode for episode in reversed(episodes) if episode.autonomous_success]),
     ]
     strips, shown = [], set[str]()
     for title, candidates in picks:
@@ -75,20 +78,6 @@ def make_filmstrip(title: str, summary: EpisodeSummary, episode: Episode) -> Fil
         for k in _spread(arrays)
     )
     return Filmstrip(title, _caption(summary, episode), frames)
-
-
-def _early_failure(episodes: Sequence[EpisodeSummary]) -> Iterable[EpisodeSummary]:
-    """One that ended badly; where the supervisor always saves the day, the first that had to be saved."""
-    yield from (episode for episode in episodes if not episode.autonomous_success and episode.num_interventions == 0)
-    yield from (episode for episode in episodes if not episode.autonomous_success)
-
-
-def _takeover(episodes: Sequence[EpisodeSummary]) -> Iterable[EpisodeSummary]:
-    return (episode for episode in episodes if episode.num_interventions and episode.outcome.value == "success")
-
-
-def _late_success(episodes: Sequence[EpisodeSummary]) -> Iterable[EpisodeSummary]:
-    return (episode for episode in reversed(episodes) if episode.autonomous_success)
 
 
 def _spread(arrays: EpisodeArrays) -> list[int]:

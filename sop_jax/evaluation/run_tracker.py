@@ -5,7 +5,7 @@ Read events (others are kept in the merged log, and unread here):
 | event | written by | values |
 |---|---|---|
 | learner_step | learner | step, steps_per_s, loss, wait_share |
-| publication | learner | version, learner_step |
+| publication | learner | version, learner_step, created_ns |
 | first_use | learner | episode_id, learner_step (steps done once its first batch was learnt from) |
 | sampler | loader | task, online_share_asked, online_share_given |
 | table | intake | table, size |
@@ -98,7 +98,9 @@ class RunTracker:
 
     def _on_publication(self, event: Event) -> None:
         version = int(event.number("version"))
-        self._publications[version] = Published(version, int(event.number("learner_step")), event.time_s)
+        # The event is written when the learner's housekeeping is over; robots may act with the version before that.
+        time_s = event.number("created_ns", 1e9 * event.time_s) / 1e9
+        self._publications[version] = Published(version, int(event.number("learner_step")), time_s)
 
     def _on_first_use(self, event: Event) -> None:
         # A learner that was restarted from a checkpoint meets old episodes anew: the first use stays the first.

@@ -159,6 +159,11 @@ class FramePicker:
             self.num_fallbacks[pick.draw.task] += pick.draw != pick.requested
         return filled
 
+    def fall_back(self, draw: Draw) -> Draw:
+        """The offline draw that stands in for an online one whose items turn out to be unusable; counted."""
+        self.num_fallbacks[draw.task] += draw.source == Source.ONLINE
+        return Draw(draw.task, Source.OFFLINE)
+
     def _fill(
         self,
         picks: list[FramePick | None],

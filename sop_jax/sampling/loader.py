@@ -5,6 +5,7 @@ sampler plans draws -> replay tables give segments -> one frame of each -> numbe
 
 import concurrent.futures
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ from sop_jax.specs.interfaces import Metrics, ReplayTables
 
 STATE_VERSION = 1
 _NAP_S = 0.02
+_ONLINE_ATTEMPTS = 3
+"""After so many unusable items of an online table in a row, its draws are served by the offline one."""
 
 _Example = tuple[FramePick, EpisodeNumbers, Images]
 
@@ -186,9 +189,13 @@ class Loader:
         requested = self.sampler.plan(self.config.batch_size, rng)
         examples: list[_Example | None] = [None] * len(requested)
         places = list(range(len(requested)))
+        wanted = list(requested)
         deadline_ns = self._clock.now_ns() + round(self.config.picker.starved_after_s * 1e9)
-        while True:
-            picks = self._picker.pick([requested[place] for place in places], index, rng, should_stop)
+        for attempt in itertools.count(1):
+            picks = self._picker.pick([wanted[place] for place in places], index, rng, should_stop)
+            picks = [
+                dataclasses.replace(pick, requested=requested[place]) for place, pick in zip(places, picks, strict=True)
+            ]
             for place, example in zip(places, self._fetch(picks), strict=True):
                 examples[place] = example
             still = [place for place in places if examples[place] is None]
@@ -204,6 +211,8 @@ class Loader:
                 raise BatchSourceStoppedError("stopped while reading episodes")
             if len(still) == len(places):
                 self._clock.sleep_s(_NAP_S)
+            if attempt == _ONLINE_ATTEMPTS:
+                wanted = [self._picker.fall_back(draw) if place in still else draw for place, draw in enumerate(wanted)]
             places = still
         picked, numbers, images = zip(*(example for example in examples if example is not None), strict=True)
         return self._builder.build(picked, numbers, images, rng)

@@ -57,7 +57,7 @@ def test_totals_and_state_hand_computed():
         [
             event(8.0, "learner_step", step=0, steps_per_s=0.0, loss=1.0, wait_share=0.5),
             event(10.0, "learner_step", step=25, steps_per_s=30.0, loss=0.5, wait_share=0.1),
-            event(10.5, "publication", version=1, learner_step=25),
+            event(13.0, "publication", version=1, learner_step=25, created_ns=10_500_000_000),  # told late
             event(14.0, "learner_step", step=50, steps_per_s=32.0, loss=0.4, wait_share=0.2),
             event(14.5, "publication", version=2, learner_step=50),
             event(11.0, "first_use", episode_id=episode(0).episode_id, learner_step=30),

@@ -9,7 +9,7 @@ import pytest
 from model_cases import PI05, make_batch, make_observation, norm_for, randomize
 
 from sop_jax.models.pi05.config import FULL, TINY
-from sop_jax.models.pi05.policy import Pi05Network, Pi05Policy, append_state, discretize_state, suffix_attention
+from sop_jax.models.pi05.policy import Pi05Policy, append_state, discretize_state, suffix_attention
 from sop_jax.models.policy import abstract_params, merge_network
 from sop_jax.models.pytrees import count_params, flatten_params
 from sop_jax.models.text import HashTokenizer
@@ -71,29 +71,41 @@ def test_positions_skip_padding_and_actions_see_prefix_and_themselves():
 def test_a_fresh_openpi_expert_is_an_identity_through_the_blocks():
     """Zero-initialised adaRMS closes every gate: the velocity is that of the normalised action tokens."""
     model = Pi05Policy(dataclasses.replace(PI05, from_scratch=False))
-    network = merge_network(model._graphdef, model.init_params(jax.random.key(0)))
-    observation, state = make_observation(model, ["x"]), jnp.zeros((1, 5))
-    embedded, valid = network.embed_prefix(observation, state, *map(jnp.asarray, model.tokenize(["x"])))
-    assert not np.any(embedded[:, :8])  # zero-initialised image head
-    noisy = jax.random.normal(KEY, (1, 3, 6))
-    tokens = network.action_in_proj(noisy)
-    normed = tokens / jnp.sqrt(jnp.square(tokens).mean(-1, keepdims=True) + 1e-6)
-    got = network.velocity(network.read_prefix(embedded, valid), noisy, jnp.array([0.3]))
-    np.testing.assert_allclose(got, network.action_out_proj(normed), rtol=1e-4, atol=1e-5)
+    observation, noisy = make_observation(model, ["x"]), jax.random.normal(KEY, (1, 3, 6))
+
+    @jax.jit
+    def run(key):
+        network = merge_network(model._graphdef, model.init_params(key))
+        tokens = network.action_in_proj(noisy)
+        normed = tokens / jnp.sqrt(jnp.square(tokens).mean(-1, keepdims=True) + 1e-6)
+        embedded, valid = network.embed_prefix(
+            observation, jnp.zeros((1, 5)), jnp.asarray(observation.tokens), jnp.asarray(observation.token_mask)
+        )
+        velocity = network.velocity(network.read_prefix(embedded, valid), noisy, jnp.array([0.3]))
+        return embedded[:, :8], velocity, network.action_out_proj(normed)
+
+    image_tokens, velocity, expected = run(jax.random.key(0))
+    assert not np.any(image_tokens)  # the image head starts at zero too
+    np.testing.assert_allclose(velocity, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_time_per_action_equals_one_per_example_where_they_agree():
-    network: Pi05Network = merge_network(MODEL._graphdef, randomize(abstract_params(MODEL)))
-    observation, state = make_observation(MODEL, ["x", "y"]), jnp.zeros((2, 5))
-    prefix = network.read_prefix(
-        *network.embed_prefix(observation, state, *map(jnp.asarray, MODEL.tokenize(["x", "y"])))
-    )
-    noisy, time = jax.random.normal(KEY, (2, 3, 6)), jnp.array([0.2, 0.9])
-    one = network.velocity(prefix, noisy, time)
-    np.testing.assert_allclose(
-        one, network.velocity(prefix, noisy, jnp.repeat(time[:, None], 3, 1)), rtol=1e-4, atol=1e-5
-    )
-    other = network.velocity(prefix, noisy, jnp.array([[0.2, 0.2, 0.5], [0.9, 0.9, 0.9]]))
+    params, observation = randomize(abstract_params(MODEL)), make_observation(MODEL, ["x", "y"])
+    noisy = jax.random.normal(KEY, (2, 3, 6))
+
+    @jax.jit
+    def run(params, times):
+        network = merge_network(MODEL._graphdef, params)
+        embedded = network.embed_prefix(
+            observation, jnp.zeros((2, 5)), jnp.asarray(observation.tokens), jnp.asarray(observation.token_mask)
+        )
+        prefix = network.read_prefix(*embedded)
+        return [network.velocity(prefix, noisy, time) for time in times]
+
+    time = jnp.array([0.2, 0.9])
+    other_times = jnp.array([[0.2, 0.2, 0.5], [0.9, 0.9, 0.9]])
+    one, per_action, other = run(params, [time, jnp.repeat(time[:, None], 3, 1), other_times])
+    np.testing.assert_allclose(one, per_action, rtol=1e-4, atol=1e-5)
     assert np.abs(other[0] - one[0]).max() > 1e-4
 
 
@@ -128,7 +140,6 @@ def test_bfloat16_activations_stay_close():
     rough = jax.jit(half.sample_actions)(params, norm_for(MODEL), observation, KEY)
     assert rough.dtype == jnp.float32
     assert 0 < np.abs(rough - exact).max() < 0.2
-    assert np.isfinite(jax.jit(half.loss)(params, norm_for(MODEL), make_batch(half), KEY)).all()
 
 
 def test_bad_configs_are_refused():

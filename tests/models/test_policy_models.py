@@ -30,8 +30,9 @@ def test_the_model_is_static(case):
     assert isinstance(model, PolicyModel)
 
 
-def test_init_gives_plain_nested_dicts_that_differ_by_key(case):
-    model, _ = case
+@pytest.mark.parametrize("name", ["compact", "pi05_tokens"])
+def test_init_gives_plain_nested_dicts_that_differ_by_key(name):
+    model = create_model(MODELS[name])
     init = jax.jit(model.init_params)
     first, second = flatten_params(init(jax.random.key(0))), flatten_params(init(jax.random.key(1)))
     shapes = flatten_params(abstract_params(model))
