@@ -26,7 +26,9 @@ def run_one(name: str, timeout_s: float) -> dict:
     command = [sys.executable, "-m", f"benchmarks.{name}", "--json"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     if result.returncode != 0:
-        raise RuntimeError(f"benchmark {name} failed (exit {result.returncode}):\n{(result.stdout + result.stderr)[-2000:]}")
+        raise RuntimeError(
+            f"benchmark {name} failed (exit {result.returncode}):\n{(result.stdout + result.stderr)[-2000:]}"
+        )
     return json.loads(result.stdout.strip().splitlines()[-1])
 
 

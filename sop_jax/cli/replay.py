@@ -18,11 +18,14 @@ from sop_jax.replay.reverb_tables import ReverbTables
 from sop_jax.replay.server import ReverbServer
 from sop_jax.replay.tables import mix_tables
 from sop_jax.specs.clock import WallClock
-from sop_jax.specs.interfaces import Metrics
+from sop_jax.specs.errors import ReplayUnavailableError
+from sop_jax.specs.interfaces import Metrics, ReplayTables
 from sop_jax.specs.metrics import JsonlMetrics, NoMetrics
 
-_MAX_SILENT_POLLS = 3
-"""Looks at the store in a row at which the server didn't answer, after which it is started again."""
+_ANSWER_S = 5.0
+"""How long the server may take to say that it is alive."""
+_MAX_SILENT_LOOKS = 3
+"""So many times in a row without an answer, and the server is started again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,25 +80,33 @@ def run(argv: Sequence[str]) -> int:
             WallClock(),
             metrics,
         )
-        _serve(intake, server, stop, config.replay.intake.poll_interval_s)
+        _serve(intake, server, tables, stop, config.replay.intake.poll_interval_s)
         if arguments.json:
             print_json(intake.total)
     return 0
 
 
-def _serve(intake: Intake, server: ReverbServer, stop: StopRequests, poll_interval_s: float) -> None:
+def _serve(
+    intake: Intake, server: ReverbServer, tables: ReplayTables, stop: StopRequests, poll_interval_s: float
+) -> None:
+    """Lets intake look at the store while the server answers, and starts it again when it doesn't, until asked to stop."""
     num_silent = 0
     while not stop():
+        try:
+            tables.state_id(_ANSWER_S)
+        except ReplayUnavailableError:
+            num_silent += 1
+            if num_silent >= _MAX_SILENT_LOOKS and not stop():
+                note("the replay server doesn't answer; starting it again")
+                server.kill()
+                server.start()
+                num_silent = 0
+            continue
+        num_silent = 0
         report = intake.poll(stop)
         if report.changed:
             note(
                 f"{report.inserted} episodes in ({report.num_items} items), {report.quarantined} set aside"
                 + (", tables rebuilt" if report.rebuilt else "")
             )
-        num_silent = 0 if report.available else num_silent + 1
-        if num_silent >= _MAX_SILENT_POLLS and not stop():
-            note("the replay server doesn't answer; starting it again")
-            server.kill()
-            server.start()
-            num_silent = 0
         stop.wait(poll_interval_s)
