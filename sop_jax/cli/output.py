@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-console = Console(highlight=False, soft_wrap=True)
+_PIPED_WIDTH = 200
+"""Columns of a table that goes to a file or another program, where no terminal says how wide it is."""
+
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 """Results go to stdout."""
 
 progress_console = Console(stderr=True, highlight=False)
