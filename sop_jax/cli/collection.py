@@ -34,7 +34,9 @@ def collect(
 ) -> int:
     """Fills the store with the demonstrations of this config; returns how many there are. Blocks, with a progress bar.
 
-    Returns early if asked to stop. Raises CollectionFailedError.
+    Raises:
+        KeyboardInterrupt: `should_stop` said so; what was collected stays.
+        CollectionFailedError: a collector died again and again.
     """
     store = EpisodeStore(store_url(store_directory))
     names = [collector_name(number) for number in range(config.num_collectors)]
@@ -50,7 +52,9 @@ def collect(
         for number, name in enumerate(names):
             command = [sys.executable, "-m", "sop_jax.cli.collector", str(settings), str(number), str(store_directory)]
             group.start(ProcessSpec(name, command, logs / f"{name}.log", environment=SINGLE_THREADED))
-        while not all(group.finished(name) for name in names) and not should_stop():
+        while not all(group.finished(name) for name in names):
+            if should_stop():
+                raise KeyboardInterrupt
             for note in group.poll():
                 progress.note(note.text)
                 if not note.restarted:

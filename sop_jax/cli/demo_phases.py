@@ -36,7 +36,7 @@ class ControlFailedError(SopError):
 class DemoPhases:
     """Runs the phases of one run in order, skipping those that have left their file.
 
-    A request to stop raises KeyboardInterrupt between two phases, or inside one, with every process stopped.
+    A request to stop raises KeyboardInterrupt between two phases, or out of one, with every process stopped.
     """
 
     def __init__(self, config: DemoConfig, run: RunDirectory, clock: Clock, should_stop: Callable[[], bool]):
@@ -68,8 +68,6 @@ class DemoPhases:
         note(f"{what} ...")
         started_ns = self._clock.now_ns()
         result = phase()
-        if self._should_stop():
-            raise KeyboardInterrupt
         self._run.finish_phase(name, {"elapsed_s": (self._clock.now_ns() - started_ns) / 1e9, **result})
 
     def _preflight(self) -> dict[str, Any]:

@@ -13,14 +13,14 @@ from sop_jax.cli.processes import ProcessGroup, ProcessSpec
 from sop_jax.cli.run_directory import RunDirectory
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.run_history import RunState
-from sop_jax.evaluation.run_metrics import RunReader
+from sop_jax.evaluation.run_metrics import RunReader, totals_of
 from sop_jax.evaluation.trial_pool import SINGLE_THREADED
 from sop_jax.specs.clock import Clock
 from sop_jax.specs.errors import SopError
 
 _POLL_S = 0.5
-_STOP_S = 8.0
-"""How long the learner and the replay server may take to end."""
+_STOP_S = 10.0
+"""How long a process may take to end by itself."""
 
 
 class LoopBrokenError(SopError):
@@ -66,16 +66,17 @@ def run_loop(
                 break
             group.wait(_POLL_S)
         num_restarts = group.num_restarts
-        interrupted = should_stop() and not done
-        # Robots first: they hand in what they recorded. The learner then publishes and checkpoints.
-        group.stop(robots, _STOP_S if interrupted else config.fleet.drain_s + _STOP_S)
-        group.stop(["learner"], _STOP_S)
-        group.stop(["replay"], _STOP_S)
-    state = reader.poll()
+        finished = done or not should_stop()
+        if finished:  # Robots first: they hand in what they recorded. The learner then publishes and checkpoints.
+            group.stop(robots, config.fleet.drain_s + _STOP_S, should_stop)
+            group.stop(["learner"], _STOP_S, should_stop)
+        # Nothing is lost by being killed: episodes wait in the spools, and the last checkpoint is never long ago.
+        group.stop(None, _STOP_S, should_stop)
+    reader.poll()
     return LoopEnd(
-        finished=not interrupted,
+        finished=finished,
         elapsed_s=spent_s + (clock.now_ns() - started_ns) / 1e9,
-        learner_step=state.learner.learner_step if state.learner else 0,
+        learner_step=totals_of(reader.history()).learner_steps,
         num_restarts=num_restarts,
         notes=tuple(notes),
     )

@@ -74,8 +74,6 @@ def run(argv: Sequence[str]) -> int:
     started = time.monotonic()
     with StopRequests() as stop:
         collect(config.demonstrations, config.world, arguments.work / "store", arguments.work / "logs", stop)
-        if stop():
-            raise KeyboardInterrupt
         fingerprint = _train(arguments, config, stop)
     result = None
     if not arguments.skip_evaluation:

@@ -6,11 +6,14 @@ import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 
 from sop_jax.specs.clock import Clock, WallClock
 
+HURRY_S = 5.0
+"""How long children may take to end by themselves when a person waits for it."""
+_LOOK_S = 0.05
 _KILL_GRACE_S = 2.0
 """How long a process may take to vanish after SIGKILL before it is left to the kernel."""
 
@@ -127,29 +130,39 @@ class ProcessGroup:
     def num_restarts(self) -> int:
         return sum(self._restarts.values())
 
-    def stop(self, names: Iterable[str] | None = None, timeout_s: float = 10.0) -> list[str]:
-        """Stops these children (all, by default), together; returns the names of those that had to be killed."""
+    def stop(
+        self,
+        names: Iterable[str] | None = None,
+        timeout_s: float = 10.0,
+        in_a_hurry: Callable[[], bool] = lambda: False,
+    ) -> list[str]:
+        """Stops these children (all, by default), together; returns the names of those that had to be killed.
+
+        They get `timeout_s` to end by themselves; once `in_a_hurry` says so, HURRY_S at most.
+        """
         wanted = list(self._children) if names is None else list(names)
         chosen = {name: self._children.pop(name) for name in wanted if name in self._children}
         for child in chosen.values():
             child.terminate()  # it alone: a child that has children of its own stops them in its own order
-        self._wait_all(chosen.values(), timeout_s)
+        self._wait_all(chosen.values(), timeout_s, in_a_hurry)
         killed = [name for name, child in chosen.items() if child.poll() is None]
         for child in chosen.values():
             _signal_group(child.pid, signal.SIGKILL)  # also what a child left behind in its group
-        self._wait_all(chosen.values(), _KILL_GRACE_S)
+        self._wait_all(chosen.values(), _KILL_GRACE_S, lambda: False)
         for name in chosen:
             self._due_ns.pop(name, None)
             del self._specs[name]
         return killed
 
-    def _wait_all(self, children: Iterable["subprocess.Popen[bytes]"], timeout_s: float) -> None:
-        deadline_ns = self._clock.now_ns() + round(timeout_s * 1e9)
+    def _wait_all(
+        self, children: Iterable["subprocess.Popen[bytes]"], timeout_s: float, in_a_hurry: Callable[[], bool]
+    ) -> None:
+        hurried, deadline_ns = False, self._clock.now_ns() + round(timeout_s * 1e9)
         for child in children:
-            try:
-                child.wait(max(0.0, (deadline_ns - self._clock.now_ns()) / 1e9))
-            except subprocess.TimeoutExpired:
-                continue
+            while child.poll() is None and self._clock.now_ns() < deadline_ns:
+                if not hurried and in_a_hurry():
+                    hurried, deadline_ns = True, min(deadline_ns, self._clock.now_ns() + round(HURRY_S * 1e9))
+                self._clock.sleep_s(_LOOK_S)
 
     def _launch(self, spec: ProcessSpec) -> None:
         spec.log_path.parent.mkdir(parents=True, exist_ok=True)

@@ -119,7 +119,7 @@ def totals_of(history: RunHistory) -> RunTotals:
         num_demonstrations=history.num_demonstrations,
         num_publications=len(history.publications),
         num_swaps=history.num_swaps,
-        learner_steps=max((sample.learner_step for sample in history.learner), default=0),
+        learner_steps=max((sample.learner_step for sample in (*history.learner, *history.publications)), default=0),
         median_steps_per_s=speed.value if speed else None,
         median_wait_share=waiting.value if waiting else None,
         median_staleness_s=bootstrap_median([value.age_s for value in history.staleness]),

@@ -104,12 +104,25 @@ def test_a_stopped_loop_is_taken_up_where_it_was(run, policy, monkeypatch):
     assert (loop["elapsed_s"], loop["num_restarts"], loop["notes"]) == (60.0, 2, ["note 3", "note 4"])
 
 
-def test_a_phase_that_was_interrupted_leaves_nothing(run, policy, monkeypatch):
+def test_a_phase_that_was_interrupted_leaves_nothing_and_one_that_finished_counts(run, policy, monkeypatch):
     work = Work(monkeypatch)
-    monkeypatch.setattr(demo_phases, "collect", lambda *arguments: setattr(work, "stop", True) or 1)
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    def finished_just_before(*arguments):
+        work.stop = True
+        return 1
+
+    monkeypatch.setattr(demo_phases, "collect", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _phases(run, policy, work).run_all(control=False, preflight=False)
     assert run.read_phase("demonstrations") is None
+    monkeypatch.setattr(demo_phases, "collect", finished_just_before)
+    with pytest.raises(KeyboardInterrupt):
+        _phases(run, policy, work).run_all(control=False, preflight=False)
+    assert run.read_phase("demonstrations")["num_episodes"] == 1
+    assert run.read_phase("before") is None
 
 
 def test_control_takes_as_many_steps_as_the_loop(run, policy, monkeypatch):

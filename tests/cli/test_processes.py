@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from sop_jax.cli import processes
 from sop_jax.cli.processes import ProcessGroup, ProcessSpec
 
 
@@ -46,6 +47,17 @@ def test_a_child_that_ignores_sigterm_is_killed(tmp_path):
         assert group.stop(timeout_s=0.5) == ["stubborn"]
         assert time.monotonic() - started < 3
         assert not _exists(pid)
+
+
+def test_whoever_waits_in_a_hurry_waits_less(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "HURRY_S", 0.2)
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    with ProcessGroup() as group:
+        group.start(_spec(tmp_path, "stubborn", code))
+        _wait_for(lambda: "up" in (tmp_path / "stubborn.log").read_text())
+        started = time.monotonic()
+        assert group.stop(timeout_s=50, in_a_hurry=lambda: time.monotonic() > started + 0.3) == ["stubborn"]
+        assert 0.3 < time.monotonic() - started < 10
 
 
 def test_grandchildren_are_stopped_too(tmp_path):
@@ -110,6 +122,7 @@ def test_environment_and_niceness_reach_the_child(tmp_path):
 def test_children_die_with_a_parent_that_is_killed(tmp_path):
     code = f"""
 import pathlib, sys, time
+from sop_jax.cli import processes
 from sop_jax.cli.processes import ProcessGroup, ProcessSpec
 group = ProcessGroup()
 code = "import time; print('up', flush=True); time.sleep(60)"
