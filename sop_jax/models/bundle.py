@@ -140,6 +140,8 @@ def fingerprint_params(config: PolicyConfig, params: Mapping[str, Any]) -> str:
 def _save_params(directory: pathlib.Path, params: Params) -> None:
     with ocp.PyTreeCheckpointer() as checkpointer:
         checkpointer.save(directory.absolute(), jax.tree.map(np.asarray, params))
+    # It holds this machine's path and is needed on object stores alone; here the rename of the directory is the commit.
+    (directory / "commit_success.txt").unlink(missing_ok=True)
 
 
 def _restore_params(directory: pathlib.Path) -> Params:
