@@ -155,8 +155,8 @@ def _verdict(before: EvaluationResult, after: EvaluationResult) -> str:
     rise = difference_interval(before.counts, after.counts)
     apart = "lies above" if after.success_low > before.success_high else "does not lie above"
     return (
-        f"success rose by {100 * rise.value:+.0f} points [{100 * rise.low:+.0f}, {100 * rise.high:+.0f}]; the interval after "
-        f"{apart} the interval before"
+        f"success changed by {100 * rise.value:+.0f} points [{100 * rise.low:+.0f}, {100 * rise.high:+.0f}]; the "
+        f"interval after {apart} the interval before"
     )
 
 

@@ -23,7 +23,7 @@ progress_console = Console(stderr=True, highlight=False)
 
 def say(text: str) -> None:
     """One plain line to stdout, printed as it is."""
-    console.print(text, markup=False)
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def note(text: str) -> None:
