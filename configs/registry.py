@@ -16,7 +16,7 @@ DEMOS: Mapping[str, DemoConfig] = types.MappingProxyType(
     {config.name: config for config in (restock_demo.CONFIG, restock_demo.TINY)}
 )
 PRETRAININGS: Mapping[str, PretrainConfig] = types.MappingProxyType(
-    {config.name: config for config in (restock_pretrain.CONFIG,)}
+    {config.name: config for config in (restock_pretrain.CONFIG, restock_pretrain.PI05_TINY)}
 )
 
 Experiment = TypeVar("Experiment")

@@ -1,4 +1,9 @@
-"""`restock_compact`: the base policy that the repository ships, limited by its number of demonstrations on purpose."""
+"""Base policies: `restock_compact`, from which the demo starts, and `restock_pi05_tiny`, the same by a small pi0.5.
+
+Both are limited by their number of demonstrations on purpose.
+"""
+
+import dataclasses
 
 from configs.experiment import DemonstrationsConfig, EvaluationConfig, LearningConfig, PretrainConfig
 from sop_jax.algorithms.behaviour_cloning import BehaviourCloningConfig
@@ -30,3 +35,13 @@ CONFIG = PretrainConfig(
     ),
     evaluation=EvaluationConfig(num_trials=200),
 )
+
+PI05_TINY = dataclasses.replace(
+    CONFIG,
+    name="restock_pi05_tiny",
+    model="pi05_tiny",
+    learning=dataclasses.replace(
+        CONFIG.learning, learner=dataclasses.replace(CONFIG.learning.learner, learning_rate=1e-3)
+    ),
+)
+"""The same demonstrations and steps; a step takes eight times as long."""

@@ -2,16 +2,37 @@
 
 import dataclasses
 import difflib
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from envs.environment import Environment
 from envs.errors import UnknownTaskError
 from envs.restock.config import RestockConfig
 from envs.restock.expert import RestockExpert
-from envs.restock.gate import GateConfig, RestockGate
+from envs.restock.gate import RestockGate
 from envs.restock.task import RestockTask
-from envs.task import Expert, Gate
+from envs.task import Expert, Gate, Task
 
-TASKS = ("restock_shelf",)
+
+@dataclasses.dataclass(frozen=True)
+class Registration:
+    """How one task is made.
+
+    config: its default configuration, a frozen dataclass with at least `time_limit_s`.
+    make_task(config); make_expert(env, task, style_seed, instruction); make_gate(env, task, gate_config or None).
+    """
+
+    config: Any
+    make_task: Callable[[Any], Task]
+    make_expert: Callable[[Environment, Any, int, str | None], Expert]
+    make_gate: Callable[[Environment, Any, Any], Gate]
+
+
+_REGISTRATIONS: Mapping[str, Registration] = types.MappingProxyType(
+    {"restock_shelf": Registration(RestockConfig(), RestockTask, RestockExpert, RestockGate)}
+)
+TASKS = tuple(_REGISTRATIONS)
 
 
 def load(
@@ -19,39 +40,41 @@ def load(
     *,
     image_size: int = 64,
     seed: int = 0,
-    num_distractors: int | None = None,
-    time_limit_s: float | None = None,
-    config: RestockConfig | None = None,
+    config: Any = None,
     render_on_step: bool = False,
+    **changes: Any,
 ) -> Environment:
-    """Makes an environment. `num_distractors` and `time_limit_s` replace those of `config` (default: the task's own).
+    """Makes an environment. `changes` replace values of `config` (default: the task's own); None changes nothing.
+
+        envs.load("restock_shelf", num_distractors=1, time_limit_s=5.0)
 
     Raises:
         UnknownTaskError: no task has this name.
+        ValueError: the task's configuration has no such value, or not in this range.
     """
-    if task not in TASKS:
-        near = difflib.get_close_matches(task, TASKS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UnknownTaskError(f"unknown task {task!r}: expected one of {TASKS}{hint}")
-    config = config or RestockConfig()
-    if num_distractors is not None:
-        config = dataclasses.replace(config, num_distractors=num_distractors)
-    if time_limit_s is not None:
-        config = dataclasses.replace(config, time_limit_s=time_limit_s)
-    return Environment(RestockTask(config), image_size=image_size, seed=seed, render_on_step=render_on_step)
+    registration = _find(task)
+    config = registration.config if config is None else config
+    changes = {name: value for name, value in changes.items() if value is not None}
+    known = {field.name for field in dataclasses.fields(config)}
+    if unknown := sorted(set(changes) - known):
+        raise ValueError(f"task {task!r} has no {', '.join(unknown)} to change; it has {', '.join(sorted(known))}")
+    made = registration.make_task(dataclasses.replace(config, **changes))
+    return Environment(made, image_size=image_size, seed=seed, render_on_step=render_on_step)
 
 
 def make_expert(env: Environment, style_seed: int = 0, instruction: str | None = None) -> Expert:
     """The scripted expert of the environment's task; `instruction` replaces the episode's own."""
-    return RestockExpert(env, _restock(env), style_seed, instruction)
+    return _find(env.task_name).make_expert(env, env.task, style_seed, instruction)
 
 
-def make_gate(env: Environment, config: GateConfig | None = None) -> Gate:
-    """The scripted gate of the environment's task."""
-    return RestockGate(env, _restock(env), config)
+def make_gate(env: Environment, config: Any = None) -> Gate:
+    """The scripted gate of the environment's task; `config` is that task's gate configuration."""
+    return _find(env.task_name).make_gate(env, env.task, config)
 
 
-def _restock(env: Environment) -> RestockTask:
-    if not isinstance(env.task, RestockTask):
-        raise UnknownTaskError(f"task {env.task_name!r} has no expert and no gate: expected one of {TASKS}")
-    return env.task
+def _find(task: str) -> Registration:
+    if task not in _REGISTRATIONS:
+        near = difflib.get_close_matches(task, TASKS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UnknownTaskError(f"unknown task {task!r}: expected one of {TASKS}{hint}")
+    return _REGISTRATIONS[task]

@@ -14,7 +14,7 @@ from rich.console import Console
 _PIPED_WIDTH = 200
 """Columns of a table that goes to a file or another program, where no terminal says how wide it is."""
 
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 """Results go to stdout."""
 
 progress_console = Console(stderr=True, highlight=False)

@@ -25,7 +25,7 @@ from sop_jax.specs.metrics import JsonlMetrics, NoMetrics
 _ANSWER_S = 5.0
 """How long the server may take to say that it is alive."""
 _MAX_SILENT_LOOKS = 3
-"""So many times in a row without an answer, and the server is started again."""
+"""So many times in a row without an answer, and a server that still lives is started again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,8 @@ def _serve(
             tables.state_id(_ANSWER_S)
         except ReplayUnavailableError:
             num_silent += 1
-            if num_silent >= _MAX_SILENT_LOOKS and not stop():
+            given_up = num_silent >= _MAX_SILENT_LOOKS or not server.is_running
+            if given_up and not stop():
                 note("the replay server doesn't answer; starting it again")
                 server.kill()
                 server.start()

@@ -28,7 +28,7 @@ class WorldConfig:
 
 
 def make_robot(world: WorldConfig, clock: Clock) -> SimulatedRobot:
-    """A robot in this world. Raises ConfigError on an unknown task, with the near match."""
+    """A robot in this world. Raises ConfigError on an unknown task (with the near match) or a value that it refuses."""
     try:
         environment = envs.load(
             world.task,
@@ -36,6 +36,6 @@ def make_robot(world: WorldConfig, clock: Clock) -> SimulatedRobot:
             num_distractors=world.num_distractors,
             time_limit_s=world.time_limit_s,
         )
-    except envs.UnknownTaskError as error:
+    except (envs.UnknownTaskError, ValueError) as error:
         raise ConfigError(str(error)) from error
     return SimulatedRobot(environment, clock)

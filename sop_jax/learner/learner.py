@@ -247,7 +247,6 @@ class Learner:
                 "learner_step",
                 step=flight.step,
                 version=flight.learner_version,
-                wait_share=self._batches.wait_share(),
                 **values,
             )
 

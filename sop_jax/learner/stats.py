@@ -30,6 +30,7 @@ class StepStats:
     """Sums over a window of steps, written out as the flat values of one "learner_step" event:
 
     loss, grad_norm (means), learning_rate, steps_per_s, num_skipped (steps without a finite gradient);
+    wait_share: share of the time spent blocked on the next batch (the device may still be computing meanwhile);
     loss/<task>/<source>: mean loss of that buffer's examples; absent if none was drawn.
     online_share/<task>: share of the task's examples that came from its online buffer; requested_online_share/<task>: what
         the sampler had asked for. The difference was held back by a rate limiter.
@@ -45,6 +46,7 @@ class StepStats:
         self._since_ns = now_ns
         self._num_steps = 0
         self._num_skipped = 0
+        self._waited_s = 0.0
         self._means: dict[str, list[float]] = collections.defaultdict(list)
         self._versions_max = 0
 
@@ -56,6 +58,7 @@ class StepStats:
     def add(self, settled: SettledStep, now_ns: int) -> None:
         loaded, means = settled.loaded, self._means
         self._num_steps += 1
+        self._waited_s += loaded.wait_s
         means["loss"].append(settled.loss)
         means["grad_norm"].append(settled.grad_norm)
         for draw, loss in zip(loaded.draws, settled.per_example, strict=True):
@@ -79,6 +82,7 @@ class StepStats:
         values: dict[str, float | int] = {name: sum(found) / len(found) for name, found in sorted(self._means.items())}
         values["learning_rate"] = learning_rate
         values["steps_per_s"] = self._num_steps / elapsed_s if elapsed_s > 0 else 0.0
+        values["wait_share"] = min(1.0, self._waited_s / elapsed_s) if elapsed_s > 0 else 0.0
         values["num_skipped"] = self._num_skipped
         values["staleness_versions_max"] = self._versions_max
         self._reset(now_ns)

@@ -69,6 +69,11 @@ class ReverbServer:
     def address(self) -> str:
         return f"localhost:{self.port}"
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the server's process lives. One that lives may still not answer: ask its tables."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Starts the server and waits for its port. Raises ReplayUnavailableError if it fails or takes too long."""
         if self._process is not None:

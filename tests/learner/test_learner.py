@@ -182,8 +182,9 @@ def test_step_events_say_what_was_sampled(make_bench):
             everything_online = tuple(dataclasses.replace(d, source=type(d.source).ONLINE) for d in loaded.draws)
             versions = np.where(loaded.policy_versions >= 0, [10, 10, 7, 5] * 2, -1).astype(np.int32)
             return dataclasses.replace(
-                loaded, requested=everything_online, policy_versions=versions, ended_ns=np.full(8, -4_000_000_000)
-            )
+                loaded, requested=everything_online, policy_versions=versions, ended_ns=np.full(8, -4_000_000_000),
+                wait_s=0.05,
+            )  # fmt: skip
 
     batches = Late(make_batches()._spec, MODEL.tokenize, ("fold", "stock"), 8)
     bench = make_bench(publisher=FakePublisher(), batches=batches)
@@ -194,6 +195,7 @@ def test_step_events_say_what_was_sampled(make_bench):
     (event,) = bench.events("learner_step")
     assert event["step"] == 2
     assert event["steps_per_s"] == pytest.approx(2 / 0.5)
+    assert event["wait_share"] == pytest.approx(2 * 0.05 / 0.5)
     assert event["online_share/fold"] == event["online_share/stock"] == 0.5
     assert event["requested_online_share/fold"] == 1.0
     assert event["intervention_share"] == 0.5

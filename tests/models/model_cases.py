@@ -50,7 +50,7 @@ PI05 = Pi05Config(
 MODELS = {
     "compact": COMPACT,
     "pi05_tokens": PI05,
-    "pi05_continuous": dataclasses.replace(PI05, state_input="continuous", remat=True),
+    "pi05_continuous": dataclasses.replace(PI05, state_input="continuous", remat=True, loss_on_idle_dims=False),
 }
 
 

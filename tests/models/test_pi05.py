@@ -5,10 +5,12 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from model_cases import PI05, make_batch, make_observation, norm_for, randomize
 
-from sop_jax.models.pi05.config import FULL, TINY
+from sop_jax.models.batch import TrainBatch
+from sop_jax.models.pi05.config import FULL, TINY, ExpertConfig, VisionConfig
 from sop_jax.models.pi05.policy import Pi05Policy, append_state, discretize_state, suffix_attention
 from sop_jax.models.policy import abstract_params, merge_network
 from sop_jax.models.pytrees import count_params, flatten_params
@@ -118,6 +120,25 @@ def test_the_loss_counts_padded_dimensions_as_openpi_does():
     np.testing.assert_allclose(loss, np.full((2, 3), (4 * 5 + 2 * 1) / 6), rtol=0.15)
 
 
+def test_idle_and_padded_dimensions_can_be_left_out():
+    """A silent model's expected error is then 1 + a^2 on the 3 moving dimensions, and nothing else counts."""
+    model = Pi05Policy(dataclasses.replace(PI05, num_draws=300, loss_on_idle_dims=False))
+    norm = dataclasses.replace(norm_for(model), action_is_active=np.array([True, True, False, True]))
+    silent = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), abstract_params(model))
+    batch = dataclasses.replace(make_batch(model, 2), actions=np.full((2, 3, 4), 2.0, np.float32))
+    loss = jax.jit(model.loss)(silent, norm, batch, KEY)
+    np.testing.assert_allclose(loss, np.full((2, 3), 5.0), rtol=0.15)
+
+    params = randomize(model.init_params(KEY))
+    out_of_idle = params["action_in_proj"]["kernel"].copy()
+    out_of_idle[[2, 4, 5]] = 1000.0  # what the model would do with noise in those dimensions
+    changed = {**params, "action_in_proj": {**params["action_in_proj"], "kernel": out_of_idle}}
+    sample = jax.jit(model.sample_actions)
+    chunk = sample(params, norm, batch.observation, KEY)
+    np.testing.assert_allclose(sample(changed, norm, batch.observation, KEY), chunk, atol=1e-5)
+    np.testing.assert_allclose(chunk[..., 2], 0.0, atol=1e-5)  # idle: its constant target
+
+
 def test_state_bins_are_openpis():
     values = np.array([[-1.0, -0.999, 0.0, 0.9999, 0.5]], np.float32)
     expected = np.digitize(values, np.linspace(-1, 1, 257)[:-1]) - 1
@@ -140,6 +161,62 @@ def test_bfloat16_activations_stay_close():
     rough = jax.jit(half.sample_actions)(params, norm_for(MODEL), observation, KEY)
     assert rough.dtype == jnp.float32
     assert 0 < np.abs(rough - exact).max() < 0.2
+
+
+@pytest.mark.slow
+def test_it_learns_to_pick_the_named_square():
+    """Three coloured squares on a 4 x 4 grid; the instruction names one; the action is its column and row."""
+    expert = ExpertConfig(width=48, depth=2, mlp_dim=96, num_heads=4, num_kv_heads=4, head_dim=16)
+    vision = VisionConfig(width=32, depth=1, mlp_dim=64, num_heads=4, patch_size=4, image_size=16)
+    model = Pi05Policy(
+        dataclasses.replace(
+            PI05,
+            vision=vision,
+            language=expert,
+            expert=expert,
+            vocab_size=1024 + 256,
+            cameras=("head",),
+            state_input="continuous",
+            num_draws=4,
+        )
+    )
+    rng = np.random.default_rng(0)
+    colours = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
+
+    def make(num: int) -> TrainBatch:
+        batch = make_batch(model, num)
+        images, actions = np.full((num, 16, 16, 3), 100, np.uint8), np.zeros((num, 3, 4), np.float32)
+        names = rng.choice(list(colours), num)
+        for i, name in enumerate(names):
+            for colour, cell in zip(colours, rng.choice(16, 3, replace=False), strict=True):
+                row, column = divmod(int(cell), 4)
+                images[i, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] = colours[colour]
+                if colour == name:
+                    actions[i, :, :2] = (column - 1.5) / 1.5, (row - 1.5) / 1.5
+        tokens, mask = model.tokenize([f"take the {name} can" for name in names])
+        observation = dataclasses.replace(batch.observation, images={"head": images}, tokens=tokens, token_mask=mask)
+        return dataclasses.replace(batch, observation=observation, actions=actions)
+
+    train, test, norm = make(4096), make(200), norm_for(model)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(3e-3, 600)))
+
+    @jax.jit
+    def fit(params):
+        def step(carry, key):
+            params, state = carry
+            rows = jax.random.randint(key, (64,), 0, 4096)
+            batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], train)
+            grads = jax.grad(lambda p: model.loss(p, norm, batch, key).mean())(params)
+            updates, state = optimizer.update(grads, state)
+            return (optax.apply_updates(params, updates), state), None
+
+        start = (params, optimizer.init(params))
+        return jax.lax.scan(step, start, jax.random.split(jax.random.key(0), 600))[0][0]
+
+    params = fit(jax.jit(model.init_params)(jax.random.key(0)))
+    chunk = jax.jit(model.sample_actions)(params, norm, test.observation, jax.random.key(9))
+    right = (np.abs(chunk - test.actions)[:, :, :2] < 1 / 3).all(axis=(1, 2))
+    assert right.mean() > 0.9
 
 
 def test_bad_configs_are_refused():

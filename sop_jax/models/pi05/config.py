@@ -54,8 +54,9 @@ class ExpertConfig:
 class Pi05Config:
     """The whole policy.
 
-    model_action_dim: action dimensions inside the model; robots with fewer are padded with zeros, which the loss counts, as
-        openpi's does.
+    model_action_dim: action dimensions inside the model; robots with fewer are padded with zeros.
+    loss_on_idle_dims: the loss counts padding and dimensions that never move in the data, as openpi's does. Without it they
+        see neither noise nor loss, and a small model spends nothing on them.
     state_input: "tokens" writes the state into the prompt, in 256 bins per dimension, as pi0.5 does; "continuous" gives
         it as one projected token, which learns faster from scratch.
     tokenizer: "hash" needs no vocabulary; "paligemma" needs the SentencePiece model (text.py).
@@ -83,6 +84,7 @@ class Pi05Config:
     state_input: Literal["tokens", "continuous"] = "tokens"
     tokenizer: Literal["hash", "paligemma"] = "paligemma"
     max_tokens: int = 48
+    loss_on_idle_dims: bool = True
     num_draws: int = 1
     num_steps: int = 10
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
@@ -132,6 +134,7 @@ TINY = Pi05Config(
     state_input="continuous",
     tokenizer="hash",
     max_tokens=24,
+    loss_on_idle_dims=False,
     num_draws=4,
     dtype="float32",
     from_scratch=True,

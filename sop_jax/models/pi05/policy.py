@@ -172,13 +172,15 @@ class Pi05Policy:
         actions = encode_actions(norm, batch.observation.state, batch.actions, self.config.normalization)
         actions = jnp.repeat(self._pad(actions), self.config.num_draws, axis=0)
         noise_key, time_key = jax.random.split(key)
-        noise = jax.random.normal(noise_key, actions.shape)
+        learnt = self._learnt_dims(norm)
+        noise = jax.random.normal(noise_key, actions.shape) * learnt
         time = flow.sample_time(time_key, actions.shape[:1])
         noisy, target = flow.interpolate(noise, actions, time[:, None, None])
         prefix = repeat_prefix(
             network.read_prefix(*self._embed(network, norm, batch.observation)), self.config.num_draws
         )
-        error = jnp.square(network.velocity(prefix, noisy, time) - target).mean(-1)
+        error = jnp.square(network.velocity(prefix, noisy, time) - target)
+        error = jnp.where(learnt, error, 0.0).sum(-1) / jnp.maximum(learnt.sum(), 1)
         return error.reshape(-1, self.config.num_draws, self.horizon).mean(1)
 
     def sample_actions(
@@ -196,14 +198,15 @@ class Pi05Policy:
         embedded, valid = self._embed(network, norm, observation)
         shape = (valid.shape[0], self.horizon, self.config.model_action_dim)
         prefix = network.read_prefix(embedded, valid) if use_cache else None
+        learnt = self._learnt_dims(norm)
 
         def velocity(x: Array, time: Array) -> Array:
             time = jnp.broadcast_to(time, shape[:1])
             if prefix is None:
-                return network.velocity_uncached(embedded, valid, x, time)
-            return network.velocity(prefix, x, time)
+                return network.velocity_uncached(embedded, valid, x, time) * learnt
+            return network.velocity(prefix, x, time) * learnt
 
-        chunk = flow.integrate(velocity, jax.random.normal(key, shape), num_steps or self.config.num_steps)
+        chunk = flow.integrate(velocity, jax.random.normal(key, shape) * learnt, num_steps or self.config.num_steps)
         state = jnp.asarray(observation.state)
         return decode_actions(norm, state, chunk[..., : self.action_dim], self.config.normalization)
 
@@ -222,6 +225,13 @@ class Pi05Policy:
         if self.config.state_input == "tokens":
             tokens, mask = append_state(self.tokenizer, state, tokens, mask)
         return network.embed_prefix(observation, state, tokens, mask)
+
+    def _learnt_dims(self, norm: NormStats) -> Bool[Array, "1 1 M"]:
+        """The dimensions inside the model that carry noise and loss."""
+        if self.config.loss_on_idle_dims:
+            return jnp.ones((1, 1, self.config.model_action_dim), bool)
+        padding = self.config.model_action_dim - self.action_dim
+        return jnp.pad(jnp.asarray(norm.action_is_active), (0, padding))[None, None]
 
     def _pad(self, actions: Float[Array, "B H A"]) -> Float[Array, "B H M"]:
         return jnp.pad(actions, ((0, 0), (0, 0), (0, self.config.model_action_dim - self.action_dim)))
