@@ -2,20 +2,24 @@
 
 from envs.environment import CAMERAS, Environment
 from envs.errors import DivergedError, InvalidActionError, RenderingError, UnknownTaskError
+from envs.individual import DISTRIBUTIONS, Individual, draw_individual
 from envs.registry import TASKS, load, make_expert, make_gate
 from envs.task import Expert, Gate, Task
 
 __all__ = [
     "CAMERAS",
+    "DISTRIBUTIONS",
     "TASKS",
     "DivergedError",
     "Environment",
     "Expert",
     "Gate",
+    "Individual",
     "InvalidActionError",
     "RenderingError",
     "Task",
     "UnknownTaskError",
+    "draw_individual",
     "load",
     "make_expert",
     "make_gate",

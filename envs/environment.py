@@ -7,6 +7,7 @@ from dm_env import specs
 
 from envs.errors import DivergedError
 from envs.g1.drive import CONTROL_HZ, STATE_DIM
+from envs.individual import DelayLine, Disguise, Individual
 from envs.rendering import MAX_IMAGE_SIZE, CameraRenderer
 from envs.task import Task
 
@@ -28,7 +29,15 @@ class Environment(dm_env.Environment):
 
     control_hz = CONTROL_HZ
 
-    def __init__(self, task: Task, image_size: int = 64, seed: int = 0, render_on_step: bool = False) -> None:
+    def __init__(
+        self,
+        task: Task,
+        image_size: int = 64,
+        seed: int = 0,
+        render_on_step: bool = False,
+        individual: Individual | None = None,
+    ) -> None:
+        """`individual` says how this robot and its workplace differ from the nominal ones, for all episodes."""
         if not 8 <= image_size <= MAX_IMAGE_SIZE:
             raise ValueError(f"image_size must be 8 .. {MAX_IMAGE_SIZE} pixels, got {image_size}")
         self.task = task
@@ -42,6 +51,9 @@ class Environment(dm_env.Environment):
         self._over = True
         self._executed = np.zeros(STATE_DIM, np.float32)
         self._renderer: CameraRenderer | None = None
+        self.individual = individual or Individual()
+        self._disguise = Disguise(task.model, self.individual)
+        self._delay = DelayLine(self.individual.delay_ticks)
 
     @property
     def task_name(self) -> str:
@@ -70,7 +82,8 @@ class Environment(dm_env.Environment):
 
     @property
     def executed_action(self) -> np.ndarray:
-        """The last action after clipping, float32 [16]; after reset, the robot's posture."""
+        """The last action after clipping, float32 [16]; after reset, the robot's posture. An individual with a delay moves
+        towards it later."""
         return self._executed
 
     def stage(self) -> str:
@@ -92,8 +105,12 @@ class Environment(dm_env.Environment):
         mujoco.mj_resetData(self.task.model, self.data)
         self._num_ticks = 0
         self._over = False
+        self._disguise.take_off()
         self.task.initialize(self.data, np.random.default_rng(self._episode_seed))
-        self._executed = self.task.drive.state(self.data).astype(np.float32)
+        self._disguise.put_on()
+        posture = self.task.drive.state(self.data)
+        self._executed = posture.astype(np.float32)
+        self._delay.reset(posture)
         return dm_env.restart(self._observation())
 
     def step(self, action: np.ndarray) -> dm_env.TimeStep:
@@ -106,7 +123,10 @@ class Environment(dm_env.Environment):
         if self._over:
             return self.reset()
         task, data = self.task, self.data
-        self._executed = task.drive.command(data, action)
+        target = task.drive.clip(data, action)
+        self._executed = target.astype(np.float32)
+        followed = self._delay.pass_through(target)
+        task.drive.follow(data, followed)
         mujoco.mj_step(task.model, data, self._num_substeps)
         self._num_ticks += 1
         if not np.isfinite(data.qpos.sum() + data.qvel.sum() + data.qacc.sum()):
@@ -114,7 +134,7 @@ class Environment(dm_env.Environment):
             raise DivergedError(
                 f"{self.world}, seed {self._episode_seed}: diverged at {self.time_s:.2f} s; reset and go on"
             )
-        task.after_step(data, self._executed, self.time_s)
+        task.after_step(data, followed.astype(np.float32), self.time_s)
         return self._timestep()
 
     def render(self) -> dict[str, np.ndarray]:

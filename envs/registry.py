@@ -8,6 +8,7 @@ from typing import Any
 
 from envs.environment import Environment
 from envs.errors import UnknownTaskError
+from envs.individual import Individual
 from envs.restock.config import RestockConfig
 from envs.restock.expert import RestockExpert
 from envs.restock.gate import RestockGate
@@ -42,6 +43,7 @@ def load(
     seed: int = 0,
     config: Any = None,
     render_on_step: bool = False,
+    individual: Individual | None = None,
     **changes: Any,
 ) -> Environment:
     """Makes an environment. `changes` replace values of `config` (default: the task's own); None changes nothing.
@@ -59,7 +61,7 @@ def load(
     if unknown := sorted(set(changes) - known):
         raise ValueError(f"task {task!r} has no {', '.join(unknown)} to change; it has {', '.join(sorted(known))}")
     made = registration.make_task(dataclasses.replace(config, **changes))
-    return Environment(made, image_size=image_size, seed=seed, render_on_step=render_on_step)
+    return Environment(made, image_size, seed, render_on_step, individual)
 
 
 def make_expert(env: Environment, style_seed: int = 0, instruction: str | None = None) -> Expert:

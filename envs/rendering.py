@@ -43,10 +43,13 @@ def set_render_quality(root: mjcf.RootElement) -> None:
 class CameraRenderer:
     """Renders a fixed set of cameras of one model as square images."""
 
-    def __init__(self, model: mujoco.MjModel, cameras: Mapping[str, str], image_size: int) -> None:
-        """`cameras` maps the name given out to the camera's name in the model."""
+    def __init__(self, model: mujoco.MjModel, cameras: Mapping[str, str | mujoco.MjvCamera], image_size: int) -> None:
+        """`cameras` maps the name given out to the camera's name in the model, or to a camera of one's own."""
         self._model = model
-        self._cameras = {name: _fixed_camera(model.camera(camera).id) for name, camera in cameras.items()}
+        self._cameras = {
+            name: _fixed_camera(model.camera(camera).id) if isinstance(camera, str) else camera
+            for name, camera in cameras.items()
+        }
         self._option = mujoco.MjvOption()
         self._scene = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS)
         for flag in _OFF:

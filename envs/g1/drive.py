@@ -61,8 +61,8 @@ class G1Drive:
         index = SIDES.index(side)
         return min(max(float(data.qpos[self._fingers[index]]) / self._travel_m[index], 0.0), 1.0)
 
-    def command(self, data: mujoco.MjData, action: np.ndarray) -> np.ndarray:
-        """Sets the servo references from an action [16]; returns the executed action, float32 [16].
+    def clip(self, data: mujoco.MjData, action: np.ndarray) -> np.ndarray:
+        """An action [16] as it may be executed from here: inside the limits and near the measured joints. float64 [16].
 
         Raises:
             InvalidActionError: wrong shape, or a value that is not finite.
@@ -74,9 +74,18 @@ class G1Drive:
         arms = target[:NUM_ARM_JOINTS]
         measured = data.qpos[self._qpos]
         arms[:] = np.minimum(np.maximum(arms, measured - MAX_STEP_RAD), measured + MAX_STEP_RAD)
+        return target
+
+    def follow(self, data: mujoco.MjData, target: np.ndarray) -> None:
+        """Moves the servo references towards a clipped target [16], once per control tick."""
         reference = self._reference[:NUM_ARM_JOINTS]
         step = self._max_reference_step
-        reference[:] = np.minimum(np.maximum(arms, reference - step), reference + step)
+        reference[:] = np.minimum(np.maximum(target[:NUM_ARM_JOINTS], reference - step), reference + step)
         self._reference[NUM_ARM_JOINTS:] = target[NUM_ARM_JOINTS:]
         data.ctrl[self._ctrl] = self._reference
+
+    def command(self, data: mujoco.MjData, action: np.ndarray) -> np.ndarray:
+        """Clips an action and follows it at once; returns the executed action, float32 [16]. Raises InvalidActionError."""
+        target = self.clip(data, action)
+        self.follow(data, target)
         return target.astype(np.float32)

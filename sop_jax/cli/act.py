@@ -109,7 +109,7 @@ def _demonstrate(arguments: ActArguments, config: DemoConfig) -> int:
 
 def _act(arguments: ActArguments, config: DemoConfig, metrics: Metrics) -> int:
     clock = WallClock()
-    robot = make_robot(config.world, clock)
+    robot = make_robot(config.world, clock, arguments.robot_id)
     store = EpisodeStore(as_store_url(arguments.store))
     policy = PolicyRunner.from_bundle(load_bundle(find_policy(arguments.policy or config.policy)))
     follower = Follower(as_store_url(arguments.store), policy.weights_base, policy.norm_stats)

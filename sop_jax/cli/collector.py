@@ -32,7 +32,7 @@ def demonstrate(
     The clock stands still, which makes the episodes, and so their names and bytes, a function of the arguments alone.
     """
     clock = ManualClock()
-    robot = make_robot(world, clock)
+    robot = make_robot(world, clock, robot_id)
     episodes = EpisodeStore(as_store_url(store))
     with StopRequests() as stop:
 

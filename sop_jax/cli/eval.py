@@ -1,6 +1,7 @@
 """`sop eval`: success rate with its interval, of a policy or of the scripted expert."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Sequence
 
 from sop_jax.actors.episode import TrialResult
@@ -11,7 +12,9 @@ from sop_jax.cli.progress import WorkProgress
 from sop_jax.cli.weights_location import find_candidate
 from sop_jax.evaluation.evaluate import Candidate, evaluate
 from sop_jax.evaluation.results import RESET_S, EvaluationResult
+from sop_jax.evaluation.seeds import trial_seeds
 from sop_jax.evaluation.world import WorldConfig
+from sop_jax.specs.clock import WallClock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,12 @@ class EvalArguments:
     image_size: int = 64
     """Height and width of the cameras' images [pixels]."""
 
+    video: pathlib.Path | None = None
+    """Folder for an mp4 of each of the first trials and a contact sheet of them; the trials are run again for it."""
+
+    video_trials: int = 3
+    """How many trials are filmed."""
+
     json: bool = False
     """Print one JSON object as the last line."""
 
@@ -60,23 +69,47 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(EvalArguments, argv, "eval")
     if arguments.expert == bool(arguments.weights):
         raise UsageError("say whom to evaluate: either --expert or --weights W")
+    if arguments.video is not None and not 1 <= arguments.video_trials <= arguments.trials:
+        raise UsageError(f"--video-trials must be 1 .. {arguments.trials} (the number of trials)")
     candidate = (
         Candidate() if arguments.expert else find_candidate(arguments.weights, arguments.version, arguments.base)
     )
+    world = WorldConfig(task=arguments.task, image_size=arguments.image_size)
+    rollout = RolloutConfig(execute_steps=arguments.execute_steps)
     result = evaluate_with_progress(
         f"{arguments.task}: {candidate.name}",
         candidate,
-        WorldConfig(task=arguments.task, image_size=arguments.image_size),
+        world,
         arguments.trials,
         arguments.seed,
-        rollout=RolloutConfig(execute_steps=arguments.execute_steps),
+        rollout=rollout,
         num_workers=arguments.workers,
         reset_s=arguments.reset_s,
     )
     say(describe(result))
+    if arguments.video is not None:
+        seeds = trial_seeds(arguments.seed, arguments.trials)[: arguments.video_trials]
+        sheet = film(candidate, world, rollout, seeds, arguments.video)
+        say(f"videos: {arguments.video}, contact sheet: {sheet}")
     if arguments.json:
         print_json(result)
     return 0
+
+
+def film(
+    candidate: Candidate, world: WorldConfig, rollout: RolloutConfig, seeds: Sequence[int], folder: pathlib.Path
+) -> pathlib.Path:
+    """Runs the trials of these seeds again before a camera team. Writes TASK-SEED.mp4 each; returns the contact sheet."""
+    # Only here: it loads JAX and a video encoder into a process that otherwise only waits for its workers.
+    from sop_jax.evaluation.video import film_trial, write_contact_sheet, write_video  # noqa: PLC0415
+
+    folder.mkdir(parents=True, exist_ok=True)
+    takes = []
+    for seed in seeds:
+        takes.append(film_trial(candidate, world, rollout, WallClock(), seed))
+        write_video(takes[-1], folder / f"{world.task}-{seed}.mp4")
+    write_contact_sheet(takes, sheet := folder / f"{world.task}.png")
+    return sheet
 
 
 def evaluate_with_progress(

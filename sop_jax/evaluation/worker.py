@@ -8,7 +8,7 @@ from sop_jax.actors.policy_runner import PolicyRunner
 from sop_jax.evaluation.evaluate import Candidate, WorkerTask
 from sop_jax.evaluation.trial_pool import Identity, serve
 from sop_jax.evaluation.trials import RobotTrials
-from sop_jax.evaluation.world import make_robot
+from sop_jax.evaluation.world import EVALUATED_ROBOT, make_robot
 from sop_jax.models.bundle import load_bundle
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import InvalidPublicationError, SopError
@@ -20,7 +20,7 @@ from sop_jax.weights.management import list_publications
 def main(task: WorkerTask) -> None:
     """Loads the policy, makes the robot, and runs the trials that are asked for."""
     clock = WallClock()
-    robot = make_robot(task.world, clock)
+    robot = make_robot(task.world, clock, EVALUATED_ROBOT)
     if task.candidate.is_expert:
         expert = envs.make_expert(robot.environment)
         serve(RobotTrials(robot, None, task.rollout, clock, expert), Identity(world=robot.world))

@@ -7,6 +7,9 @@ from sop_jax.robots.simulated import SimulatedRobot
 from sop_jax.specs.clock import Clock
 from sop_jax.specs.errors import ConfigError
 
+EVALUATED_ROBOT = "evaluation"
+"""The name of the robot that evaluations run on: where individuals differ, one that is in no fleet."""
+
 
 @dataclasses.dataclass(frozen=True)
 class WorldConfig:
@@ -15,26 +18,33 @@ class WorldConfig:
     task: one of the worlds' tasks. image_size: height and width of every camera's images [pixels].
     num_distractors: items beside the wanted one; None = the task's own number.
     time_limit_s: longest episode [robot seconds]; None = the task's own.
+    individuals: how much robots and their workplaces differ: one of `envs.DISTRIBUTIONS`.
     """
 
     task: str = "restock_shelf"
     image_size: int = 64
     num_distractors: int | None = None
     time_limit_s: float | None = None
+    individuals: str = "identical"
 
     def __post_init__(self) -> None:
         if self.image_size < 8:
             raise ConfigError(f"WorldConfig.image_size must be at least 8 pixels, got {self.image_size}")
 
 
-def make_robot(world: WorldConfig, clock: Clock) -> SimulatedRobot:
-    """A robot in this world. Raises ConfigError on an unknown task (with the near match) or a value that it refuses."""
+def make_robot(world: WorldConfig, clock: Clock, robot_id: str) -> SimulatedRobot:
+    """The robot of this name in this world: which individual it is follows from the name.
+
+    Raises:
+        ConfigError: no task has this name (a near one is suggested), or it refuses a value.
+    """
     try:
         environment = envs.load(
             world.task,
             image_size=world.image_size,
             num_distractors=world.num_distractors,
             time_limit_s=world.time_limit_s,
+            individual=envs.draw_individual(world.individuals, robot_id),
         )
     except (envs.UnknownTaskError, ValueError) as error:
         raise ConfigError(str(error)) from error
