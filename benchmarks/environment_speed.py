@@ -1,14 +1,15 @@
-"""How fast the world runs: env steps against a bare physics loop, and images against MuJoCo's own renderer.
+"""How fast the worlds run: env steps against a bare physics loop, and images against MuJoCo's own renderer.
 
     python -m benchmarks.environment_speed --json
 
 `ours` and `peer` are 30 Hz steps per second without images on one core: `Environment.step` against a loop of `mj_step`
 with as many substeps on the same model from the same state; so `ratio` is what our layer leaves of the bare physics.
-Time is the process's CPU time, so that other work on the machine counts little; the rounds alternate and each figure
-is the best round. Rates are thus those of one core of its own.
+The top level is the first task's, `tasks` holds all of them. Time is the process's CPU time, so that other work on the
+machine counts little; the rounds alternate and each figure is the best round. Rates are those of one core of its own.
 """
 
 import argparse
+import copy
 import json
 import os
 import time
@@ -17,12 +18,13 @@ from collections.abc import Callable
 os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo's own renderer, the peer, reads it when it is imported
 
 import mujoco
+import psutil
 
 import envs
-from envs.restock.config import RestockConfig
-from envs.restock.scene import build_mjcf
 
 IMAGE_SIZE = 64
+NUM_COPIES = 6
+"""Environments that are made to see what one more takes."""
 
 
 def best_rate(measures: dict[str, Callable[[], object]], num_calls: int, num_rounds: int) -> dict[str, float]:
@@ -37,8 +39,8 @@ def best_rate(measures: dict[str, Callable[[], object]], num_calls: int, num_rou
     return best
 
 
-def measure_steps(num_calls: int, num_rounds: int) -> dict[str, float]:
-    env = envs.load("restock_shelf", time_limit_s=1e9)
+def measure_steps(task: str, num_calls: int, num_rounds: int) -> dict[str, float]:
+    env = envs.load(task, time_limit_s=1e9)
     env.reset(0)
     action = env.executed_action
     bare = mujoco.MjData(env.task.model)
@@ -47,24 +49,20 @@ def measure_steps(num_calls: int, num_rounds: int) -> dict[str, float]:
     measures = {
         "env_steps_per_s": lambda: env.step(action),
         "bare_steps_per_s": lambda: mujoco.mj_step(env.task.model, bare, substeps),
-        "resets_per_s": lambda: env.reset(0),
     }
-    return best_rate(measures, num_calls, num_rounds)
+    return best_rate(measures, num_calls, num_rounds) | best_rate({"resets_per_s": lambda: env.reset(0)}, 10, 2)
 
 
-def measure_images(num_calls: int, num_rounds: int) -> dict[str, float]:
-    env = envs.load("restock_shelf", image_size=IMAGE_SIZE)
+def measure_images(task: str, num_calls: int, num_rounds: int) -> dict[str, float]:
+    env = envs.load(task, image_size=IMAGE_SIZE)
     env.reset(0)
     ours = best_rate({"our_image_sets_per_s": env.render}, num_calls, num_rounds)
-    model = mujoco.MjModel.from_xml_string(default_quality_xml())
-    data = mujoco.MjData(model)
-    data.qpos[:] = env.data.qpos
-    mujoco.mj_forward(model, data)
+    model = in_default_quality(env.task.model)
     with mujoco.Renderer(model, IMAGE_SIZE, IMAGE_SIZE) as renderer:
 
         def render_all() -> None:
             for camera in envs.CAMERAS:
-                renderer.update_scene(data, f"g1/{camera}")
+                renderer.update_scene(env.data, f"g1/{camera}")
                 renderer.render()
 
         peer = best_rate({"default_image_sets_per_s": render_all}, max(2, num_calls // 20), 2)
@@ -72,41 +70,67 @@ def measure_images(num_calls: int, num_rounds: int) -> dict[str, float]:
     return ours | peer
 
 
-def default_quality_xml() -> str:
-    """Our world with MuJoCo's default visual quality and a lamp that casts shadows."""
-    root = build_mjcf(RestockConfig())
-    quality = root.visual.quality
+def in_default_quality(model: mujoco.MjModel) -> mujoco.MjModel:
+    """The same world with MuJoCo's default visual quality and lamps that cast shadows."""
+    model = copy.copy(model)
+    quality = model.vis.quality
     quality.offsamples, quality.shadowsize, quality.numslices, quality.numstacks = 4, 4096, 28, 16
-    root.worldbody.find("light", "lamp").castshadow = True
-    return root.to_xml_string()
+    model.light_castshadow[:] = True
+    return model
+
+
+def measure_memory(task: str) -> float:
+    """What one more environment takes, without images [MB]."""
+    process = psutil.Process()
+    kept = [envs.load(task)]
+    kept[0].reset(0)
+    before = process.memory_info().rss
+    for _ in range(NUM_COPIES):
+        kept.append(envs.load(task))
+        kept[-1].reset(0)
+    return (process.memory_info().rss - before) / NUM_COPIES / 1e6
+
+
+def measure(task: str, num_calls: int, num_rounds: int) -> dict[str, float]:
+    """Everything about one task."""
+    steps = measure_steps(task, num_calls, num_rounds)
+    images = measure_images(task, max(20, num_calls // 5), num_rounds)
+    with_images = 1 / (1 / steps["env_steps_per_s"] + 1 / images["our_image_sets_per_s"])
+    return {
+        "ours": round(steps["env_steps_per_s"], 1),
+        "peer": round(steps["bare_steps_per_s"], 1),
+        "ratio": round(steps["env_steps_per_s"] / steps["bare_steps_per_s"], 3),
+        "real_time_factor": round(steps["env_steps_per_s"] / 30, 1),
+        "reset_ms": round(1e3 / steps["resets_per_s"], 3),
+        "image_ms": round(1e3 / images["our_image_sets_per_s"], 2),
+        "image_default_ms": round(1e3 / images["default_image_sets_per_s"], 2),
+        "image_ratio": round(images["our_image_sets_per_s"] / images["default_image_sets_per_s"], 1),
+        "steps_with_images_per_s": round(with_images, 1),
+        "env_mb": round(measure_memory(task), 2),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Env steps and images per second.")
     parser.add_argument("--json", action="store_true", help="print one JSON object only")
     parser.add_argument("--calls", type=int, default=300, help="calls per round")
-    parser.add_argument("--rounds", type=int, default=4, help="rounds per figure; the best counts")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds per figure; the best counts")
+    parser.add_argument("--tasks", nargs="*", default=envs.TASKS, choices=envs.TASKS, help="default: all")
     options = parser.parse_args()
-    steps = measure_steps(options.calls, options.rounds)
-    images = measure_images(max(20, options.calls // 5), options.rounds)
-    with_images = 1 / (1 / steps["env_steps_per_s"] + 1 / images["our_image_sets_per_s"])
+    tasks = {task: measure(task, options.calls, options.rounds) for task in options.tasks}
     result = {
         "name": "environment_speed",
-        "ours": round(steps["env_steps_per_s"], 1),
-        "peer": round(steps["bare_steps_per_s"], 1),
-        "ratio": round(steps["env_steps_per_s"] / steps["bare_steps_per_s"], 3),
         "units": "30 Hz steps per second, one core, no images; peer: bare mj_step loop on the same model",
-        "reset_ms": round(1e3 / steps["resets_per_s"], 3),
-        "image_ms": round(1e3 / images["our_image_sets_per_s"], 2),
-        "image_default_ms": round(1e3 / images["default_image_sets_per_s"], 2),
-        "image_ratio": round(images["our_image_sets_per_s"] / images["default_image_sets_per_s"], 1),
-        "steps_with_images_per_s": round(with_images, 1),
+        **tasks[options.tasks[0]],
         "image_size": IMAGE_SIZE,
         "cameras": list(envs.CAMERAS),
+        "tasks": tasks,
     }
     if not options.json:
-        for key, value in result.items():
-            print(f"{key:>26}  {value}")
+        for task, values in tasks.items():
+            print(task)
+            for key, value in values.items():
+                print(f"{key:>26}  {value}")
     print(json.dumps(result))
 
 

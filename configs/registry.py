@@ -13,7 +13,7 @@ from configs.files import from_json
 from sop_jax.specs.errors import ConfigError
 
 DEMOS: Mapping[str, DemoConfig] = types.MappingProxyType(
-    {config.name: config for config in (restock_demo.CONFIG, restock_demo.TINY)}
+    {config.name: config for config in (restock_demo.CONFIG, restock_demo.PI05_TINY, restock_demo.TINY)}
 )
 PRETRAININGS: Mapping[str, PretrainConfig] = types.MappingProxyType(
     {config.name: config for config in (restock_pretrain.CONFIG, restock_pretrain.PI05_TINY)}

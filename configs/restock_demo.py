@@ -4,6 +4,9 @@ The choices follow what was measured on prototypes: half demonstrations and half
 learning rate of 2e-3, an average of the weights with decay 0.995, publication every 25 steps.
 """
 
+import dataclasses
+
+from configs import restock_pretrain
 from configs.experiment import DemoConfig, DemonstrationsConfig, EvaluationConfig, FleetConfig, LearningConfig
 from configs.restock_pretrain import DEMONSTRATIONS, WORLD
 from sop_jax.algorithms.hg_dagger import HgDaggerConfig
@@ -25,6 +28,19 @@ CONFIG = DemoConfig(
     control_result="assets/results/restock_demo_control.json",
 )
 """The demonstrations are those that the base policy was made from: same seed, same number, same bytes."""
+
+PI05_TINY = dataclasses.replace(
+    CONFIG,
+    name="restock_demo_pi05",
+    title="Four robots learn to restock a shelf, with a small pi0.5",
+    policy="assets/policies/restock_pi05_tiny",
+    demonstrations=restock_pretrain.PI05_TINY.demonstrations,
+    learning=dataclasses.replace(
+        CONFIG.learning, learner=dataclasses.replace(CONFIG.learning.learner, learning_rate=7e-4)
+    ),
+    control_result="",
+)
+"""The same loop in the same time: the time limit ends it, long before the last step."""
 
 TINY = DemoConfig(
     name="restock_tiny",

@@ -9,7 +9,9 @@ from configs.registry import DEMOS, PRETRAININGS, find_demo, find_pretraining
 from sop_jax.actors.demonstrate import DemonstrationConfig, StartNoise
 from sop_jax.algorithms.behaviour_cloning import BehaviourCloningConfig
 from sop_jax.algorithms.hg_dagger import HgDaggerConfig
+from sop_jax.cli.run_directory import find_policy
 from sop_jax.learner.config import LearnerConfig
+from sop_jax.models.bundle import load_bundle
 from sop_jax.specs.errors import ConfigError
 
 
@@ -80,3 +82,10 @@ def test_configs_contradicting_themselves_are_refused():
 def test_collectors_share_the_demonstrations():
     config = DemonstrationsConfig(num_episodes=7, num_collectors=3)
     assert [config.share_of(i) for i in range(3)] == [3, 2, 2]
+
+
+@pytest.mark.parametrize("name", sorted(DEMOS))
+def test_every_demo_has_its_base_policy(name):
+    bundle = load_bundle(find_policy(DEMOS[name].policy))
+    assert bundle.model.horizon >= 1
+    assert bundle.norm.action_is_active.sum() == 8  # the right arm and its gripper

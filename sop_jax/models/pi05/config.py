@@ -124,7 +124,7 @@ FULL = Pi05Config(
 """pi0.5 as released: 3,353,433,872 parameters."""
 
 TINY = Pi05Config(
-    vision=VisionConfig(width=64, depth=2, mlp_dim=128, num_heads=4, patch_size=16, image_size=64),
+    vision=VisionConfig(width=128, depth=1, mlp_dim=256, num_heads=4, patch_size=16, image_size=64),
     language=ExpertConfig(width=128, depth=2, mlp_dim=256, num_heads=4, num_kv_heads=1, head_dim=32),
     expert=ExpertConfig(width=128, depth=2, mlp_dim=256, num_heads=4, num_kv_heads=1, head_dim=32),
     vocab_size=4096 + NUM_STATE_BINS,
