@@ -97,7 +97,12 @@ def run(argv: Sequence[str]) -> int:
 
 
 def film(
-    candidate: Candidate, world: WorldConfig, rollout: RolloutConfig, seeds: Sequence[int], folder: pathlib.Path
+    candidate: Candidate,
+    world: WorldConfig,
+    rollout: RolloutConfig,
+    seeds: Sequence[int],
+    folder: pathlib.Path,
+    videos: bool = True,
 ) -> pathlib.Path:
     """Runs the trials of these seeds again before a camera team. Writes TASK-SEED.mp4 each; returns the contact sheet."""
     # Only here: it loads JAX and a video encoder into a process that otherwise only waits for its workers.
@@ -107,8 +112,9 @@ def film(
     takes = []
     for seed in seeds:
         takes.append(film_trial(candidate, world, rollout, WallClock(), seed))
-        write_video(takes[-1], folder / f"{world.task}-{seed}.mp4")
-    write_contact_sheet(takes, sheet := folder / f"{world.task}.png")
+        if videos:
+            write_video(takes[-1], folder / f"{world.task}-{seed}.mp4")
+    write_contact_sheet(takes, sheet := folder / f"{world.task}.jpg")
     return sheet
 
 

@@ -116,7 +116,7 @@ def write_video(take: Take, path: pathlib.Path) -> None:
 
 
 def write_contact_sheet(takes: Sequence[Take], path: pathlib.Path) -> None:
-    """A PNG with a row per trial: evenly spaced pictures with time and stage, below what was asked and what came of it."""
+    """A picture with a row per trial: evenly spaced moments with time and stage, below what was asked and what came of it."""
     width, height = _SHEET_INCHES
     figure = matplotlib.figure.Figure(figsize=(width * _SHEET_COLUMNS, height * len(takes)), layout="constrained")
     rows = figure.subfigures(len(takes), 1, squeeze=False)[:, 0]

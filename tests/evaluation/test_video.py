@@ -71,5 +71,5 @@ def test_eval_films_the_first_trials(monkeypatch, tmp_path, take, capsys):
     monkeypatch.setattr(eval_command, "evaluate_with_progress", lambda *words, **options: result)
     folder = tmp_path / "films"
     assert eval_command.run(["--expert", "--trials", "4", "--video", str(folder), "--video-trials", "1"]) == 0
-    assert sorted(path.name for path in folder.iterdir()) == [f"restock_shelf-{SEED}.mp4", "restock_shelf.png"]
+    assert sorted(path.name for path in folder.iterdir()) == [f"restock_shelf-{SEED}.mp4", "restock_shelf.jpg"]
     assert str(folder) in capsys.readouterr().out
