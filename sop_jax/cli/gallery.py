@@ -70,8 +70,8 @@ def page(exhibits: Sequence[Exhibit], arguments: GalleryArguments) -> str:
     lines = [
         "# Gallery: the worlds, by their scripted experts",
         "",
-        f"Made by `sop gallery --trials {arguments.trials} --seed {arguments.seed}` on {date}. Each row is one trial: the scene "
-        "from outside, and beside it what the head, left hand and right hand cameras see.",
+        f"Made by `sop gallery --trials {arguments.trials} --seed {arguments.seed}` on {date}. Each row is one trial: the "
+        "scene from outside, and beside it what the head, left hand and right hand cameras see.",
         "",
         "| task | expert's success (95% interval) | mean episode | failures |",
         "|---|---|---|---|",
