@@ -25,22 +25,40 @@ from sop_jax.specs.errors import ConfigError
 class DemonstrationsConfig:
     """The expert's episodes, for the offline buffer. They depend on these values alone, whatever the machine.
 
-    num_episodes: in all. num_collectors: robots that collect side by side; each draws its own scenes, so changing the number
-        changes the demonstrations.
+    num_episodes: in all. robot_hours: robot time in all, in place of a number of episodes; 0 = the number counts.
+    num_collectors: robots that collect side by side; each draws its own scenes, so changing the number changes the
+        demonstrations.
+    name: of the collectors, before their number. Episodes of several tasks in one store need several names.
     """
 
     num_episodes: int = 100
+    robot_hours: float = 0.0
     num_collectors: int = 2
     seed: int = 0
+    name: str = "demonstrator"
     collection: DemonstrationConfig = dataclasses.field(default_factory=DemonstrationConfig)
 
     def __post_init__(self) -> None:
         if self.num_episodes < 1 or self.num_collectors < 1:
             raise ConfigError(f"DemonstrationsConfig: num_episodes and num_collectors must be at least 1, got {self}")
+        if self.robot_hours < 0:
+            raise ConfigError(f"DemonstrationsConfig.robot_hours must be at least 0, got {self.robot_hours}")
 
-    def share_of(self, collector: int) -> int:
-        """How many episodes collector number `collector` contributes."""
+    @property
+    def collectors(self) -> tuple[str, ...]:
+        """The collectors' robot_ids."""
+        return tuple(f"{self.name}-{number}" for number in range(self.num_collectors))
+
+    def share_of(self, collector: int) -> int | None:
+        """How many episodes collector number `collector` contributes; None if robot time counts."""
+        if self.robot_hours:
+            return None
         return self.num_episodes // self.num_collectors + (collector < self.num_episodes % self.num_collectors)
+
+    @property
+    def robot_s_each(self) -> float:
+        """Robot time that each collector contributes, if that counts [s]."""
+        return 3600 * self.robot_hours / self.num_collectors
 
 
 @dataclasses.dataclass(frozen=True)

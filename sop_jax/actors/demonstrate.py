@@ -46,7 +46,7 @@ class DemonstrationConfig:
     """How demonstrations are collected.
 
     keep_failures: also keep the episodes in which the expert did not succeed.
-    max_tries: give up after this many episodes per wanted one, plus 20.
+    max_tries: give up after this many episodes per one kept or still wanted, plus 20.
     start_noise: None starts every episode from the scene's own pose.
     """
 
@@ -75,7 +75,7 @@ class DemonstrationReport:
 def collect_demonstrations(
     robot: Robot,
     expert: Demonstrator,
-    num_episodes: int,
+    num_episodes: int | None,
     seed: int,
     accept: Callable[[Episode], object],
     clock: Clock,
@@ -84,8 +84,11 @@ def collect_demonstrations(
     world: str = "",
     config: DemonstrationConfig | None = None,
     metrics: Metrics | None = None,
+    robot_s: float = 0.0,
 ) -> DemonstrationReport:
     """Lets the expert act until `num_episodes` episodes are kept, and hands each to `accept` (`EpisodeStore.put`, say).
+
+    With `num_episodes` None, until the kept episodes come to `robot_s` seconds of robot time instead.
 
     Episode number i has the seed `episode_seed(seed, robot_id, i)`, so equal arguments give equal scenes. Ctrl-C ends the
     collection; what was accepted stays. Blocks; drives the robot on this thread.
@@ -96,10 +99,17 @@ def collect_demonstrations(
     config = config or DemonstrationConfig()
     started_ns = clock.now_ns()
     ids, num_frames, num_tried, interrupted = [], 0, 0, False
-    while len(ids) < num_episodes and not interrupted:
-        if num_tried >= config.max_tries * num_episodes + 20:
+
+    def is_enough() -> bool:
+        if num_episodes is not None:
+            return len(ids) >= num_episodes
+        return num_frames / robot.spec.control_hz >= robot_s
+
+    while not is_enough() and not interrupted:
+        if num_tried >= config.max_tries * (len(ids) if num_episodes is None else num_episodes) + 20:
+            wanted = f"{robot_s:g} s of them" if num_episodes is None else str(num_episodes)
             raise NoSuccessError(
-                f"task {robot.task}: the expert succeeded in {len(ids)} of {num_tried} episodes, {num_episodes} were "
+                f"task {robot.task}: the expert succeeded in {len(ids)} of {num_tried} episodes, {wanted} were "
                 "wanted. Check the expert, or pass keep_failures."
             )
         scene_seed = episode_seed(seed, robot_id, num_tried)

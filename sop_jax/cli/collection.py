@@ -1,13 +1,13 @@
 """Collects demonstrations on several processes. What is collected follows from the config alone, so doing it again (after a
 stop, or in another run) gives the same episodes with the same names, and changes nothing that is there."""
 
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Callable
 
 from configs.experiment import DemonstrationsConfig
 from configs.files import to_json
-from sop_jax.cli.collector import collector_name
 from sop_jax.cli.output import progress_console
 from sop_jax.cli.processes import ProcessGroup, ProcessSpec
 from sop_jax.cli.progress import WorkProgress
@@ -39,26 +39,48 @@ def collect(
         CollectionFailedError: a collector died again and again.
     """
     store = EpisodeStore(store_url(store_directory))
-    names = [collector_name(number) for number in range(config.num_collectors)]
-
-    def num_there() -> int:
-        return sum(len(store.list_paths(name)) for name in names)
-
-    if num_there() >= config.num_episodes:
-        return num_there()
-    settings = logs.parent / "collection.json"
+    kept = kept_so_far(config, store)
+    if kept.complete:
+        return kept.num_episodes
+    settings = logs.parent / f"collection-{config.name}.json"
     write_json(settings, {"demonstrations": to_json(config), "world": to_json(world)})
-    with ProcessGroup() as group, WorkProgress(progress_console, "demonstrations", config.num_episodes) as progress:
-        for number, name in enumerate(names):
+    what, total = f"{world.task}: demonstrations", config.num_episodes
+    if config.robot_hours:
+        what, total = f"{world.task}: robot minutes of demonstrations", round(60 * config.robot_hours)
+    with ProcessGroup() as group, WorkProgress(progress_console, what, total) as progress:
+        for number, name in enumerate(config.collectors):
             command = [sys.executable, "-m", "sop_jax.cli.collector", str(settings), str(number), str(store_directory)]
             group.start(ProcessSpec(name, command, logs / f"{name}.log", environment=SINGLE_THREADED))
-        while not all(group.finished(name) for name in names):
+        while not all(group.finished(name) for name in config.collectors):
             if should_stop():
                 raise KeyboardInterrupt
             for note in group.poll():
                 progress.note(note.text)
                 if not note.restarted:
                     raise CollectionFailedError(note.text)
-            progress.update(num_there())
+            kept = kept_so_far(config, store)
+            progress.update(int(kept.robot_s / 60) if config.robot_hours else kept.num_episodes)
             group.wait(_POLL_S)
-    return num_there()
+    return kept_so_far(config, store).num_episodes
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What the collectors have kept. `robot_s` is 0 unless robot time counts."""
+
+    num_episodes: int
+    robot_s: float
+    complete: bool
+
+
+def kept_so_far(config: DemonstrationsConfig, store: EpisodeStore) -> Kept:
+    """What the store holds of this config's demonstrations."""
+    if not config.robot_hours:
+        num = sum(len(store.list_paths(name)) for name in config.collectors)
+        return Kept(num, 0.0, num >= config.num_episodes)
+    num, robot_s = 0, []
+    for name in config.collectors:
+        manifests = [found.manifest for found in store.summaries(name) if found.manifest is not None]
+        num += len(manifests)
+        robot_s.append(sum(manifest.num_frames / manifest.control_hz for manifest in manifests))
+    return Kept(num, sum(robot_s), min(robot_s) >= config.robot_s_each)

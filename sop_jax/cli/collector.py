@@ -19,13 +19,14 @@ from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.records import Episode
 
 
-def collector_name(number: int) -> str:
-    """The robot_id of collector number `number`."""
-    return f"demonstrator-{number}"
-
-
 def demonstrate(
-    world: WorldConfig, config: DemonstrationConfig, robot_id: str, num_episodes: int, seed: int, store: str
+    world: WorldConfig,
+    config: DemonstrationConfig,
+    robot_id: str,
+    num_episodes: int | None,
+    seed: int,
+    store: str,
+    robot_s: float = 0.0,
 ) -> DemonstrationReport:
     """Collects into the store; a signal to stop raises KeyboardInterrupt after the present episode.
 
@@ -51,6 +52,7 @@ def demonstrate(
             robot_id=robot_id,
             world=robot.world,
             config=config,
+            robot_s=robot_s,
         )
     robot.close()
     return report
@@ -60,7 +62,10 @@ def main(settings: pathlib.Path, number: int, store: str) -> None:
     values = json.loads(settings.read_text(encoding="utf-8"))
     config = from_json(DemonstrationsConfig, values["demonstrations"])
     world = from_json(WorldConfig, values["world"])
-    demonstrate(world, config.collection, collector_name(number), config.share_of(number), config.seed, store)
+    demonstrate(
+        world, config.collection, config.collectors[number], config.share_of(number), config.seed, store,
+        config.robot_s_each,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Annotated
 import jax
 import tyro
 
+import envs
 from configs.experiment import PretrainConfig
 from configs.files import to_json
 from configs.registry import find_pretraining
@@ -58,6 +59,12 @@ class PretrainArguments:
     work: pathlib.Path = pathlib.Path("runs/pretrain")
     """Folder for demonstrations, checkpoints and metrics."""
 
+    collect_hours: float = 0.0
+    """Only collect demonstrations, so many robot-hours of each of `tasks`, into WORK/store, and end."""
+
+    tasks: tuple[str, ...] = ()
+    """Tasks whose demonstrations `collect_hours` is about; default: the config's."""
+
     skip_evaluation: bool = False
     """Don't evaluate the result."""
 
@@ -70,6 +77,8 @@ def run(argv: Sequence[str]) -> int:
     default = PretrainArguments(experiment, pathlib.Path(f"assets/policies/{experiment.name}"))
     arguments = parse(PretrainArguments, argv, "pretrain", default)
     config = arguments.experiment
+    if arguments.collect_hours or arguments.tasks:
+        return _collect_only(arguments)
     _check(arguments)
     started = time.monotonic()
     with StopRequests() as stop:
@@ -100,6 +109,27 @@ def run(argv: Sequence[str]) -> int:
         print_json(
             {"output": arguments.output, "fingerprint": fingerprint, "elapsed_s": elapsed_s, "evaluation": result}
         )
+    return 0
+
+
+def _collect_only(arguments: PretrainArguments) -> int:
+    """A data set of several tasks in one store."""
+    if arguments.collect_hours <= 0:
+        raise UsageError(f"--tasks goes with --collect-hours above 0, got {arguments.collect_hours:g}")
+    counts: dict[str, int] = {}
+    with StopRequests() as stop:
+        for task in arguments.tasks or (arguments.experiment.world.task,):
+            if task not in envs.TASKS:
+                raise UsageError(f"unknown task {task!r}: expected one of {', '.join(envs.TASKS)}")
+            demonstrations = dataclasses.replace(
+                arguments.experiment.demonstrations, robot_hours=arguments.collect_hours, name=f"demonstrator-{task}"
+            )
+            world = dataclasses.replace(arguments.experiment.world, task=task)
+            store, logs = arguments.work / "store", arguments.work / "logs"
+            counts[task] = collect(demonstrations, world, store, logs, stop)
+            say(f"{task}: {counts[task]} demonstrations, {arguments.collect_hours:g} robot-hours, in {store}")
+    if arguments.json:
+        print_json({"store": arguments.work / "store", "num_episodes": counts})
     return 0
 
 

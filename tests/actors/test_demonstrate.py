@@ -27,7 +27,14 @@ class Clumsy:
         return self.robot.goal if self.turn % 2 == 0 else self.robot.observe(images=False).state
 
 
-def collect(num_episodes, *, robot=None, expert=None, accept=None, seed=0, **config):
+class Idle(Clumsy):
+    """Never succeeds."""
+
+    def act(self):
+        return self.robot.observe(images=False).state
+
+
+def collect(num_episodes, *, robot=None, expert=None, accept=None, seed=0, robot_s=0.0, **config):
     robot = robot or FakeRobot(FakeRobotConfig(time_limit_frames=40), ManualClock(10**9))
     episodes = []
     report = collect_demonstrations(
@@ -40,8 +47,19 @@ def collect(num_episodes, *, robot=None, expert=None, accept=None, seed=0, **con
         robot_id="demo",
         world="fake/1",
         config=DemonstrationConfig(**config),
+        robot_s=robot_s,
     )
     return report, episodes
+
+
+def test_robot_time_can_be_asked_for_in_place_of_a_number():
+    report, episodes = collect(None, robot_s=5.0)
+    durations = [episode.manifest.num_frames / 30 for episode in episodes]
+    assert sum(durations) == pytest.approx(report.duration_s)
+    assert sum(durations) >= 5.0 > sum(durations[:-1])
+    robot = FakeRobot(FakeRobotConfig(time_limit_frames=40), ManualClock(10**9))
+    with pytest.raises(NoSuccessError, match=r"5 s of them were wanted"):
+        collect(None, robot=robot, expert=Idle(robot), robot_s=5.0)
 
 
 def test_demonstrations_are_offline_and_without_a_policy(store_url):

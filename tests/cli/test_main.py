@@ -44,6 +44,8 @@ def test_every_command_explains_itself(command, capsys):
         (["demo", "--resume", "no/such/run"], "no/such/run is no run"),
         (["demo", "--fleet.num-robots", "0"], "num_robots must be at least 1"),
         (["demo", "--policy", "no/such/policy"], "no/such/policy is no policy"),
+        (["pretrain", "--tasks", "restock_shelf"], "--tasks goes with --collect-hours above 0"),
+        (["pretrain", "--collect-hours", "1", "--tasks", "restock_shelv"], "unknown task 'restock_shelv'"),
         (["pretrain", "--model", "compct"], "unknown model 'compct'"),
         (["act", "--robot-id", "r", "--store", "s", "--expert"], "--expert needs --episodes N"),
         (["episodes", "list"], "expected one of ls, show, verify, got 'list'"),

@@ -1,0 +1,45 @@
+import pytest
+
+from configs.experiment import DemonstrationsConfig
+from sop_jax.cli.collection import Kept, collect, kept_so_far
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.episodes.synthetic import make_episode
+from sop_jax.evaluation.world import WorldConfig
+from sop_jax.specs.errors import ConfigError
+
+
+def _fill(store_url: str) -> EpisodeStore:
+    """Two collectors' episodes of 3 s each: two of the first, one of the second; and somebody else's."""
+    store = EpisodeStore(store_url)
+    for robot, count in (("demonstrator-0", 0), ("demonstrator-0", 1), ("demonstrator-1", 0), ("robot-0", 0)):
+        store.put(make_episode(count, 90, robot_id=robot))
+    return store
+
+
+def test_numbers_and_robot_time_are_counted_apart(store_url):
+    store = _fill(store_url)
+    assert kept_so_far(DemonstrationsConfig(num_episodes=3), store) == Kept(3, 0.0, True)
+    assert kept_so_far(DemonstrationsConfig(num_episodes=4), store) == Kept(3, 0.0, False)
+    by_time = DemonstrationsConfig(robot_hours=6 / 3600)
+    assert kept_so_far(by_time, store) == Kept(3, pytest.approx(9.0), True)
+    # 8 s in all are there, but the second collector's share of 4 s is not.
+    assert not kept_so_far(DemonstrationsConfig(robot_hours=8 / 3600), store).complete
+    assert kept_so_far(DemonstrationsConfig(num_episodes=1, name="nobody"), store) == Kept(0, 0.0, False)
+
+
+def test_what_is_there_already_is_not_collected_again(store_url, tmp_path):
+    _fill(store_url)
+    logs = tmp_path / "logs"
+    config = DemonstrationsConfig(robot_hours=6 / 3600)
+    assert collect(config, WorldConfig(), tmp_path / "store", logs, lambda: True) == 3
+    assert not logs.exists()
+
+
+def test_collectors_have_names_and_shares():
+    config = DemonstrationsConfig(num_episodes=5, num_collectors=2, name="demonstrator-fold")
+    assert config.collectors == ("demonstrator-fold-0", "demonstrator-fold-1")
+    assert [config.share_of(0), config.share_of(1)] == [3, 2]
+    by_time = DemonstrationsConfig(robot_hours=2.0, num_collectors=4)
+    assert (by_time.share_of(0), by_time.robot_s_each) == (None, 1800.0)
+    with pytest.raises(ConfigError, match="robot_hours must be at least 0"):
+        DemonstrationsConfig(robot_hours=-1.0)
