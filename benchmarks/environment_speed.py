@@ -18,12 +18,14 @@ from collections.abc import Callable
 os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo's own renderer, the peer, reads it when it is imported
 
 import mujoco
+import numpy as np
 import psutil
 
 import envs
 
 IMAGE_SIZE = 64
-NUM_COPIES = 6
+BATCH_SIZE = 16
+NUM_COPIES = 12
 """Environments that are made to see what one more takes."""
 
 
@@ -79,6 +81,23 @@ def in_default_quality(model: mujoco.MjModel) -> mujoco.MjModel:
     return model
 
 
+def measure_batch(task: str, num_ticks: int, num_rounds: int) -> dict[str, float]:
+    """Steps per second of wall time of a batch: on every core, and on one thread."""
+    rates: dict[str, float] = {}
+    for name, num_threads in (("batch_steps_per_s", 0), ("batch_one_thread_steps_per_s", 1)):
+        environments = [envs.load(task, time_limit_s=1e9) for _ in range(BATCH_SIZE)]
+        with envs.EnvironmentBatch(environments, num_threads) as batch:
+            actions = np.stack([timestep.observation["state"] for timestep in batch.reset(range(BATCH_SIZE))])
+            best_s = float("inf")
+            for _ in range(num_rounds):
+                started = time.perf_counter()
+                for _ in range(num_ticks):
+                    batch.step(actions)
+                best_s = min(best_s, time.perf_counter() - started)
+            rates[name] = num_ticks * BATCH_SIZE / best_s
+    return rates
+
+
 def measure_memory(task: str) -> float:
     """What one more environment takes, without images [MB]."""
     process = psutil.Process()
@@ -93,8 +112,10 @@ def measure_memory(task: str) -> float:
 
 def measure(task: str, num_calls: int, num_rounds: int) -> dict[str, float]:
     """Everything about one task."""
+    env_mb = measure_memory(task)  # first: later, freed memory would be used again
     steps = measure_steps(task, num_calls, num_rounds)
     images = measure_images(task, max(20, num_calls // 5), num_rounds)
+    batch = measure_batch(task, max(5, num_calls // 20), num_rounds)
     with_images = 1 / (1 / steps["env_steps_per_s"] + 1 / images["our_image_sets_per_s"])
     return {
         "ours": round(steps["env_steps_per_s"], 1),
@@ -106,7 +127,9 @@ def measure(task: str, num_calls: int, num_rounds: int) -> dict[str, float]:
         "image_default_ms": round(1e3 / images["default_image_sets_per_s"], 2),
         "image_ratio": round(images["our_image_sets_per_s"] / images["default_image_sets_per_s"], 1),
         "steps_with_images_per_s": round(with_images, 1),
-        "env_mb": round(measure_memory(task), 2),
+        "batch_steps_per_s": round(batch["batch_steps_per_s"], 1),
+        "batch_speedup": round(batch["batch_steps_per_s"] / batch["batch_one_thread_steps_per_s"], 2),
+        "env_mb": round(env_mb, 2),
     }
 
 

@@ -1,5 +1,6 @@
 """Worlds for the AgiBot G1 in MuJoCo: tasks, scripted experts and gates. Imports nothing of `sop_jax`."""
 
+from envs.batch import EnvironmentBatch
 from envs.environment import CAMERAS, Environment
 from envs.errors import DivergedError, InvalidActionError, RenderingError, UnknownTaskError
 from envs.individual import DISTRIBUTIONS, Individual, draw_individual
@@ -12,6 +13,7 @@ __all__ = [
     "TASKS",
     "DivergedError",
     "Environment",
+    "EnvironmentBatch",
     "Expert",
     "Gate",
     "Individual",
