@@ -8,7 +8,7 @@ demo: setup reverb-env
 	.venv/bin/sop demo $(DEMO_ARGS)
 
 test: setup-dev reverb-env
-	.venv/bin/python -m pytest $(TEST_ARGS)
+	.venv/bin/python -m pytest -n logical --dist loadfile $(TEST_ARGS)
 
 setup:
 	@launch/setup.sh base
