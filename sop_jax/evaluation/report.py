@@ -117,7 +117,8 @@ def _charts(history: RunHistory) -> list[_Chart]:
         _Chart(
             "Sampler",
             figures.sampler_curve(history),
-            "Share of a task's examples that the sampler asks from the online buffer, and what the tables gave.",
+            "Share of a task's examples asked from the online buffer, and given: its limiter holds back items used often."
+            " The rest comes from demonstrations.",
         ),
         _Chart("Learner speed", figures.learner_curve(history), "Learner steps per second, beside the robots."),
         _Chart("Training loss", figures.loss_curve(history), "Mean loss of a batch, and its average over 20 samples."),
