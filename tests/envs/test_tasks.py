@@ -109,7 +109,7 @@ def test_unknown_task_suggests_the_near_one():
 
 
 def test_a_change_that_the_task_does_not_know_is_refused():
-    with pytest.raises(ValueError, match="has no nonsense to change; it has .*time_limit_s"):
+    with pytest.raises(ValueError, match=r"has no nonsense to change; it has .*time_limit_s"):
         envs.load("restock_shelf", nonsense=1)
     assert envs.load("restock_shelf", time_limit_s=None).task.time_limit_s == 8.0
 
