@@ -127,13 +127,13 @@ class Environment(dm_env.Environment):
         self._executed = target.astype(np.float32)
         followed = self._delay.pass_through(target)
         task.drive.follow(data, followed)
-        mujoco.mj_step(task.model, data, self._num_substeps)
         self._num_ticks += 1
+        try:
+            mujoco.mj_step(task.model, data, self._num_substeps)
+        except mujoco.FatalError as error:  # so many contacts that MuJoCo's memory is full: everything is everywhere
+            raise self._diverged(f" ({str(error).splitlines()[0]})") from error
         if not np.isfinite(data.qpos.sum() + data.qvel.sum() + data.qacc.sum()):
-            self._over = True
-            raise DivergedError(
-                f"{self.world}, seed {self._episode_seed}: diverged at {self.time_s:.2f} s; reset and go on"
-            )
+            raise self._diverged()
         task.after_step(data, followed.astype(np.float32), self.time_s)
         return self._timestep()
 
@@ -164,6 +164,13 @@ class Environment(dm_env.Environment):
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+    def _diverged(self, why: str = "") -> DivergedError:
+        """Ends the episode."""
+        self._over = True
+        return DivergedError(
+            f"{self.world}, seed {self._episode_seed}: diverged at {self.time_s:.2f} s{why}; reset and go on"
+        )
 
     def _timestep(self) -> dm_env.TimeStep:
         observation = self._observation()

@@ -6,12 +6,21 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from envs.box.config import BoxConfig
+from envs.box.expert import BoxExpert
+from envs.box.gate import BoxGate
+from envs.box.task import BoxTask
 from envs.environment import Environment
 from envs.errors import UnknownTaskError
 from envs.individual import Individual
+from envs.laundry.config import LaundryConfig
+from envs.laundry.expert import LaundryExpert
+from envs.laundry.gate import LaundryGate
+from envs.laundry.task import LaundryTask
 from envs.restock.config import RestockConfig
 from envs.restock.expert import RestockExpert
 from envs.restock.gate import RestockGate
+from envs.restock.layouts import CoolerConfig, FreezerConfig, MisplacedConfig
 from envs.restock.task import RestockTask
 from envs.task import Expert, Gate, Task
 
@@ -31,7 +40,14 @@ class Registration:
 
 
 _REGISTRATIONS: Mapping[str, Registration] = types.MappingProxyType(
-    {"restock_shelf": Registration(RestockConfig(), RestockTask, RestockExpert, RestockGate)}
+    {
+        "restock_shelf": Registration(RestockConfig(), RestockTask, RestockExpert, RestockGate),
+        "restock_misplaced": Registration(MisplacedConfig(), RestockTask, RestockExpert, RestockGate),
+        "restock_freezer": Registration(FreezerConfig(), RestockTask, RestockExpert, RestockGate),
+        "restock_cooler": Registration(CoolerConfig(), RestockTask, RestockExpert, RestockGate),
+        "box_assembly": Registration(BoxConfig(), BoxTask, BoxExpert, BoxGate),
+        "laundry_fold": Registration(LaundryConfig(), LaundryTask, LaundryExpert, LaundryGate),
+    }
 )
 TASKS = tuple(_REGISTRATIONS)
 

@@ -1,6 +1,11 @@
 """One machine stands in for many: JAX sees 8 CPU devices, and shapes and types are checked while the tests run."""
 
 import os
+import signal
+
+# A shell starts what runs in its background with Ctrl-C ignored, and some tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"

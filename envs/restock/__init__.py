@@ -1,1 +1,1 @@
-"""The task `restock_shelf`: pick the named item from the staging area and stand it in the named slot of the shelf."""
+"""The restocking tasks: pick the named item and stand it in the named place (shelf, freezer, cooler)."""

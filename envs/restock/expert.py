@@ -10,15 +10,19 @@ import dataclasses
 import numpy as np
 
 from envs.environment import Environment
-from envs.g1.drive import LEFT_ARM, RIGHT_ARM, RIGHT_GRIPPER
-from envs.restock.config import RestockConfig
-from envs.restock.hand_motion import HandMotion
-from envs.restock.progress import CARRY_HEIGHT_M, REACH_HEIGHT_M, funnel
+from envs.g1.drive import LEFT_ARM, LEFT_GRIPPER, RIGHT_ARM, RIGHT_GRIPPER
+from envs.restock.config import SceneConfig
+from envs.restock.door_plan import is_in_the_way, work_door
+from envs.restock.hand_motion import HandMotion, MirroredHandMotion
+from envs.restock.hand_pose import READY_TOOL_M
+from envs.restock.intent import Intent, by_way_of_height
+from envs.restock.progress import CARRY_HEIGHT_M, REACH_HEIGHT_M, carry_height_m, funnel, is_open
 from envs.restock.situation import EMPTY_CLOSED, Goal, Situation, slot_of
 from envs.restock.task import RestockTask
 
 _LEFT_STEP_RAD = 0.03
 _GRASP_ABOVE_CENTRE_M = 0.012  # keeps the palm clear of the neighbours' tops
+_BEFORE_DOOR_M, _OVER_DOOR_M = 0.05, 0.02  # where a hand waits for an open door
 _HOLD_M = 0.010  # close enough to close or open
 
 
@@ -44,14 +48,6 @@ class Style:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Intent:
-    """Where the tool should be going [3] and what the gripper should do (0 open, 1 close)."""
-
-    tool: np.ndarray
-    gripper: float
-
-
 class RestockExpert:
     """Demonstrates the task and takes over from a policy. `reset` before the first `act` of each turn."""
 
@@ -60,42 +56,74 @@ class RestockExpert:
     ) -> None:
         """`instruction` replaces the episode's own (to measure how much the words matter)."""
         self._env, self._task, self._style_seed, self._instruction = env, task, style_seed, instruction
-        self._motion = HandMotion(task.config)
+        config = task.config
+        self._motion = HandMotion(config.workspace_m, config.robot, config.tilt_rad, config.settle_per_s)
+        self._left_motion = None
+        if config.door:
+            self._left_motion = MirroredHandMotion(config.door.workspace_m, config.robot, config.settle_per_s)
         self._style = Style()
 
     def reset(self) -> None:
         """Starts from wherever the robot is; the style follows from the style seed and the episode's seed."""
         self._style = Style.draw(np.random.default_rng((self._style_seed, self._env.episode_seed)))
-        self._motion.reset(self._task.drive.state(self._env.data)[RIGHT_ARM])
+        measured = self._task.drive.state(self._env.data)
+        self._motion.reset(measured[RIGHT_ARM])
+        if self._left_motion:
+            self._left_motion.reset(measured[LEFT_ARM])
 
     def act(self) -> np.ndarray:
         """The next action, float32 [16]."""
         measured = self._task.drive.state(self._env.data)
         goal = self._task.goal if self._instruction is None else self._task.parse(self._instruction)
-        intent = plan(self._task.config, self._task.situation, goal, self._style)
+        config, situation = self._task.config, self._task.situation
+        intent = wait_for_door(config, situation, plan(config, situation, goal, self._style))
         action = self._task.rest_state
         action[LEFT_ARM] = measured[LEFT_ARM] + np.clip(
             action[LEFT_ARM] - measured[LEFT_ARM], -_LEFT_STEP_RAD, _LEFT_STEP_RAD
         )
         action[RIGHT_ARM] = self._motion.step(measured[RIGHT_ARM], intent.tool, self._style.speed_m_s)
         action[RIGHT_GRIPPER] = intent.gripper
+        if self._left_motion and config.door and situation.door:
+            left = work_door(config, config.door, situation, situation.door, goal)
+            action[LEFT_ARM] = self._left_motion.step(measured[LEFT_ARM], left.tool, self._style.speed_m_s)
+            action[LEFT_GRIPPER] = left.gripper
         return action.astype(np.float32)
 
 
-def plan(config: RestockConfig, situation: Situation, goal: Goal, style: Style) -> Intent:
+def plan(config: SceneConfig, situation: Situation, goal: Goal, style: Style) -> Intent:
     """What to do in a situation: a function of state alone."""
     if situation.held is not None and situation.held == goal.item:
-        spot = np.array(config.slot_centres_m[goal.slot]) + style.place_offset_m
-        return _put_down(config, situation, situation.held, spot, config.shelf_top_m, style)
+        slot = config.slots[goal.slot]
+        spot = np.array([slot.x_m, slot.y_m]) + style.place_offset_m
+        return _put_down(config, situation, situation.held, spot, slot.surface_m, style)
     if situation.held is not None:
-        spot = free_spot(config, situation, situation.held)
-        return _put_down(config, situation, situation.held, spot, config.table_height_m, style)
+        return _put_away(config, situation, situation.held, style)
     if slot_of(config, situation, goal.item) == goal.slot:
-        return Intent(situation.tool + np.array([-0.01, 0.0, 0.10]), 0.0)
+        return _draw_back(config, situation)
     return _pick_up(config, situation, goal.item, style)
 
 
-def _pick_up(config: RestockConfig, situation: Situation, item: int, style: Style) -> Intent:
+def _draw_back(config: SceneConfig, situation: Situation) -> Intent:
+    """Up and away from what was put down; out of the way of a door."""
+    if config.door is None or is_in_the_way(config.door, situation.tool):
+        return Intent(situation.tool + np.array([-0.01, 0.0, 0.10]), config.hand_open)
+    aside = np.array([config.door.front_x_m - 0.06, READY_TOOL_M[1], config.door.clear_z_m + _OVER_DOOR_M])
+    return Intent(aside, config.hand_open)
+
+
+def wait_for_door(config: SceneConfig, situation: Situation, intent: Intent) -> Intent:
+    """The same intent, but that the hand waits high before a door that is not open yet."""
+    if config.door is None or is_open(config, situation):
+        return intent
+    barred = np.array([intent.tool[0], intent.tool[1], 0.0])
+    if is_in_the_way(config.door, barred):
+        before = min(float(intent.tool[0]), config.door.front_x_m - _BEFORE_DOOR_M)
+        height = config.door.clear_z_m + _OVER_DOOR_M
+        return Intent(np.array([before, intent.tool[1], height]), 1.0 if situation.held is not None else intent.gripper)
+    return intent
+
+
+def _pick_up(config: SceneConfig, situation: Situation, item: int, style: Style) -> Intent:
     centre = situation.items[item]
     lowest = config.table_height_m + 0.03
     grasp = centre + np.array(style.grasp_offset_m) + np.array([0.0, 0.0, _GRASP_ABOVE_CENTRE_M])
@@ -103,33 +131,36 @@ def _pick_up(config: RestockConfig, situation: Situation, item: int, style: Styl
     gap = float(np.linalg.norm(grasp[:2] - situation.tool[:2]))
     low = situation.tool[2] - grasp[2] < 0.012
     closing = situation.command > 0.5 and situation.closure < EMPTY_CLOSED
-    if low and gap < (0.02 if closing else _HOLD_M) and (closing or situation.closure < 0.1):
+    if low and gap < (0.02 if closing else _HOLD_M) and (closing or situation.closure < config.hand_open + 0.1):
         return Intent(grasp, 1.0)
-    still_closed = situation.closure > 0.15
-    height = style.reach_height_m * (1.0 if still_closed else funnel(gap))
-    return Intent(_by_way_of_height(situation.tool, grasp, height), 0.0)
+    still_closed = situation.closure > config.hand_open + 0.15
+    height = style.reach_height_m * (1.0 if still_closed else funnel(gap, config.funnel_m))
+    return Intent(by_way_of_height(situation.tool, grasp, height), config.hand_open)
+
+
+def _put_away(config: SceneConfig, situation: Situation, item: int, style: Style) -> Intent:
+    """Back with what should not be in the hand: to its own slot, or among the others."""
+    origin = situation.origin(item)
+    if origin is None:
+        return _put_down(config, situation, item, free_spot(config, situation, item), config.table_height_m, style)
+    slot = config.slots[origin]
+    return _put_down(config, situation, item, np.array([slot.x_m, slot.y_m]), slot.surface_m, style)
 
 
 def _put_down(
-    config: RestockConfig, situation: Situation, item: int, spot: np.ndarray, surface_m: float, style: Style
+    config: SceneConfig, situation: Situation, item: int, spot: np.ndarray, surface_m: float, style: Style
 ) -> Intent:
     centre = situation.items[item]
     rest = np.array([spot[0], spot[1], surface_m + situation.extents[item] - 0.003])
     gap = float(np.linalg.norm(rest[:2] - centre[:2]))
     if gap < 2 * _HOLD_M and centre[2] - rest[2] < 0.010:
-        return Intent(situation.tool.copy(), 0.0)
-    wanted = _by_way_of_height(centre, rest, style.carry_height_m * funnel(gap))
+        return Intent(situation.tool.copy(), config.hand_open)
+    height = carry_height_m(config, style.carry_height_m)
+    wanted = by_way_of_height(centre, rest, height * funnel(gap, config.funnel_m))
     return Intent(wanted + situation.tool - centre, 1.0)
 
 
-def _by_way_of_height(position: np.ndarray, goal: np.ndarray, height_m: float) -> np.ndarray:
-    """A point to head for: sideways only as far as the position is high enough for where it is."""
-    wanted_z = goal[2] + height_m
-    allowed = min(max(1.0 - (wanted_z - position[2]) / 0.05, 0.0), 1.0)
-    return np.array([*(position[:2] + allowed * (goal[:2] - position[:2])), wanted_z])
-
-
-def free_spot(config: RestockConfig, situation: Situation, item: int) -> np.ndarray:
+def free_spot(config: SceneConfig, situation: Situation, item: int) -> np.ndarray:
     """The staging spot nearest to an item that is clear of the others [2]."""
     xs = np.linspace(*config.staging_x_m, 4)
     ys = np.linspace(*config.staging_y_m, 7)

@@ -65,11 +65,13 @@ class RestockGate:
         if situation.held is not None and situation.held != goal.item:
             return "wrong_object"
         item = situation.items[goal.item]
+        right = (None, goal.slot, situation.origin(goal.item))
         if situation.held == goal.item:
-            low = item[2] - situation.extents[goal.item] < scene.shelf_top_m + config.low_over_slot_m
-            if low and nearest_slot(scene, item) not in (None, goal.slot):
+            over = nearest_slot(scene, item)
+            bottom = item[2] - situation.extents[goal.item]
+            if over not in right and bottom < scene.slots[over].surface_m + config.low_over_slot_m:
                 return "wrong_slot"
-        elif slot_of(scene, situation, goal.item) not in (None, goal.slot):
+        elif slot_of(scene, situation, goal.item) not in right:
             return "wrong_slot"
         empty = situation.held is None and situation.closure > EMPTY_CLOSED
         self._empty_ticks = self._empty_ticks + 1 if empty else 0

@@ -20,6 +20,7 @@ _STRETCH = 0.25
 # Above the right part of the staging area, where the hand hides few items from the head camera: tool at `READY_TOOL_M`.
 READY_RAD = (1.6122, -0.663, -0.5453, 1.3118, -1.1344, -1.7099, 0.534)
 READY_TOOL_M = (0.64, -0.17, 0.76)
+LEFT_READY_RAD = tuple(-angle for angle in READY_RAD)  # the mirrored posture
 
 
 def hand_yaw(position_m: np.ndarray, tilt_rad: float = TILT_RAD) -> float:

@@ -1,45 +1,60 @@
-"""`restock_shelf`: the instruction names an item and a slot; the right arm has to stand that item there.
+"""The restocking tasks: the instruction names an item and a slot; the right arm has to stand that item there.
 
-Success: the named item rests inside the named slot, nothing holds it, and the open gripper has drawn back a little.
-An episode fails early only where it is beyond doubt: an item left the table, or another item rests in a slot.
+Which of them it is follows from the configuration: `restock_shelf`, `restock_misplaced`, `restock_cooler`, and
+`restock_freezer`, in which the left arm works the door. Success: the named item rests inside the named slot, nothing holds
+it, the open gripper has drawn back a little, and the door, if there is one, is shut. An episode fails early only where it is
+beyond doubt: an item left the table, or another item rests in a slot that is not its own.
 """
 
 import mujoco
 import numpy as np
 
-from envs.g1.drive import RIGHT_ARM, RIGHT_GRIPPER, G1Drive
+from envs.g1.drive import LEFT_ARM, LEFT_GRIPPER, RIGHT_ARM, RIGHT_GRIPPER, G1Drive
 from envs.g1.kinematics import load_kinematics
 from envs.grasping import GraspWeld
-from envs.restock.config import SLOTS, RestockConfig
-from envs.restock.hand_pose import READY_RAD
-from envs.restock.items import HALF_HEIGHT_M, ItemBodies
-from envs.restock.scene import compile_model, item_bodies, randomise_light
-from envs.restock.situation import EMPTY_CLOSED, Goal, Situation, has_fallen, is_done, rests_in_slot, slot_of, stage_of
+from envs.restock.catalogue import Product
+from envs.restock.config import RestockConfig, SceneConfig
+from envs.restock.doorway import Doorway
+from envs.restock.draws import draw_goal, draw_goods, draw_origins, draw_stands
+from envs.restock.hand_pose import LEFT_READY_RAD, READY_RAD
+from envs.restock.items import ItemBodies
+from envs.restock.scene import compile_model, item_bodies
+from envs.restock.situation import EMPTY_CLOSED, Goal, Situation, has_fallen, is_done, slot_of, stage_of, was_misplaced
+from envs.room import randomise_light
 
 FAILURES = ("missed_grasp", "dropped", "wrong_object", "wrong_slot", "timeout")
-_MAX_DRAWS = 1000
 
 
 class RestockTask:
     """The task. Owns the compiled model and what an episode's judgement has to remember."""
 
-    name = "restock_shelf"
-    world = "restock_shelf/1"
-
-    def __init__(self, config: RestockConfig | None = None) -> None:
+    def __init__(self, config: SceneConfig | None = None) -> None:
         self.config = config or RestockConfig()
         names = item_bodies(self.config)
         self.model = compile_model(self.config)
         self.drive = G1Drive(self.model)
-        self._items = ItemBodies(self.model, names)
+        self._items = ItemBodies(self.model, names, self.config.catalogue)
         self._grasp = GraspWeld(self.model, "right", names)
+        self._doorway = Doorway(self.model, self.drive, self.config.door) if self.config.door else None
         self._tool = self.model.site("g1/right_tcp").id
-        self._rest_state = np.concatenate([load_kinematics().home.left_arm_rad, READY_RAD, (0.0, 0.0)])
-        self._kinds: tuple[str, ...] = ()
+        left_rad = LEFT_READY_RAD if self._doorway else load_kinematics().home.left_arm_rad
+        self._rest_state = np.concatenate([left_rad, READY_RAD, (0.0, self.config.hand_open)])
+        self._goods: tuple[Product, ...] = ()
+        self._origins: tuple[str | None, ...] = ()
         self._goal: Goal | None = None
         self._situation: Situation | None = None
         self._held_target = self._closed_empty = self._success = False
         self._failure = ""
+
+    @property
+    def name(self) -> str:
+        """The task's registered name."""
+        return self.config.task_name
+
+    @property
+    def world(self) -> str:
+        """Name and version of the world."""
+        return f"{self.name}/1"
 
     @property
     def time_limit_s(self) -> float:
@@ -48,7 +63,7 @@ class RestockTask:
 
     @property
     def rest_state(self) -> np.ndarray:
-        """Where an episode starts but for noise [16]: left arm at home, right arm ready, grippers open."""
+        """Where an episode starts but for noise [16]: right arm ready, left arm at home or ready, grippers open."""
         return self._rest_state.copy()
 
     @property
@@ -68,12 +83,16 @@ class RestockTask:
     @property
     def item_names(self) -> tuple[str, ...]:
         """The items in view, for example ("red can", "blue box", "green bottle")."""
-        return self._kinds
+        return tuple(product.name for product in self._goods)
 
     @property
     def instruction(self) -> str:
         """For example "put the red can in the left slot"."""
-        return f"put the {self._kinds[self.goal.item]} in the {self.goal.slot} slot"
+        return self.instruction_for(self.goal)
+
+    def instruction_for(self, goal: Goal) -> str:
+        """The words that ask for a goal in this episode's scene."""
+        return self.config.phrase.format(item=self.item_names[goal.item], slot=goal.slot)
 
     def parse(self, instruction: str) -> Goal:
         """The item and slot that an instruction names in this episode's scene.
@@ -81,52 +100,57 @@ class RestockTask:
         Raises:
             ValueError: the text names no item in view or no slot.
         """
-        item = next((i for i, kind in enumerate(self._kinds) if f"the {kind} " in instruction), None)
-        slot = next((name for name in SLOTS if f"the {name} slot" in instruction), None)
-        if item is None or slot is None:
-            raise ValueError(f"instruction {instruction!r} must name one of {self._kinds} and one of the slots {SLOTS}")
-        return Goal(item, slot)
+        names, slots, noun = self.item_names, tuple(self.config.slots), self.config.slot_noun
+        named = [i for i, name in enumerate(names) if f"the {name} " in instruction]
+        slot = next((name for name in slots if f"the {name} {noun}" in instruction), None)
+        if not named or slot is None:
+            raise ValueError(f"instruction {instruction!r} must name one of {names} and one of the {noun}s {slots}")
+        return Goal(max(named, key=lambda i: len(names[i])), slot)  # "the red can " is also in "the red can with ..."
 
     def initialize(self, data: mujoco.MjData, rng: np.random.Generator) -> None:
-        """Draws items, goal, light and start posture."""
+        """Draws goods, goal, places, light and start posture."""
         config = self.config
-        colours = [str(colour) for colour in rng.permutation(config.colours)[: config.num_items]]
-        shapes = [str(shape) for shape in rng.choice(config.shapes, size=config.num_items)]
-        self._kinds = tuple(f"{colour} {shape}" for colour, shape in zip(colours, shapes, strict=True))
-        self._goal = Goal(int(rng.integers(config.num_items)), SLOTS[rng.integers(len(SLOTS))])
-        height = config.table_height_m + HALF_HEIGHT_M
-        for index, (x, y) in enumerate(draw_spots(config, rng)):
-            self._items.dress(self.model, index, shapes[index], colours[index])
+        self._goods = draw_goods(config, rng)
+        self._goal = draw_goal(config, rng)
+        self._origins = draw_origins(config, self._goal, rng)
+        self._items.dress(self._goods)
+        for index, (product, spot, surface_m) in enumerate(
+            zip(self._goods, *draw_stands(config, self._origins, rng), strict=True)
+        ):
             yaw = rng.uniform(-config.max_item_yaw_rad, config.max_item_yaw_rad)
-            self._items.place(data, index, np.array([x, y, height]), yaw)
+            self._items.place(data, index, np.array([*spot, surface_m + product.half_height_m]), yaw)
         randomise_light(self.model, config.lighting, rng)
         start = self.rest_state
         start[RIGHT_ARM] += rng.normal(0.0, config.start_noise_rad, size=7)
+        if self._doorway:
+            start[LEFT_ARM] += rng.normal(0.0, config.start_noise_rad, size=7)
+            self._doorway.reset(data, rng)
         self.drive.place(data, start)
         self._grasp.reset(data)
         self._held_target = self._closed_empty = self._success = False
         self._failure = ""
         mujoco.mj_forward(self.model, data)
-        self._situation = self._observe(data, 0.0, 0.0, 0.0)
+        self._situation = self._observe(data, np.zeros(len(start)), 0.0, 0.0)
 
     def after_step(self, data: mujoco.MjData, executed: np.ndarray, time_s: float) -> None:
         """Grips or lets go, then looks at the scene and judges it."""
-        command = float(executed[RIGHT_GRIPPER])
         closure = self.drive.closure(data, "right")
-        self._grasp.update(data, command, closure)
-        situation = self._situation = self._observe(data, command, closure, time_s)
+        self._grasp.update(data, float(executed[RIGHT_GRIPPER]), closure)
+        if self._doorway:
+            self._doorway.update(data, float(executed[LEFT_GRIPPER]))
+        situation = self._situation = self._observe(data, executed, closure, time_s)
         goal = self.goal
         self._held_target |= situation.held == goal.item
         self._closed_empty |= situation.held is None and closure > EMPTY_CLOSED
         if has_fallen(self.config, situation):
             self._failure = "dropped"
-        elif any(rests_in_slot(self.config, situation, i) for i in range(self.config.num_items) if i != goal.item):
+        elif any(was_misplaced(self.config, situation, i) for i in range(self.config.num_items) if i != goal.item):
             self._failure = "wrong_object"
         else:
             self._success = is_done(self.config, situation, goal)
 
     def stage(self) -> str:
-        """One of approach, grasp, move, place, done."""
+        """One of `situation.STAGES`."""
         return stage_of(self.config, self.situation, self.goal)
 
     def success(self) -> bool:
@@ -135,15 +159,18 @@ class RestockTask:
 
     def failure_kind(self) -> str:
         """One of `FAILURES` where the episode has failed or run out of time, else ""."""
-        if self._failure or self._success or self.situation.time_s < self.time_limit_s - 1e-6:
+        situation, item = self.situation, self.goal.item
+        if self._failure or self._success or situation.time_s < self.time_limit_s - 1e-6:
             return self._failure
-        if slot_of(self.config, self.situation, self.goal.item) not in (None, self.goal.slot):
+        slot = slot_of(self.config, situation, item)
+        if slot not in (None, self.goal.slot) and (self._held_target or slot != situation.origin(item)):
             return "wrong_slot"
-        if self._held_target and self.situation.held != self.goal.item:
+        behind_open_door = situation.door is not None and slot == self.goal.slot
+        if self._held_target and situation.held != item and not behind_open_door:
             return "dropped"
         return "missed_grasp" if self._closed_empty and not self._held_target else "timeout"
 
-    def _observe(self, data: mujoco.MjData, command: float, closure: float, time_s: float) -> Situation:
+    def _observe(self, data: mujoco.MjData, executed: np.ndarray, closure: float, time_s: float) -> Situation:
         return Situation(
             tool=data.site_xpos[self._tool].copy(),
             items=self._items.positions(data),
@@ -151,24 +178,8 @@ class RestockTask:
             speeds=self._items.speeds(data),
             held=self._grasp.held,
             closure=closure,
-            command=command,
+            command=float(executed[RIGHT_GRIPPER]),
             time_s=time_s,
+            origins=self._origins,
+            door=self._doorway.observe(data, float(executed[LEFT_GRIPPER])) if self._doorway else None,
         )
-
-
-def draw_spots(config: RestockConfig, rng: np.random.Generator) -> np.ndarray:
-    """Where the items stand at the start, [items, 2] in m, at least `item_spacing_m` apart.
-
-    Raises:
-        ValueError: the staging area is too small for that many items.
-    """
-    low, high = np.array([config.staging_x_m, config.staging_y_m]).T
-    for _ in range(_MAX_DRAWS):
-        spots = rng.uniform(low, high, size=(config.num_items, 2))
-        gaps = np.linalg.norm(spots[:, None] - spots[None], axis=-1) + np.eye(config.num_items)
-        if gaps.min() >= config.item_spacing_m:
-            return spots
-    raise ValueError(
-        f"{config.num_items} items {config.item_spacing_m} m apart do not fit into x {config.staging_x_m}, "
-        f"y {config.staging_y_m}: fewer distractors or a larger staging area"
-    )

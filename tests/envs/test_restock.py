@@ -7,11 +7,11 @@ import pytest
 
 import envs
 from envs.restock.config import SLOTS, RestockConfig
+from envs.restock.draws import draw_spots
 from envs.restock.expert import Style, plan
 from envs.restock.gate import GateConfig
 from envs.restock.progress import funnel, progress_of
 from envs.restock.situation import Goal, Situation, is_done, slot_of, stage_of
-from envs.restock.task import draw_spots
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def test_gate_config_refuses_thresholds_that_fire_at_once():
 
 CONFIG = RestockConfig()
 GOAL = Goal(item=0, slot="middle")
-SLOT_X, SLOT_Y = CONFIG.slot_centres_m["middle"]
+SLOT_X, SLOT_Y = CONFIG.slots["middle"].x_m, CONFIG.slots["middle"].y_m
 IN_SLOT = (SLOT_X, SLOT_Y, CONFIG.shelf_top_m + 0.035)
 STAGED = (0.62, 0.0, CONFIG.table_height_m + 0.035)
 
