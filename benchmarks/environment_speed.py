@@ -12,6 +12,8 @@ import argparse
 import copy
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -99,7 +101,13 @@ def measure_batch(task: str, num_ticks: int, num_rounds: int) -> dict[str, float
 
 
 def measure_memory(task: str) -> float:
-    """What one more environment takes, without images [MB]."""
+    """What one more environment takes, without images [MB], in a process of its own: here, freed memory is used again."""
+    command = [sys.executable, "-m", "benchmarks.environment_speed", "--memory-of", task]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def memory_per_environment(task: str) -> float:
+    """As `measure_memory`, in this process."""
     process = psutil.Process()
     kept = [envs.load(task)]
     kept[0].reset(0)
@@ -112,7 +120,7 @@ def measure_memory(task: str) -> float:
 
 def measure(task: str, num_calls: int, num_rounds: int) -> dict[str, float]:
     """Everything about one task."""
-    env_mb = measure_memory(task)  # first: later, freed memory would be used again
+    env_mb = measure_memory(task)
     steps = measure_steps(task, num_calls, num_rounds)
     images = measure_images(task, max(20, num_calls // 5), num_rounds)
     batch = measure_batch(task, max(5, num_calls // 20), num_rounds)
@@ -139,7 +147,11 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=300, help="calls per round")
     parser.add_argument("--rounds", type=int, default=3, help="rounds per figure; the best counts")
     parser.add_argument("--tasks", nargs="*", default=envs.TASKS, choices=envs.TASKS, help="default: all")
+    parser.add_argument("--memory-of", choices=envs.TASKS, help="print what one more environment takes [MB], and end")
     options = parser.parse_args()
+    if options.memory_of:
+        print(memory_per_environment(options.memory_of))
+        return
     tasks = {task: measure(task, options.calls, options.rounds) for task in options.tasks}
     result = {
         "name": "environment_speed",
