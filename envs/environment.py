@@ -1,5 +1,7 @@
 """The environment: time, actions, images and ends of episodes around a task, as a `dm_env.Environment`."""
 
+import math
+
 import dm_env
 import mujoco
 import numpy as np
@@ -12,6 +14,7 @@ from envs.rendering import MAX_IMAGE_SIZE, CameraRenderer
 from envs.task import Task
 
 CAMERAS = ("head", "hand_left", "hand_right")
+_SHUFFLE = 1  # keeps the draw of a shuffled instruction apart from the episode's own draws
 
 
 class Environment(dm_env.Environment):
@@ -36,12 +39,19 @@ class Environment(dm_env.Environment):
         seed: int = 0,
         render_on_step: bool = False,
         individual: Individual | None = None,
+        shuffle_instructions: bool = False,
     ) -> None:
-        """`individual` says how this robot and its workplace differ from the nominal ones, for all episodes."""
+        """`individual` says how this robot and its workplace differ from the nominal ones, for all episodes.
+
+        `shuffle_instructions` tells the robot anything that could be asked for in the scene, while the episode is judged by
+        what it did ask for: who still succeeds more often than chance doesn't listen.
+        """
         if not 8 <= image_size <= MAX_IMAGE_SIZE:
             raise ValueError(f"image_size must be 8 .. {MAX_IMAGE_SIZE} pixels, got {image_size}")
         self.task = task
         self.render_on_step = render_on_step
+        self._shuffles_instructions = shuffle_instructions
+        self._instruction = ""
         self.data = mujoco.MjData(task.model)
         self._image_size = image_size
         self._num_substeps = round(1.0 / CONTROL_HZ / task.model.opt.timestep)
@@ -67,8 +77,8 @@ class Environment(dm_env.Environment):
 
     @property
     def instruction(self) -> str:
-        """What the robot is asked to do in this episode."""
-        return self.task.instruction
+        """What the robot is told to do in this episode."""
+        return self._instruction
 
     @property
     def episode_seed(self) -> int:
@@ -108,6 +118,7 @@ class Environment(dm_env.Environment):
         self._disguise.take_off()
         self.task.initialize(self.data, np.random.default_rng(self._episode_seed))
         self._disguise.put_on()
+        self._instruction = self._draw_instruction() if self._shuffles_instructions else self.task.instruction
         posture = self.task.drive.state(self.data)
         self._executed = posture.astype(np.float32)
         self._delay.reset(posture)
@@ -132,9 +143,10 @@ class Environment(dm_env.Environment):
             mujoco.mj_step(task.model, data, self._num_substeps)
         except mujoco.FatalError as error:  # so many contacts that MuJoCo's memory is full: everything is everywhere
             raise self._diverged(f" ({str(error).splitlines()[0]})") from error
-        if not np.isfinite(data.qpos.sum() + data.qvel.sum() + data.qacc.sum()):
+        if not math.isfinite(_total(data.qpos) + _total(data.qvel) + _total(data.qacc)):
             raise self._diverged()
-        task.after_step(data, followed.astype(np.float32), self.time_s)
+        # What is followed is what was commanded, unless the individual has a delay.
+        task.after_step(data, self._executed if followed is target else followed.astype(np.float32), self.time_s)
         return self._timestep()
 
     def render(self) -> dict[str, np.ndarray]:
@@ -165,6 +177,9 @@ class Environment(dm_env.Environment):
             self._renderer.close()
             self._renderer = None
 
+    def _draw_instruction(self) -> str:
+        return str(np.random.default_rng((self._episode_seed, _SHUFFLE)).choice(self.task.instructions))
+
     def _diverged(self, why: str = "") -> DivergedError:
         """Ends the episode."""
         self._over = True
@@ -190,3 +205,8 @@ class Environment(dm_env.Environment):
         if self.render_on_step:
             observation |= self.render()
         return observation
+
+
+def _total(array: np.ndarray) -> float:
+    """The sum, without the checks of `ndarray.sum`, which cost as much as the sum."""
+    return np.add.reduce(array)

@@ -60,6 +60,7 @@ def load(
     config: Any = None,
     render_on_step: bool = False,
     individual: Individual | None = None,
+    shuffle_instructions: bool = False,
     **changes: Any,
 ) -> Environment:
     """Makes an environment. `changes` replace values of `config` (default: the task's own); None changes nothing.
@@ -77,7 +78,7 @@ def load(
     if unknown := sorted(set(changes) - known):
         raise ValueError(f"task {task!r} has no {', '.join(unknown)} to change; it has {', '.join(sorted(known))}")
     made = registration.make_task(dataclasses.replace(config, **changes))
-    return Environment(made, image_size, seed, render_on_step, individual)
+    return Environment(made, image_size, seed, render_on_step, individual, shuffle_instructions)
 
 
 def make_expert(env: Environment, style_seed: int = 0, instruction: str | None = None) -> Expert:

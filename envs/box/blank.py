@@ -99,6 +99,7 @@ class BlankBody:
         self._latches = {name: model.equality(f"latch_{name}").id for name in (*WALLS, *TABS)}
         names = ("blank_bottom", *(f"flap_{name}" for name in (*WALLS, *TABS)))
         self._geoms = np.array([model.geom(name).id for name in names])
+        self._stand = np.array([config.stand_x_m, 0.0, 0.0])
         self._is_board = np.zeros(model.ngeom, bool)
         self._is_board[self._geoms] = True
         self.size = config.size
@@ -143,20 +144,22 @@ class BlankBody:
 
     def pose(self, data: mujoco.MjData) -> np.ndarray:
         """The bottom's x, y [m, base frame] and yaw [rad]."""
-        return data.qpos[self._pose] + (self._config.stand_x_m, 0.0, 0.0)
+        return data.qpos.take(self._pose) + self._stand
 
     def walls(self, data: mujoco.MjData) -> np.ndarray:
         """Angles [4] of `WALLS`: 0 flat, pi/2 upright."""
-        return data.qpos[self._walls]
+        return data.qpos.take(self._walls)
 
     def tabs(self, data: mujoco.MjData) -> np.ndarray:
         """Angles [4] of `TABS`: 0 straight out from the side wall, pi/2 folded inwards."""
-        return data.qpos[self._tabs]
+        return data.qpos.take(self._tabs)
 
     def force(self, data: mujoco.MjData) -> float:
         """The largest normal force of one contact between the robot and the board, N."""
+        if not data.ncon:
+            return 0.0
         pairs = data.contact.geom
-        one_is_board = self._is_board[pairs].sum(axis=1) == 1  # two: a tab against an end wall
+        one_is_board = self._is_board[pairs[:, 0]] != self._is_board[pairs[:, 1]]  # both: a tab against an end wall
         addresses = data.contact.efc_address[one_is_board]
         addresses = addresses[addresses >= 0]
         return float(data.efc_force[addresses].max()) if len(addresses) else 0.0

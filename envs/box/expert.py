@@ -91,7 +91,7 @@ class BoxExpert:
         """The next action, float32 [16]."""
         measured = self._task.drive.state(self._env.data)
         situation = self._task.situation
-        goal = self._task.parse(self._instruction or self._task.instruction)
+        goal = self._task.parse(self._instruction or self._env.instruction)
         action = self._task.rest_state
         for side, tip in zip(SIDES, plan(situation, goal, self._style), strict=True):
             tool = tip - TIP_M * _ROTATIONS[side](tip)[:, 2]

@@ -50,15 +50,15 @@ class Situation:
 
     def side(self, index: int) -> float:
         """Angle of a side wall, 0 left, 1 right."""
-        return float(self.walls[index])
+        return self.walls.item(index)
 
     def end(self, end: str) -> float:
         """Angle of an end wall."""
-        return float(self.walls[len(SIDES) + ENDS.index(end)])
+        return self.walls.item(len(SIDES) + ENDS.index(end))
 
     def tab(self, index: int, end: str) -> float:
         """Angle of the tab that side wall `index` has at `end`."""
-        return float(self.tabs[len(ENDS) * index + ENDS.index(end)])
+        return self.tabs.item(len(ENDS) * index + ENDS.index(end))
 
 
 def in_box_frame(situation: Situation, position: np.ndarray) -> np.ndarray:

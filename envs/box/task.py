@@ -1,11 +1,14 @@
 """`box_assembly`: fold a blank into a box with a closed bottom, and close the ends that the instruction names.
 
-Success: the named ends are latched, the other one lies open, and both hands have drawn back. An end latches by itself
+Success: the named ends are latched, the other one lies open, and both hands have drawn back and stay away: who closes one
+end on the way to the other has not left it open. An end latches by itself
 once everything there is square and both its tabs lie behind the end wall; nothing opens a latch again. An episode fails
 early only beyond doubt: the board was crushed, an end that should stay open has latched, the blank was pushed off its
 stand, or the walls have stood for a while with a tab outside (folded in the wrong order).
 """
 
+import dataclasses
+import math
 from types import MappingProxyType
 
 import mujoco
@@ -31,13 +34,14 @@ CRUSHING_N = 25.0  # a press this hard on the board ...
 _CRUSHING_TICKS = 3  # ... for this long leaves a crease
 _WRONG_TICKS = 4 * CONTROL_HZ  # sides and an end stand for so long with a tab outside: that box is folded wrong
 _OFF_STAND_M = 0.06
+_DONE_TICKS = CONTROL_HZ // 4  # hands that pass on from one end to the other are off the box for 2 ticks
 
 
 class BoxTask:
     """The task. Owns the compiled model and what an episode's judgement has to remember."""
 
     name = "box_assembly"
-    world = "box_assembly/1"
+    world = "box_assembly/2"
 
     def __init__(self, config: BoxConfig | None = None) -> None:
         self.config = config or BoxConfig()
@@ -49,7 +53,7 @@ class BoxTask:
         self._instruction = ""
         self._situation: Situation | None = None
         self._latched: frozenset[str] = frozenset()
-        self._crushing_ticks = self._wrong_ticks = 0
+        self._crushing_ticks = self._wrong_ticks = self._done_ticks = 0
         self._success = False
         self._failure = ""
 
@@ -80,6 +84,11 @@ class BoxTask:
         """One of `INSTRUCTIONS`."""
         return self._instruction
 
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """All of `INSTRUCTIONS`."""
+        return tuple(INSTRUCTIONS)
+
     def parse(self, instruction: str) -> Goal:
         """The ends that an instruction asks to close.
 
@@ -104,7 +113,7 @@ class BoxTask:
         start[:NUM_ARM_JOINTS] += rng.normal(0.0, config.start_noise_rad, size=NUM_ARM_JOINTS)
         self.drive.place(data, start)
         self._latched = frozenset()
-        self._crushing_ticks = self._wrong_ticks = 0
+        self._crushing_ticks = self._wrong_ticks = self._done_ticks = 0
         self._success, self._failure = False, ""
         mujoco.mj_forward(self.model, data)
         self._situation = self._observe(data, 0.0)
@@ -116,9 +125,12 @@ class BoxTask:
             if end not in self._latched and may_latch(situation, end):
                 self._blank.latch(data, end)
                 self._latched |= {end}
-        self._situation = situation = self._observe(data, time_s)
+        if situation.latched != self._latched:
+            situation = dataclasses.replace(situation, latched=self._latched)
+        self._situation = situation
         self._failure = self._failure or self._judge(situation)
-        self._success = not self._failure and is_done(situation, self.goal)
+        self._done_ticks = self._done_ticks + 1 if is_done(situation, self.goal) else 0
+        self._success = not self._failure and self._done_ticks >= _DONE_TICKS
 
     def stage(self) -> str:
         """One of reach, fold_sides, tuck_tabs, close, release, done."""
@@ -145,19 +157,20 @@ class BoxTask:
             return "fold_error"
         if situation.latched - set(goal.ends):
             return "fold_error"
-        off_stand = np.hypot(situation.pose[0] - self.config.stand_x_m, situation.pose[1]) > _OFF_STAND_M
+        x, y, _ = situation.pose.tolist()
+        off_stand = math.hypot(x - self.config.stand_x_m, y) > _OFF_STAND_M
         return "dropped" if off_stand else ""
 
     def _observe(self, data: mujoco.MjData, time_s: float) -> Situation:
-        axes = data.site_xmat[self._tools].reshape(-1, 3, 3)[:, :, 2]
+        axes = data.site_xmat.take(self._tools, axis=0)[:, 2::3]  # z, the last column of each rotation
         return Situation(
             size=self._blank.size,
             pose=self._blank.pose(data),
             plane_m=self.config.blank_height_m,
-            walls=self._blank.walls(data).copy(),
-            tabs=self._blank.tabs(data).copy(),
+            walls=self._blank.walls(data),
+            tabs=self._blank.tabs(data),
             latched=self._latched,
-            tips=data.site_xpos[self._tools] + TIP_M * axes,
+            tips=data.site_xpos.take(self._tools, axis=0) + TIP_M * axes,
             force_n=self._blank.force(data),
             time_s=time_s,
         )

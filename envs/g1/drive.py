@@ -3,6 +3,8 @@
 Order everywhere: left arm j1-7 [rad], right arm j1-7 [rad], left gripper, right gripper [0 open .. 1 closed].
 """
 
+import math
+
 import mujoco
 import numpy as np
 
@@ -35,6 +37,10 @@ class G1Drive:
         self._opposite = np.array([model.joint(name).qposadr[0] for name in opposite])
         self._ctrl = np.array([model.actuator(name).id for name in [*names, *(prefix + g for g in GRIPPER_NAMES)]])
         self._travel_m = np.array([model.joint(name).range[1] for name in fingers])
+        self._closures = {
+            side: (int(finger), float(travel_m))
+            for side, finger, travel_m in zip(SIDES, self._fingers, self._travel_m, strict=True)
+        }
         limits = np.array([model.joint(name).range for name in names])
         self.lower = np.concatenate([limits[:, 0], np.zeros(2)])
         self.upper = np.concatenate([limits[:, 1], np.ones(2)])
@@ -52,14 +58,14 @@ class G1Drive:
     def state(self, data: mujoco.MjData) -> np.ndarray:
         """What the robot measures, float64 [16]; grippers are how far the pads have really closed."""
         state = np.empty(STATE_DIM)
-        state[:NUM_ARM_JOINTS] = data.qpos[self._qpos]
-        state[NUM_ARM_JOINTS:] = np.minimum(np.maximum(data.qpos[self._fingers] / self._travel_m, 0.0), 1.0)
+        state[:NUM_ARM_JOINTS] = data.qpos.take(self._qpos)
+        state[LEFT_GRIPPER], state[RIGHT_GRIPPER] = (self.closure(data, side) for side in SIDES)
         return state
 
     def closure(self, data: mujoco.MjData, side: str) -> float:
         """How far one gripper's pads are closed, 0 open .. 1 closed."""
-        index = SIDES.index(side)
-        return min(max(float(data.qpos[self._fingers[index]]) / self._travel_m[index], 0.0), 1.0)
+        finger, travel_m = self._closures[side]
+        return min(max(data.qpos.item(finger) / travel_m, 0.0), 1.0)
 
     def clip(self, data: mujoco.MjData, action: np.ndarray) -> np.ndarray:
         """An action [16] as it may be executed from here: inside the limits and near the measured joints. float64 [16].
@@ -67,20 +73,24 @@ class G1Drive:
         Raises:
             InvalidActionError: wrong shape, or a value that is not finite.
         """
-        target = np.asarray(action, dtype=np.float64)
-        if target.shape != (STATE_DIM,) or not np.isfinite(target.sum()):
+        target = np.array(action, dtype=np.float64)
+        if target.shape != (STATE_DIM,) or not math.isfinite(np.add.reduce(target)):
             raise InvalidActionError(f"action must be {STATE_DIM} finite numbers, got shape {target.shape}: {target}")
-        target = np.minimum(np.maximum(target, self.lower), self.upper)
+        np.maximum(target, self.lower, out=target)
+        np.minimum(target, self.upper, out=target)
         arms = target[:NUM_ARM_JOINTS]
-        measured = data.qpos[self._qpos]
-        arms[:] = np.minimum(np.maximum(arms, measured - MAX_STEP_RAD), measured + MAX_STEP_RAD)
+        measured = data.qpos.take(self._qpos)
+        np.maximum(arms, measured - MAX_STEP_RAD, out=arms)
+        np.minimum(arms, measured + MAX_STEP_RAD, out=arms)
         return target
 
     def follow(self, data: mujoco.MjData, target: np.ndarray) -> None:
         """Moves the servo references towards a clipped target [16], once per control tick."""
         reference = self._reference[:NUM_ARM_JOINTS]
         step = self._max_reference_step
-        reference[:] = np.minimum(np.maximum(target[:NUM_ARM_JOINTS], reference - step), reference + step)
+        lowest, highest = reference - step, reference + step
+        np.maximum(target[:NUM_ARM_JOINTS], lowest, out=reference)
+        np.minimum(reference, highest, out=reference)
         self._reference[NUM_ARM_JOINTS:] = target[NUM_ARM_JOINTS:]
         data.ctrl[self._ctrl] = self._reference
 

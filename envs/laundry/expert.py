@@ -121,7 +121,7 @@ class LaundryExpert:
         return handler.get(self._phase, self._rise)(situation)
 
     def _choose(self, situation: Situation) -> None:
-        goal = self._task.goal if self._instruction is None else self._task.parse(self._instruction)
+        goal = self._task.parse(self._instruction or self._env.instruction)
         self._move = None if not situation.hands_empty else plan(self._task.config, situation, goal, self._avoid)
         if self._move is not None:
             wanted = [

@@ -79,10 +79,11 @@ class LaundryGate:
         return "empty_grasp" if self._empty_ticks >= config.empty_grasp_s * CONTROL_HZ else ""
 
     def _floor(self, situation: Situation, vertex: int) -> float:
-        """What lies under a vertex: the named stack's top or the table."""
-        stack = self._task.config.stack_centres_m[self._task.goal.stack]
-        near = float(np.abs(situation.vertices[vertex, :2] - stack).max()) < 0.12
-        return situation.surface_m if near else self._task.config.table_height_m
+        """What lies under a vertex: a stack's top or the table."""
+        for name, stack_m in self._task.config.stack_centres_m.items():
+            if float(np.abs(situation.vertices[vertex, :2] - stack_m).max()) < 0.12:
+                return situation.surfaces_m[name]
+        return self._task.config.table_height_m
 
     def _lost_work(self, now: Situation, stage: int) -> str:
         lost = now.hands_empty and stage <= self._furthest - self._config.stages_lost

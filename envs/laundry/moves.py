@@ -51,9 +51,9 @@ def plan(config: LaundryConfig, situation: Situation, goal: Goal, avoid: Collect
     reading = read(config, situation.vertices)
     stage, stack_m = stage_of(reading), config.stack_centres_m[goal.stack]
     if stage == "stack":
-        if is_stacked(config.shirt, situation.vertices, stack_m, situation.surface_m):
+        if is_stacked(config.shirt, situation.vertices, stack_m, situation.surfaces_m[goal.stack]):
             return None
-        return _put_on_stack(config, situation, reading, stack_m)
+        return _put_on_stack(config, reading, stack_m, situation.surfaces_m[goal.stack])
     if stage == "fold_bottom":
         return _fold_bottom(config, situation, reading, avoid)
     if stage == "flatten":
@@ -184,11 +184,11 @@ def _lies_above(config: LaundryConfig, situation: Situation) -> float:
     return max(float(np.median(situation.vertices[:, 2])) - config.table_height_m - SHIRT_RADIUS_M, 0.0)
 
 
-def _put_on_stack(config: LaundryConfig, situation: Situation, reading: Reading, stack_m: np.ndarray) -> Move:
+def _put_on_stack(config: LaundryConfig, reading: Reading, stack_m: np.ndarray, surface_m: float) -> Move:
     shirt = config.shirt
     target = Pose(stack_m, 0.0).place(shirt.folded)
     goals = _goals(config, reading.order, target)
-    goals[:, 2] += situation.surface_m - config.table_height_m
+    goals[:, 2] += surface_m - config.table_height_m
     return Move("stack", _actual(reading, shirt.shoulders), goals, carry_path, deep=True)
 
 

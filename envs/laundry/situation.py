@@ -4,6 +4,7 @@ Hands are (left, right). The shirt is looked at as "seen" (see `layout`), so lef
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class Situation:
 
     `tools` and `tips` [2, 3]: the hands' tool points and fingertips; `vertices` [V, 3] of the shirt, `speed_m_s` of its
     fastest vertex; `held`: the vertices in each hand, nearest first; `closures` and `commands` [2]: the grippers'
-    measured and commanded values, 0 open .. 1 closed; `surface_m`: the height of the named stack's top.
+    measured and commanded values, 0 open .. 1 closed; `surfaces_m`: the heights of the stacks' tops, by name.
     """
 
     tools: np.ndarray
@@ -46,7 +47,7 @@ class Situation:
     held: tuple[tuple[int, ...], tuple[int, ...]]
     closures: np.ndarray
     commands: np.ndarray
-    surface_m: float
+    surfaces_m: Mapping[str, float]
     time_s: float
 
     @property
@@ -120,7 +121,9 @@ def is_done(config: LaundryConfig, situation: Situation, goal: Goal) -> bool:
         situation.hands_empty
         and situation.speed_m_s < _STILL_M_S
         and not bool((over & (situation.tips[:, 2] < low)).any())
-        and is_stacked(config.shirt, situation.vertices, config.stack_centres_m[goal.stack], situation.surface_m)
+        and is_stacked(
+            config.shirt, situation.vertices, config.stack_centres_m[goal.stack], situation.surfaces_m[goal.stack]
+        )
     )
 
 

@@ -4,6 +4,8 @@ Success: outline, corners and place are right (`judgement`), both hands have let
 early only where it is beyond doubt: the shirt has left the table.
 """
 
+from collections.abc import Mapping
+
 import mujoco
 import numpy as np
 
@@ -37,7 +39,8 @@ class LaundryTask:
         first = self.model.body_dofadr[self.model.flex_vertbodyid]
         self._shirt_dofs = first[:, None] + np.arange(3)
         self._rest_state = np.concatenate([ready_arms(self.config.robot), (0.0, 0.0)])
-        self._colour, self._goal, self._surface_m = "", Goal(STACKS[0]), 0.0
+        self._colour, self._goal = "", Goal(STACKS[0])
+        self._surfaces_m: Mapping[str, float] = {}
         self._situation: Situation | None = None
         self._stage, self._read_at_s = STAGES[0], -1.0
         self._held_cloth = self._closed_empty = self._success = False
@@ -68,7 +71,16 @@ class LaundryTask:
     @property
     def instruction(self) -> str:
         """For example "fold the blue T-shirt and put it on the left stack"."""
-        return f"fold the {self._colour} T-shirt and put it on the {self._goal.stack} stack"
+        return self.instruction_for(self._goal)
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """This shirt onto either stack."""
+        return tuple(self.instruction_for(Goal(stack)) for stack in STACKS)
+
+    def instruction_for(self, goal: Goal) -> str:
+        """The words that ask for a goal in this episode's scene."""
+        return f"fold the {self._colour} T-shirt and put it on the {goal.stack} stack"
 
     def parse(self, instruction: str) -> Goal:
         """The stack that an instruction names.
@@ -87,8 +99,7 @@ class LaundryTask:
         self._colour = str(rng.choice(config.colours))
         self._goal = Goal(STACKS[rng.integers(len(STACKS))])
         self.model.flex_rgba[0] = (*COLOURS[self._colour], 1.0)
-        heights = {name: self._fill_stack(name, rng) for name in STACKS}
-        self._surface_m = heights[self._goal.stack]
+        self._surfaces_m = {name: self._fill_stack(name, rng) for name in STACKS}
         randomise_light(self.model, config.lighting, rng)
         start = self.rest_state
         start[:NUM_ARM_JOINTS] += rng.normal(0.0, config.start_noise_rad, size=NUM_ARM_JOINTS)
@@ -166,6 +177,6 @@ class LaundryTask:
             held=(left.held, right.held),
             closures=closures,
             commands=commands,
-            surface_m=self._surface_m,
+            surfaces_m=self._surfaces_m,
             time_s=time_s,
         )

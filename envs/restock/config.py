@@ -28,7 +28,7 @@ class Slot:
 
     def holds(self, position: np.ndarray) -> bool:
         """Whether a position lies above or in this slot."""
-        return abs(float(position[0]) - self.x_m) <= self.half_m and abs(float(position[1]) - self.y_m) <= self.half_m
+        return abs(position.item(0) - self.x_m) <= self.half_m and abs(position.item(1) - self.y_m) <= self.half_m
 
 
 @dataclasses.dataclass(frozen=True)

@@ -74,7 +74,7 @@ class RestockExpert:
     def act(self) -> np.ndarray:
         """The next action, float32 [16]."""
         measured = self._task.drive.state(self._env.data)
-        goal = self._task.goal if self._instruction is None else self._task.parse(self._instruction)
+        goal = self._task.parse(self._instruction or self._env.instruction)
         config, situation = self._task.config, self._task.situation
         intent = wait_for_door(config, situation, plan(config, situation, goal, self._style))
         action = self._task.rest_state

@@ -84,17 +84,17 @@ class ItemBodies:
 
     def positions(self, data: mujoco.MjData) -> np.ndarray:
         """Centres [items, 3] in m."""
-        return data.xpos[self._bodies]
+        return data.xpos.take(self._bodies, axis=0)
 
     def half_extents_z(self, data: mujoco.MjData) -> np.ndarray:
         """How far each item reaches below its centre [items] in m, whether it stands or lies."""
-        up = np.abs(data.xmat[self._bodies][:, 6:9])
+        up = np.abs(data.xmat.take(self._bodies, axis=0)[:, 6:9])
         return up[:, 2] * self._half_heights + np.hypot(up[:, 0], up[:, 1]) * self._half_widths
 
     def speeds(self, data: mujoco.MjData) -> np.ndarray:
         """Linear speeds [items] in m/s."""
-        linear = data.qvel[self._linear]
-        return np.sqrt((linear * linear).sum(axis=1))
+        linear = data.qvel.take(self._linear)
+        return np.sqrt(np.add.reduce(linear * linear, axis=1))
 
 
 class _BasicWardrobe:

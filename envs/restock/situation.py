@@ -87,17 +87,18 @@ def slot_of(config: SceneConfig, situation: Situation, item: int) -> str | None:
 
 def rests_in_slot(config: SceneConfig, situation: Situation, item: int) -> bool:
     """Whether an item is in some slot, let go of and still."""
-    return bool(situation.speeds[item] < _RESTING_M_S) and slot_of(config, situation, item) is not None
+    return situation.speeds.item(item) < _RESTING_M_S and slot_of(config, situation, item) is not None
 
 
 def was_misplaced(config: SceneConfig, situation: Situation, item: int) -> bool:
     """Whether an item rests in another slot than at first."""
-    return rests_in_slot(config, situation, item) and slot_of(config, situation, item) != situation.origin(item)
+    slot = slot_of(config, situation, item)
+    return slot is not None and slot != situation.origin(item) and situation.speeds.item(item) < _RESTING_M_S
 
 
 def has_fallen(config: SceneConfig, situation: Situation) -> bool:
     """Whether any item has left the table."""
-    return bool((situation.items[:, 2] < config.table_height_m - 0.03).any())
+    return min(situation.items[:, 2].tolist()) < config.table_height_m - 0.03
 
 
 def is_done(config: SceneConfig, situation: Situation, goal: Goal) -> bool:
@@ -128,4 +129,7 @@ def stage_of(config: SceneConfig, situation: Situation, goal: Goal) -> str:
 
 def nearest_slot(config: SceneConfig, position: np.ndarray) -> str | None:
     """The slot above which a position lies, or None."""
-    return next((name for name, slot in config.slots.items() if slot.holds(position)), None)
+    for name, slot in config.slots.items():  # on every tick: a loop is half as dear as a generator
+        if slot.holds(position):
+            return name
+    return None

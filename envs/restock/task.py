@@ -90,6 +90,12 @@ class RestockTask:
         """For example "put the red can in the left slot"."""
         return self.instruction_for(self.goal)
 
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """Every item in view into every slot."""
+        goals = [Goal(item, slot) for item in range(len(self._goods)) for slot in self.config.slots]
+        return tuple(self.instruction_for(goal) for goal in goals)
+
     def instruction_for(self, goal: Goal) -> str:
         """The words that ask for a goal in this episode's scene."""
         return self.config.phrase.format(item=self.item_names[goal.item], slot=goal.slot)

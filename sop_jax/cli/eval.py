@@ -55,6 +55,10 @@ class EvalArguments:
     image_size: int = 64
     """Height and width of the cameras' images [pixels]."""
 
+    shuffle_instructions: bool = False
+    """Tell the robot anything that could be asked for in the scene, and judge it by what was asked for: success falls to
+    chance where it hangs on the words."""
+
     video: pathlib.Path | None = None
     """Folder for an mp4 of each of the first trials and a contact sheet of them; the trials are run again for it."""
 
@@ -74,7 +78,11 @@ def run(argv: Sequence[str]) -> int:
     candidate = (
         Candidate() if arguments.expert else find_candidate(arguments.weights, arguments.version, arguments.base)
     )
-    world = WorldConfig(task=arguments.task, image_size=arguments.image_size)
+    world = WorldConfig(
+        task=arguments.task,
+        image_size=arguments.image_size,
+        shuffle_instructions=arguments.shuffle_instructions,
+    )
     rollout = RolloutConfig(execute_steps=arguments.execute_steps)
     result = evaluate_with_progress(
         f"{arguments.task}: {candidate.name}",

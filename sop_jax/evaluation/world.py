@@ -19,6 +19,8 @@ class WorldConfig:
     num_distractors: items beside the wanted one; None = the task's own number.
     time_limit_s: longest episode [robot seconds]; None = the task's own.
     individuals: how much robots and their workplaces differ: one of `envs.DISTRIBUTIONS`.
+    shuffle_instructions: robots are told anything that could be asked for in the scene and judged by what was asked for,
+        which shows how much of a success rate hangs on the words. For evaluation only.
     """
 
     task: str = "restock_shelf"
@@ -26,6 +28,7 @@ class WorldConfig:
     num_distractors: int | None = None
     time_limit_s: float | None = None
     individuals: str = "identical"
+    shuffle_instructions: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size < 8:
@@ -45,6 +48,7 @@ def make_robot(world: WorldConfig, clock: Clock, robot_id: str) -> SimulatedRobo
             num_distractors=world.num_distractors,
             time_limit_s=world.time_limit_s,
             individual=envs.draw_individual(world.individuals, robot_id),
+            shuffle_instructions=world.shuffle_instructions,
         )
     except (envs.UnknownTaskError, ValueError) as error:
         raise ConfigError(str(error)) from error

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from envs.laundry.config import LaundryConfig
+from envs.laundry.config import STACKS, LaundryConfig
 from envs.laundry.judgement import (
     MAX_CORNER_M,
     MAX_OFFSET_M,
@@ -116,7 +116,7 @@ def test_stages_follow_from_how_the_shirt_lies(step, stage, yaw):
 
 def situation(vertices: np.ndarray, tip_z: float = 0.80, held=((), ()), speed: float = 0.0) -> Situation:
     tips = np.array([[0.66, 0.30, tip_z], [0.66, -0.3, tip_z]])
-    return Situation(tips, tips, vertices, speed, held, np.zeros(2), np.zeros(2), TABLE, 1.0)
+    return Situation(tips, tips, vertices, speed, held, np.zeros(2), np.zeros(2), dict.fromkeys(STACKS, TABLE), 1.0)
 
 
 def test_done_needs_hands_that_let_go_drew_back_and_a_shirt_at_rest():

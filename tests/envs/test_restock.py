@@ -34,13 +34,6 @@ def run(env, seed: int, instruction: str | None = None, style_seed: int = 0) -> 
     return [reason for reason in reasons if reason]
 
 
-def other_instruction(env, seed: int) -> str:
-    """An instruction drawn without looking at the episode's own: any item in view, any slot."""
-    rng = np.random.default_rng((seed, 99))
-    env.reset(seed)
-    return f"put the {rng.choice(env.task.item_names)} in the {rng.choice(SLOTS)} slot"
-
-
 def test_expert_succeeds_without_alarms_and_in_time(env):
     seconds = []
     for seed in range(8):
@@ -50,14 +43,6 @@ def test_expert_succeeds_without_alarms_and_in_time(env):
         seconds.append(env.time_s)
     assert 1.5 < np.mean(seconds) < 4.0
     assert max(seconds) < env.task.time_limit_s / 2
-
-
-def test_wrong_words_bring_the_success_down_to_chance(env):
-    outcomes = []
-    for seed in range(12):
-        run(env, seed, other_instruction(env, seed))
-        outcomes.append(env.success())
-    assert sum(outcomes) <= 5  # chance: 1 of 9
 
 
 def test_episode_ends_early_when_another_item_is_put_in_a_slot(env):
