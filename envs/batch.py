@@ -1,8 +1,10 @@
 """Many environments in one process, stepped side by side.
 
-MuJoCo lets go of Python's lock while it computes, so threads share the cores; each environment stays on one thread for
-life, because its GL context belongs to the thread that made it. What happens in an environment depends on its own seed
-and actions alone: the number of threads changes nothing.
+MuJoCo lets go of Python's lock while it computes, so threads share the cores in the physics and in the images; what Python
+does runs on the caller's thread, for all environments in a row: threads would only wait for the lock, and between two
+lots of physics every line of Python is cold. Each environment's images stay on one thread for life, because its GL context
+belongs to the thread that made it. What happens in an environment depends on its own seed and actions alone: the number of
+threads changes nothing.
 """
 
 import concurrent.futures
@@ -15,7 +17,8 @@ import dm_env
 import numpy as np
 
 from envs.environment import Environment
-from envs.errors import DivergedError
+from envs.errors import DivergedError, InvalidActionError
+from envs.g1.drive import STATE_DIM
 
 T = TypeVar("T")
 
@@ -54,17 +57,27 @@ class EnvironmentBatch:
         """Advances every environment by one control tick towards its row of `actions` [N, 16].
 
         Raises:
-            InvalidActionError: a row is not finite or too short. Other environments have moved: reset the batch.
+            InvalidActionError: a row is not finite, or the shape is wrong. Nothing has moved.
         """
-        self._check("actions", len(actions))
-
-        def advance(index: int) -> dm_env.TimeStep | None:
-            try:
-                return self.environments[index].step(actions[index])
-            except DivergedError:
-                return None
-
-        return self._each(range(len(self)), advance)
+        if np.shape(actions) != (len(self), STATE_DIM) or not np.isfinite(actions).all():
+            raise InvalidActionError(
+                f"actions must be finite numbers of shape {(len(self), STATE_DIM)}, got shape {np.shape(actions)}: {actions}"
+            )
+        timesteps: list[dm_env.TimeStep | None] = [None] * len(self)
+        acting = [index for index, environment in enumerate(self.environments) if not environment.is_over]
+        for index in acting:
+            self.environments[index].begin_step(actions[index])
+        self._each(acting, lambda index: self.environments[index].advance_physics())
+        if any(environment.render_on_step for environment in self.environments):
+            ended = self._each(acting, self._end_step)
+        else:
+            ended = [self._end_step(index) for index in acting]
+        for index, timestep in zip(acting, ended, strict=True):
+            timesteps[index] = timestep
+        over = sorted(set(range(len(self))).difference(acting))
+        for index, timestep in zip(over, self._each(over, lambda index: self.environments[index].reset()), strict=True):
+            timesteps[index] = timestep
+        return timesteps
 
     def render(self, indices: Sequence[int] | None = None) -> list[dict[str, np.ndarray]]:
         """What the cameras of these environments (default: of all) see now, as `Environment.render`."""
@@ -86,6 +99,12 @@ class EnvironmentBatch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _end_step(self, index: int) -> dm_env.TimeStep | None:
+        try:
+            return self.environments[index].end_step()
+        except DivergedError:
+            return None
 
     def _each(self, indices: Sequence[int], work: Callable[[int], T]) -> list[T]:
         """`work` on these environments, each on its own thread; the results in the order of `indices`.

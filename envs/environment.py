@@ -59,7 +59,8 @@ class Environment(dm_env.Environment):
         self._episode_seed = seed
         self._num_ticks = 0
         self._over = True
-        self._executed = np.zeros(STATE_DIM, np.float32)
+        self._executed = self._followed = np.zeros(STATE_DIM, np.float32)
+        self._fatal: mujoco.FatalError | None = None
         self._renderer: CameraRenderer | None = None
         self.individual = individual or Individual()
         self._disguise = Disguise(task.model, self.individual)
@@ -133,20 +134,43 @@ class Environment(dm_env.Environment):
         """
         if self._over:
             return self.reset()
-        task, data = self.task, self.data
-        target = task.drive.clip(data, action)
+        self.begin_step(action)
+        self.advance_physics()
+        return self.end_step()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the next `step` starts the next episode."""
+        return self._over
+
+    # A step in three parts, for whoever steps many environments: Python, physics (which frees Python's lock), Python.
+
+    def begin_step(self, action: np.ndarray) -> None:
+        """Commands the robot. Raises InvalidActionError; nothing has moved then."""
+        target = self.task.drive.clip(self.data, action)
         self._executed = target.astype(np.float32)
         followed = self._delay.pass_through(target)
-        task.drive.follow(data, followed)
+        # What is followed is what was commanded, unless the individual has a delay.
+        self._followed = self._executed if followed is target else followed.astype(np.float32)
+        self.task.drive.follow(self.data, followed)
         self._num_ticks += 1
+
+    def advance_physics(self) -> None:
+        """Lets the world go on for one control tick. Never raises."""
         try:
-            mujoco.mj_step(task.model, data, self._num_substeps)
+            mujoco.mj_step(self.task.model, self.data, self._num_substeps)
         except mujoco.FatalError as error:  # so many contacts that MuJoCo's memory is full: everything is everywhere
+            self._fatal = error
+
+    def end_step(self) -> dm_env.TimeStep:
+        """Looks at what became of it. Raises DivergedError."""
+        task, data = self.task, self.data
+        if self._fatal is not None:
+            error, self._fatal = self._fatal, None
             raise self._diverged(f" ({str(error).splitlines()[0]})") from error
         if not math.isfinite(_total(data.qpos) + _total(data.qvel) + _total(data.qacc)):
             raise self._diverged()
-        # What is followed is what was commanded, unless the individual has a delay.
-        task.after_step(data, self._executed if followed is target else followed.astype(np.float32), self.time_s)
+        task.after_step(data, self._followed, self.time_s)
         return self._timestep()
 
     def render(self) -> dict[str, np.ndarray]:

@@ -52,6 +52,19 @@ def test_a_batch_does_what_its_environments_would_do_alone():
     env.close()
 
 
+def test_images_in_every_observation_are_those_of_one_environment_alone():
+    env = envs.load("restock_shelf", image_size=16, render_on_step=True)
+    made = [envs.load("restock_shelf", image_size=16, render_on_step=True) for _ in range(2)]
+    with EnvironmentBatch(made, 2) as batch:
+        batch.reset([8, 9])
+        env.reset(9)
+        for _ in range(2):
+            action = env.executed_action
+            alone, second = env.step(action), _whole(batch.step(np.stack([action, action]))[1])
+            np.testing.assert_array_equal(second.observation["hand_right"], alone.observation["hand_right"])
+    env.close()
+
+
 def test_only_the_pictures_asked_for_are_made_and_they_are_in_order():
     with EnvironmentBatch([envs.load("restock_shelf", image_size=16) for _ in range(3)], 2) as batch:
         batch.reset([1, 2, 3])
@@ -80,8 +93,10 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="seeds: expected one per environment, 1, got 2"):
         batch.reset([1, 2])
     batch.reset([1])
-    with pytest.raises(envs.InvalidActionError):
-        batch.step(np.full((1, 16), np.nan))
+    for nonsense in (np.full((1, 16), np.nan), np.zeros((2, 16)), np.zeros((1, 15))):
+        with pytest.raises(envs.InvalidActionError, match=r"finite numbers of shape \(1, 16\)"):
+            batch.step(nonsense)
+    assert batch.environments[0].time_s == 0.0
     batch.close()
     batch.close()
     with pytest.raises(RuntimeError, match="the batch is closed"):
