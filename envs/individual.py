@@ -15,6 +15,8 @@ from collections.abc import Mapping
 import mujoco
 import numpy as np
 
+from envs.room import SURFACES, TEXTURE_PIXELS, paint_surface
+
 Vector = tuple[float, float, float]
 _CAMERAS = ("head", "hand_left", "hand_right")
 _NOWHERE: tuple[Vector, Vector, Vector] = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
@@ -29,6 +31,7 @@ class Individual:
         and about each camera's own axes.
     friction: of every contact. stiffness, damping: of the arms' servos.
     delay_ticks: control ticks between a command and its taking effect.
+    grain: how much darker the darkest veins of floor and table are, 0 plain .. 1 black. pattern: which veins, a seed.
     """
 
     brightness: float = 1.0
@@ -39,16 +42,22 @@ class Individual:
     stiffness: float = 1.0
     damping: float = 1.0
     delay_ticks: int = 0
+    grain: float = 0.0
+    pattern: int = 0
 
     def __post_init__(self) -> None:
         factors = (self.brightness, *self.tint, self.friction, self.stiffness, self.damping)
         if min(factors) <= 0 or self.delay_ticks < 0:
             raise ValueError(f"Individual: factors must be positive and delay_ticks at least 0, got {self}")
+        if not 0.0 <= self.grain <= 1.0 or self.pattern < 0:
+            raise ValueError(f"Individual: grain must lie in 0 .. 1 and pattern be at least 0, got {self}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """How much individuals differ: half widths of uniform draws (of factors: 0.2 = 0.8 .. 1.2), and the longest delay."""
+    """How much individuals differ: half widths of uniform draws (of factors: 0.2 = 0.8 .. 1.2), the longest delay, and the
+    strongest grain.
+    """
 
     brightness: float = 0.0
     tint: float = 0.0
@@ -58,13 +67,14 @@ class Spread:
     stiffness: float = 0.0
     damping: float = 0.0
     max_delay_ticks: int = 0
+    max_grain: float = 0.0
 
 
 DISTRIBUTIONS: Mapping[str, Spread] = types.MappingProxyType(
     {
         "identical": Spread(),
-        "workshop": Spread(0.15, 0.08, 0.003, 0.02, 0.15, 0.10, 0.10, 1),
-        "field": Spread(0.35, 0.20, 0.008, 0.05, 0.35, 0.20, 0.20, 2),
+        "workshop": Spread(0.15, 0.08, 0.003, 0.02, 0.15, 0.10, 0.10, 1, 0.25),
+        "field": Spread(0.35, 0.20, 0.008, 0.05, 0.35, 0.20, 0.20, 2, 0.60),
     }
 )
 """identical: one robot many times. workshop: one model of robot, built and mounted with care. field: many sites."""
@@ -97,6 +107,8 @@ def draw_individual(distribution: str, robot_id: str) -> Individual:
         stiffness=1 + rng.uniform(-1, 1) * spread.stiffness,
         damping=1 + rng.uniform(-1, 1) * spread.damping,
         delay_ticks=int(rng.integers(spread.max_delay_ticks + 1)),
+        grain=rng.uniform(0, 1) * spread.max_grain,
+        pattern=int(rng.integers(2**31)),
     )
 
 
@@ -116,6 +128,9 @@ class Disguise:
         )
         self._fixed = np.flatnonzero(model.geom_bodyid == 0)
         self._own: list[tuple[np.ndarray, np.ndarray]] = []
+        if individual.grain:  # for life, and before the first image: no task touches textures
+            for index, surface in enumerate(SURFACES):
+                paint_surface(model, surface, draw_grain(individual, index))
 
     def take_off(self) -> None:
         """The model's own values again."""
@@ -147,6 +162,19 @@ class Disguise:
         model.actuator_gainprm[self._servos, 0] *= individual.stiffness
         model.actuator_biasprm[self._servos, 1] *= individual.stiffness
         model.actuator_biasprm[self._servos, 2] *= individual.damping
+
+
+def draw_grain(individual: Individual, surface: int) -> np.ndarray:
+    """The veins of a surface: uint8 [TEXTURE_PIXELS, TEXTURE_PIXELS], 255 where nothing is darkened. Runs on at its edges."""
+    rng = np.random.default_rng((individual.pattern, surface))
+    angle = 2 * np.pi * np.arange(TEXTURE_PIXELS) / TEXTURE_PIXELS
+    across, along = angle[:, None], angle[None]
+    veins = np.zeros((TEXTURE_PIXELS, TEXTURE_PIXELS))
+    for frequency in (2, 3, 5, 9):
+        phase, bend = rng.uniform(0, 2 * np.pi, size=2)
+        veins += np.sin(frequency * across + phase + rng.uniform(0.2, 0.8) * np.sin(along + bend)) / frequency**0.5
+    veins = (veins - veins.min()) / np.ptp(veins)
+    return np.round(255 * (1 - individual.grain * veins)).astype(np.uint8)
 
 
 class DelayLine:

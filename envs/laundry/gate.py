@@ -9,6 +9,7 @@ from envs.g1.drive import CONTROL_HZ
 from envs.laundry.progress import remaining_m
 from envs.laundry.situation import EMPTY_CLOSED, STAGES, Situation
 from envs.laundry.task import LaundryTask
+from envs.watching import HandWatch
 
 REASONS = ("unsafe", "dropped", "empty_grasp", "fold_error", "no_progress", "timeout_near")
 
@@ -44,10 +45,12 @@ class LaundryGate:
 
     def __init__(self, env: Environment, task: LaundryTask, config: GateConfig | None = None) -> None:
         self._env, self._task, self._config = env, task, config or GateConfig()
+        self._hands = HandWatch(self._config.fastest_m_s, self._config.nearest_hands_m)
         self.reset()
 
     def reset(self) -> None:
         """Forgets what was seen: progress is measured from here."""
+        self._hands.reset()
         self._before: Situation | None = None
         self._stage = self._furthest = 0
         self._best_m = np.inf
@@ -66,11 +69,9 @@ class LaundryGate:
 
     def _mishap(self, now: Situation, before: Situation | None) -> str:
         config = self._config
-        if float(np.linalg.norm(now.tips[0] - now.tips[1])) < config.nearest_hands_m:
+        if self._hands.is_unsafe(now.tips):
             return "unsafe"
         if before is not None:
-            if float(np.linalg.norm(now.tips - before.tips, axis=1).max()) * CONTROL_HZ > config.fastest_m_s:
-                return "unsafe"
             for was, held in zip(before.held, now.held, strict=True):
                 if was and not held and before.vertices[was[0], 2] > self._floor(before, was[0]) + config.dropped_m:
                     return "dropped"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import envs
-from envs.individual import DelayLine, Individual, Spread, draw_individual
+from envs.individual import DelayLine, Individual, Spread, draw_grain, draw_individual
 
 ODD = Individual(
     brightness=0.6,
@@ -56,6 +56,10 @@ def test_individuals_fill_their_distribution_and_stay_inside(name):
     turns = np.array([individual.camera_turn_rad for individual in drawn])
     assert 0.9 * spread.camera_turn_rad < np.abs(turns).max() <= spread.camera_turn_rad
     assert {individual.delay_ticks for individual in drawn} == set(range(spread.max_delay_ticks + 1))
+    grains = [individual.grain for individual in drawn]
+    assert 0 <= min(grains) < 0.1 * spread.max_grain
+    assert 0.9 * spread.max_grain < max(grains) <= spread.max_grain
+    assert len({individual.pattern for individual in drawn}) == 300
 
 
 def test_identical_robots_are_the_nominal_one():
@@ -134,3 +138,26 @@ def test_an_expert_still_works_on_individuals(load):
             timestep = env.step(expert.act())
         done += env.success()
     assert done >= 3
+
+
+def test_grain_darkens_floor_and_table_in_veins_that_are_ones_own(load):
+    plain, veined, other = load(), load(Individual(grain=0.5, pattern=3)), load(Individual(grain=0.5, pattern=4))
+    images = []
+    for env in (plain, veined, other):
+        env.reset(2)
+        images.append(env.render()["head"].astype(int))
+    assert (images[1] <= images[0] + 1).all()
+    assert (images[1] < images[0] - 8).mean() > 0.1
+    assert (images[1] != images[2]).mean() > 0.1
+    veined.reset(2)
+    np.testing.assert_array_equal(veined.render()["head"], images[1])
+
+
+def test_veins_reach_from_none_to_the_grain_and_run_on_at_the_edges():
+    drawn = draw_grain(Individual(grain=0.4, pattern=9), 0).astype(int)
+    assert (drawn.min(), drawn.max()) == (153, 255)
+    inside = np.abs(np.diff(drawn, axis=0)).max()
+    assert np.abs(drawn[0] - drawn[-1]).max() <= inside + 1
+    assert (draw_grain(Individual(grain=0.4, pattern=9), 1) != drawn).any()
+    with pytest.raises(ValueError, match="grain must lie in 0 .. 1"):
+        Individual(grain=1.5)
