@@ -24,7 +24,7 @@ def add_room(root: mjcf.RootElement) -> None:
     """Floor, walls and the lamp, and fast images of them."""
     set_render_quality(root)
     world = root.worldbody
-    floor = _add_surface(root, "floor", 0.5)
+    floor = _add_surface(root, "floor", 1.0)
     world.add("geom", name="floor", type="plane", size=(4, 4, 0.1), rgba=_FLOOR, material=floor, **collision.WORLD)
     for x, y in ((-3, 0), (3, 0), (0, -3), (0, 3)):
         wall = {"size": (3, 3, 0.1), "pos": (x, y, 0), "zaxis": (-x, -y, 0), "rgba": _WALL}
@@ -44,7 +44,7 @@ def add_table(
         size=((x1 - x0) / 2, (y1 - y0) / 2, height_m / 2),
         pos=((x0 + x1) / 2, (y0 + y1) / 2, height_m / 2),
         rgba=(_TABLE_GREY, _TABLE_GREY, _TABLE_GREY, 1),
-        material=_add_surface(root, "table", 1.0),
+        material=_add_surface(root, "table", 3.0),
         friction=_TABLE_FRICTION,
         **collision.WORLD,
     )

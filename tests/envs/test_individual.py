@@ -159,5 +159,5 @@ def test_veins_reach_from_none_to_the_grain_and_run_on_at_the_edges():
     inside = np.abs(np.diff(drawn, axis=0)).max()
     assert np.abs(drawn[0] - drawn[-1]).max() <= inside + 1
     assert (draw_grain(Individual(grain=0.4, pattern=9), 1) != drawn).any()
-    with pytest.raises(ValueError, match="grain must lie in 0 .. 1"):
+    with pytest.raises(ValueError, match=r"grain must lie in 0 \.\. 1"):
         Individual(grain=1.5)
