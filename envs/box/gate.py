@@ -2,13 +2,13 @@
 
 import dataclasses
 
-from envs.box.config import ENDS, SIDES
+from envs.box.config import ENDS
 from envs.box.progress import Progress, progress_of
 from envs.box.situation import CREASED_RAD, RAISED_RAD, Goal, Situation, has_tab_outside
 from envs.box.task import CRUSHING_N, BoxTask
 from envs.environment import Environment
 from envs.g1.drive import CONTROL_HZ
-from envs.watching import HandWatch
+from envs.watching import Thresholds, Watcher
 
 REASONS = (
     "unsafe",
@@ -23,10 +23,9 @@ REASONS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class GateConfig:
+class GateConfig(Thresholds):
     """When the watcher objects. Progress means `progress_m` less to do than ever since the step began; `force_share` is
-    relative to the force that crushes the board; `early_rad` is how far an end wall may be raised before its turn. Hands
-    that are faster than `fastest_m_s` or nearer to each other than `nearest_hands_m` are unsafe.
+    relative to the force that crushes the board; `early_rad` is how far an end wall may be raised before its turn.
     """
 
     no_progress_s: float = 1.2
@@ -34,42 +33,27 @@ class GateConfig:
     rising_m: float = 0.12
     force_share: float = 0.5
     early_rad: float = CREASED_RAD
-    fastest_m_s: float = 1.2
-    nearest_hands_m: float = 0.03
     time_left_s: float = 4.0
 
-    def __post_init__(self) -> None:
-        """Refuses thresholds that would fire at once."""
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) <= 0.0:
-                raise ValueError(f"GateConfig.{field.name} must be positive, got {getattr(self, field.name)}")
 
-
-class BoxGate:
-    """Watches one environment. `reset` when the policy starts to act, then `check` once per control tick."""
+class BoxGate(Watcher[BoxTask, GateConfig]):
+    """Watches for flaps that are crushed or folded out of turn, and for hands that get nowhere."""
 
     def __init__(self, env: Environment, task: BoxTask, config: GateConfig | None = None) -> None:
-        self._env, self._task, self._config = env, task, config or GateConfig()
-        self._hands = HandWatch(self._config.fastest_m_s, self._config.nearest_hands_m)
-        self._tools = [task.model.site(f"g1/{side}_tcp").id for side in SIDES]
+        super().__init__(env, task, config or GateConfig())
+
+    def _forget(self) -> None:
         self._best: Progress | None = None
         self._idle_ticks = 0
 
-    def reset(self) -> None:
-        """Forgets what was seen: progress is measured from here."""
-        self._best, self._idle_ticks = None, 0
-        self._hands.reset()
+    def _objection(self) -> str:
+        return self._mistake(self._task.situation, self._task.goal) or self._trend(self._progress())
 
-    def check(self) -> str:
-        """Why somebody should take over now, one of `REASONS`, or ""."""
-        situation, goal = self._task.situation, self._task.goal
-        now = progress_of(situation, goal)
-        unsafe = "unsafe" if self._hands.is_unsafe(self._env.data.site_xpos.take(self._tools, axis=0)) else ""
-        reason = unsafe or self._mistake(situation, goal) or self._trend(now)
-        time_left_s = self._task.time_limit_s - self._env.time_s
-        if not reason and time_left_s < self._config.time_left_s and now.step < 5:
-            return "timeout_near"
-        return reason
+    def _time_needed_s(self) -> float:
+        return self._config.time_left_s if self._progress().step < 5 else 0.0
+
+    def _progress(self) -> Progress:
+        return progress_of(self._task.situation, self._task.goal)
 
     def _mistake(self, situation: Situation, goal: Goal) -> str:
         if situation.force_n > self._config.force_share * CRUSHING_N:

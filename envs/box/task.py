@@ -19,7 +19,8 @@ from envs.box.config import ENDS, SIDES, TABS, WALLS, BoxConfig
 from envs.box.hand_pose import READY_RAD, TIP_M
 from envs.box.scene import compile_model
 from envs.box.situation import Goal, Situation, has_tab_outside, is_done, may_latch, sides_stand, stage_of
-from envs.g1.drive import CONTROL_HZ, NUM_ARM_JOINTS, G1Drive
+from envs.g1.drive import CONTROL_HZ, NUM_ARM_JOINTS
+from envs.judged_task import JudgedTask
 from envs.room import randomise_light
 
 FAILURES = ("fold_error", "dropped", "timeout")
@@ -37,7 +38,7 @@ _OFF_STAND_M = 0.06
 _DONE_TICKS = CONTROL_HZ // 4  # hands that pass on from one end to the other are off the box for 2 ticks
 
 
-class BoxTask:
+class BoxTask(JudgedTask[Situation]):
     """The task. Owns the compiled model and what an episode's judgement has to remember."""
 
     name = "box_assembly"
@@ -45,39 +46,19 @@ class BoxTask:
 
     def __init__(self, config: BoxConfig | None = None) -> None:
         self.config = config or BoxConfig()
-        self.model = compile_model(self.config)
-        self.drive = G1Drive(self.model)
+        # Both hands beside the blank, grippers closed.
+        rest_state = np.concatenate([*(READY_RAD[side] for side in SIDES), (1.0, 1.0)])
+        super().__init__(self.config, compile_model(self.config), rest_state)
         self._blank = BlankBody(self.model, self.config)
         self._tools = [self.model.site(f"g1/{side}_tcp").id for side in SIDES]
-        self._rest_state = np.concatenate([*(READY_RAD[side] for side in SIDES), (1.0, 1.0)])
         self._instruction = ""
-        self._situation: Situation | None = None
         self._latched: frozenset[str] = frozenset()
         self._crushing_ticks = self._wrong_ticks = self._done_ticks = 0
-        self._success = False
-        self._failure = ""
-
-    @property
-    def time_limit_s(self) -> float:
-        """When an episode is cut off."""
-        return self.config.time_limit_s
-
-    @property
-    def rest_state(self) -> np.ndarray:
-        """Where an episode starts but for noise [16]: both hands beside the blank, grippers closed."""
-        return self._rest_state.copy()
 
     @property
     def goal(self) -> Goal:
         """What this episode asks for."""
         return self.parse(self._instruction)
-
-    @property
-    def situation(self) -> Situation:
-        """The privileged state after the last tick, or after reset."""
-        if self._situation is None:
-            raise RuntimeError("no episode has started: call reset first")
-        return self._situation
 
     @property
     def instruction(self) -> str:
@@ -109,12 +90,9 @@ class BoxTask:
         walls, tabs = (rng.uniform(*config.crease_rad, size=len(names)) for names in (WALLS, TABS))
         self._blank.place(data, place, walls, tabs)
         randomise_light(self.model, config.lighting, rng)
-        start = self.rest_state
-        start[:NUM_ARM_JOINTS] += rng.normal(0.0, config.start_noise_rad, size=NUM_ARM_JOINTS)
-        self.drive.place(data, start)
+        self._start(data, np.append(rng.normal(0.0, config.start_noise_rad, size=NUM_ARM_JOINTS), (0.0, 0.0)))
         self._latched = frozenset()
         self._crushing_ticks = self._wrong_ticks = self._done_ticks = 0
-        self._success, self._failure = False, ""
         mujoco.mj_forward(self.model, data)
         self._situation = self._observe(data, 0.0)
 
@@ -136,14 +114,7 @@ class BoxTask:
         """One of reach, fold_sides, tuck_tabs, close, release, done."""
         return stage_of(self.situation, self.goal)
 
-    def success(self) -> bool:
-        """Whether the episode has reached its end."""
-        return self._success
-
-    def failure_kind(self) -> str:
-        """One of `FAILURES` where the episode has failed or run out of time, else ""."""
-        if self._failure or self._success or self.situation.time_s < self.time_limit_s - 1e-6:
-            return self._failure
+    def _kind_of_timeout(self) -> str:
         return "fold_error" if any(has_tab_outside(self.situation, end) for end in ENDS) else "timeout"
 
     def _judge(self, situation: Situation) -> str:

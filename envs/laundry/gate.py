@@ -9,13 +9,13 @@ from envs.g1.drive import CONTROL_HZ
 from envs.laundry.progress import remaining_m
 from envs.laundry.situation import EMPTY_CLOSED, STAGES, Situation
 from envs.laundry.task import LaundryTask
-from envs.watching import HandWatch
+from envs.watching import Thresholds, Watcher
 
 REASONS = ("unsafe", "dropped", "empty_grasp", "fold_error", "no_progress", "timeout_near")
 
 
 @dataclasses.dataclass(frozen=True)
-class GateConfig:
+class GateConfig(Thresholds):
     """When the watcher objects.
 
     Progress means `progress_m` less on average per vertex than ever since the stage began. `dropped_m` is how high over
@@ -29,48 +29,32 @@ class GateConfig:
     dropped_m: float = 0.07
     fold_error_s: float = 1.0
     stages_lost: int = 2
-    fastest_m_s: float = 1.2
-    nearest_hands_m: float = 0.03
     stage_s: float = 3.0
 
-    def __post_init__(self) -> None:
-        """Refuses thresholds that would fire at once."""
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) <= 0:
-                raise ValueError(f"GateConfig.{field.name} must be positive, got {getattr(self, field.name)}")
 
-
-class LaundryGate:
-    """Watches one environment. `reset` when the policy starts to act, then `check` once per control tick."""
+class LaundryGate(Watcher[LaundryTask, GateConfig]):
+    """Watches for cloth that is dropped or not caught, for folds that come undone, and for hands that get nowhere."""
 
     def __init__(self, env: Environment, task: LaundryTask, config: GateConfig | None = None) -> None:
-        self._env, self._task, self._config = env, task, config or GateConfig()
-        self._hands = HandWatch(self._config.fastest_m_s, self._config.nearest_hands_m)
-        self.reset()
+        super().__init__(env, task, config or GateConfig())
 
-    def reset(self) -> None:
-        """Forgets what was seen: progress is measured from here."""
-        self._hands.reset()
+    def _forget(self) -> None:
         self._before: Situation | None = None
         self._stage = self._furthest = 0
         self._best_m = np.inf
         self._idle_ticks = self._empty_ticks = self._lost_ticks = 0
 
-    def check(self) -> str:
-        """Why somebody should take over now, one of `REASONS`, or ""."""
+    def _objection(self) -> str:
         now, before = self._task.situation, self._before
         self._before = now
         stage = STAGES.index(self._task.stage())
-        reason = self._mishap(now, before) or self._lost_work(now, stage) or self._trend(now, stage)
-        time_left_s = self._task.time_limit_s - self._env.time_s
-        if not reason and time_left_s < self._config.stage_s * (len(STAGES) - 1 - stage):
-            return "timeout_near"
-        return reason
+        return self._mishap(now, before) or self._lost_work(now, stage) or self._trend(now, stage)
+
+    def _time_needed_s(self) -> float:
+        return self._config.stage_s * (len(STAGES) - 1 - STAGES.index(self._task.stage()))
 
     def _mishap(self, now: Situation, before: Situation | None) -> str:
         config = self._config
-        if self._hands.is_unsafe(now.tips):
-            return "unsafe"
         if before is not None:
             for was, held in zip(before.held, now.held, strict=True):
                 if was and not held and before.vertices[was[0], 2] > self._floor(before, was[0]) + config.dropped_m:

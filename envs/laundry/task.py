@@ -9,8 +9,9 @@ from collections.abc import Mapping
 import mujoco
 import numpy as np
 
-from envs.g1.drive import LEFT_GRIPPER, NUM_ARM_JOINTS, G1Drive
+from envs.g1.drive import LEFT_GRIPPER, NUM_ARM_JOINTS
 from envs.g1.kinematics import SIDES
+from envs.judged_task import JudgedTask
 from envs.laundry.config import COLOURS, STACKS, LaundryConfig
 from envs.laundry.crumple import Crumpler, place_shirt
 from envs.laundry.hands import ready_arms
@@ -23,7 +24,7 @@ FAILURES = ("missed_grasp", "dropped", "wrong_slot", "fold_error", "timeout")
 _LOST_X_M, _LOST_Y_M = (0.38, 1.00), 0.45  # the middle of a shirt out here is off the table
 
 
-class LaundryTask:
+class LaundryTask(JudgedTask[Situation]):
     """The task. Owns the compiled model and what an episode's judgement has to remember."""
 
     name = "laundry_fold"
@@ -31,42 +32,23 @@ class LaundryTask:
 
     def __init__(self, config: LaundryConfig | None = None) -> None:
         self.config = config or LaundryConfig()
-        self.model = compile_model(self.config)
-        self.drive = G1Drive(self.model)
+        # Both arms ready, grippers open.
+        rest_state = np.concatenate([ready_arms(self.config.robot), (0.0, 0.0)])
+        super().__init__(self.config, compile_model(self.config), rest_state)
         self._crumpler = Crumpler(self.config)
         self._pinches = tuple(ClothPinch(self.model, side, self.config.shirt) for side in SIDES)
         self._tools = np.array([self.model.site(f"g1/{side}_tcp").id for side in SIDES])
         first = self.model.body_dofadr[self.model.flex_vertbodyid]
         self._shirt_dofs = first[:, None] + np.arange(3)
-        self._rest_state = np.concatenate([ready_arms(self.config.robot), (0.0, 0.0)])
         self._colour, self._goal = "", Goal(STACKS[0])
         self._surfaces_m: Mapping[str, float] = {}
-        self._situation: Situation | None = None
         self._stage, self._read_at_s = STAGES[0], -1.0
-        self._held_cloth = self._closed_empty = self._success = False
-        self._failure = ""
-
-    @property
-    def time_limit_s(self) -> float:
-        """When an episode is cut off."""
-        return self.config.time_limit_s
-
-    @property
-    def rest_state(self) -> np.ndarray:
-        """Where an episode starts but for noise [16]: both arms ready, grippers open."""
-        return self._rest_state.copy()
+        self._held_cloth = self._closed_empty = False
 
     @property
     def goal(self) -> Goal:
         """What this episode asks for."""
         return self._goal
-
-    @property
-    def situation(self) -> Situation:
-        """The privileged state after the last tick, or after reset."""
-        if self._situation is None:
-            raise RuntimeError("no episode has started: call reset first")
-        return self._situation
 
     @property
     def instruction(self) -> str:
@@ -101,14 +83,12 @@ class LaundryTask:
         self.model.flex_rgba[0] = (*COLOURS[self._colour], 1.0)
         self._surfaces_m = {name: self._fill_stack(name, rng) for name in STACKS}
         randomise_light(self.model, config.lighting, rng)
-        start = self.rest_state
-        start[:NUM_ARM_JOINTS] += rng.normal(0.0, config.start_noise_rad, size=NUM_ARM_JOINTS)
-        self.drive.place(data, start)
+        self._start(data, np.append(rng.normal(0.0, config.start_noise_rad, size=NUM_ARM_JOINTS), (0.0, 0.0)))
         place_shirt(self.model, data, self._crumpler.make(rng))
         for pinch in self._pinches:
             pinch.reset(data)
-        self._held_cloth = self._closed_empty = self._success = False
-        self._failure, self._stage, self._read_at_s = "", STAGES[0], -1.0
+        self._held_cloth = self._closed_empty = False
+        self._stage, self._read_at_s = STAGES[0], -1.0
         mujoco.mj_forward(self.model, data)
         self._situation = self._observe(data, np.zeros(2), np.zeros(2), 0.0)
 
@@ -140,16 +120,8 @@ class LaundryTask:
                 self._stage = found
         return self._stage
 
-    def success(self) -> bool:
-        """Whether the episode has reached its end."""
-        return self._success
-
-    def failure_kind(self) -> str:
-        """One of `FAILURES` where the episode has failed or run out of time, else ""."""
-        situation = self.situation
-        if self._failure or self._success or situation.time_s < self.time_limit_s - 1e-6:
-            return self._failure
-        resting = stack_under(self.config, situation.vertices)
+    def _kind_of_timeout(self) -> str:
+        resting = stack_under(self.config, self.situation.vertices)
         if resting is not None:
             return "wrong_slot" if resting != self._goal.stack else "fold_error"
         return "missed_grasp" if self._closed_empty and not self._held_cloth else "timeout"

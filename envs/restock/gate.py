@@ -4,11 +4,10 @@ import dataclasses
 
 from envs.environment import Environment
 from envs.g1.drive import CONTROL_HZ
-from envs.g1.kinematics import SIDES
 from envs.restock.progress import Progress, progress_of
 from envs.restock.situation import EMPTY_CLOSED, Goal, Situation, nearest_slot, slot_of
 from envs.restock.task import RestockTask
-from envs.watching import HandWatch
+from envs.watching import Thresholds, Watcher
 
 REASONS = (
     "unsafe",
@@ -23,53 +22,35 @@ REASONS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class GateConfig:
-    """When the watcher objects. Progress means `progress_m` nearer to the sub-goal than ever since the phase began. Hands
-    that are faster than `fastest_m_s` or nearer to each other than `nearest_hands_m` are unsafe.
-    """
+class GateConfig(Thresholds):
+    """When the watcher objects. Progress means `progress_m` nearer to the sub-goal than ever since the phase began."""
 
     no_progress_s: float = 0.7
     progress_m: float = 0.006
     rising_m: float = 0.06
     empty_grasp_s: float = 0.1
     low_over_slot_m: float = 0.05
-    fastest_m_s: float = 1.2
-    nearest_hands_m: float = 0.03
     time_left_s: float = 3.5
 
-    def __post_init__(self) -> None:
-        """Refuses thresholds that would fire at once."""
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) <= 0.0:
-                raise ValueError(f"GateConfig.{field.name} must be positive, got {getattr(self, field.name)}")
 
-
-class RestockGate:
-    """Watches one environment. `reset` when the policy starts to act, then `check` once per control tick."""
+class RestockGate(Watcher[RestockTask, GateConfig]):
+    """Watches for mistakes with goods and slots, and for a hand that gets nowhere."""
 
     def __init__(self, env: Environment, task: RestockTask, config: GateConfig | None = None) -> None:
-        self._env, self._task, self._config = env, task, config or GateConfig()
-        self._hands = HandWatch(self._config.fastest_m_s, self._config.nearest_hands_m)
-        self._tools = [task.model.site(f"g1/{side}_tcp").id for side in SIDES]
+        super().__init__(env, task, config or GateConfig())
+
+    def _forget(self) -> None:
         self._best = Progress(0, float("inf"))
         self._idle_ticks = self._empty_ticks = 0
 
-    def reset(self) -> None:
-        """Forgets what was seen: progress is measured from here."""
-        self._best = Progress(0, float("inf"))
-        self._idle_ticks = self._empty_ticks = 0
-        self._hands.reset()
+    def _objection(self) -> str:
+        return self._mistake(self._task.situation, self._task.goal) or self._trend(self._progress())
 
-    def check(self) -> str:
-        """Why somebody should take over now, one of `REASONS`, or ""."""
-        situation, goal = self._task.situation, self._task.goal
-        now = progress_of(self._task.config, situation, goal)
-        unsafe = "unsafe" if self._hands.is_unsafe(self._env.data.site_xpos.take(self._tools, axis=0)) else ""
-        reason = unsafe or self._mistake(situation, goal) or self._trend(now)
-        time_left_s = self._task.time_limit_s - self._env.time_s
-        if not reason and time_left_s < self._config.time_left_s and now.phase < 2:
-            return "timeout_near"
-        return reason
+    def _time_needed_s(self) -> float:
+        return self._config.time_left_s if self._progress().phase < 2 else 0.0
+
+    def _progress(self) -> Progress:
+        return progress_of(self._task.config, self._task.situation, self._task.goal)
 
     def _mistake(self, situation: Situation, goal: Goal) -> str:
         scene, config = self._task.config, self._config

@@ -9,9 +9,10 @@ beyond doubt: an item left the table, or another item rests in a slot that is no
 import mujoco
 import numpy as np
 
-from envs.g1.drive import LEFT_ARM, LEFT_GRIPPER, RIGHT_ARM, RIGHT_GRIPPER, G1Drive
+from envs.g1.drive import LEFT_ARM, LEFT_GRIPPER, RIGHT_ARM, RIGHT_GRIPPER, STATE_DIM
 from envs.g1.kinematics import load_kinematics
 from envs.grasping import GraspWeld
+from envs.judged_task import JudgedTask
 from envs.restock.catalogue import Product
 from envs.restock.config import RestockConfig, SceneConfig
 from envs.restock.doorway import Doorway
@@ -25,26 +26,24 @@ from envs.room import randomise_light
 FAILURES = ("missed_grasp", "dropped", "wrong_object", "wrong_slot", "timeout")
 
 
-class RestockTask:
+class RestockTask(JudgedTask[Situation]):
     """The task. Owns the compiled model and what an episode's judgement has to remember."""
 
     def __init__(self, config: SceneConfig | None = None) -> None:
         self.config = config or RestockConfig()
         names = item_bodies(self.config)
-        self.model = compile_model(self.config)
-        self.drive = G1Drive(self.model)
+        # Right arm ready, left arm at home or ready, grippers open.
+        left_rad = LEFT_READY_RAD if self.config.door else load_kinematics().home.left_arm_rad
+        rest_state = np.concatenate([left_rad, READY_RAD, (0.0, self.config.hand_open)])
+        super().__init__(self.config, compile_model(self.config), rest_state)
         self._items = ItemBodies(self.model, names, self.config.catalogue)
         self._grasp = GraspWeld(self.model, "right", names)
         self._doorway = Doorway(self.model, self.drive, self.config.door) if self.config.door else None
         self._tool = self.model.site("g1/right_tcp").id
-        left_rad = LEFT_READY_RAD if self._doorway else load_kinematics().home.left_arm_rad
-        self._rest_state = np.concatenate([left_rad, READY_RAD, (0.0, self.config.hand_open)])
         self._goods: tuple[Product, ...] = ()
         self._origins: tuple[str | None, ...] = ()
         self._goal: Goal | None = None
-        self._situation: Situation | None = None
-        self._held_target = self._closed_empty = self._success = False
-        self._failure = ""
+        self._held_target = self._closed_empty = False
 
     @property
     def name(self) -> str:
@@ -57,28 +56,11 @@ class RestockTask:
         return f"{self.name}/1"
 
     @property
-    def time_limit_s(self) -> float:
-        """When an episode is cut off."""
-        return self.config.time_limit_s
-
-    @property
-    def rest_state(self) -> np.ndarray:
-        """Where an episode starts but for noise [16]: right arm ready, left arm at home or ready, grippers open."""
-        return self._rest_state.copy()
-
-    @property
     def goal(self) -> Goal:
         """What this episode asks for."""
         if self._goal is None:
             raise RuntimeError("no episode has started: call reset first")
         return self._goal
-
-    @property
-    def situation(self) -> Situation:
-        """The privileged state after the last tick, or after reset."""
-        if self._situation is None:
-            raise RuntimeError("no episode has started: call reset first")
-        return self._situation
 
     @property
     def item_names(self) -> tuple[str, ...]:
@@ -126,17 +108,16 @@ class RestockTask:
             yaw = rng.uniform(-config.max_item_yaw_rad, config.max_item_yaw_rad)
             self._items.place(data, index, np.array([*spot, surface_m + product.half_height_m]), yaw)
         randomise_light(self.model, config.lighting, rng)
-        start = self.rest_state
-        start[RIGHT_ARM] += rng.normal(0.0, config.start_noise_rad, size=7)
+        offsets_rad = np.zeros(STATE_DIM)
+        offsets_rad[RIGHT_ARM] = rng.normal(0.0, config.start_noise_rad, size=7)
         if self._doorway:
-            start[LEFT_ARM] += rng.normal(0.0, config.start_noise_rad, size=7)
+            offsets_rad[LEFT_ARM] = rng.normal(0.0, config.start_noise_rad, size=7)
             self._doorway.reset(data, rng)
-        self.drive.place(data, start)
+        self._start(data, offsets_rad)
         self._grasp.reset(data)
-        self._held_target = self._closed_empty = self._success = False
-        self._failure = ""
+        self._held_target = self._closed_empty = False
         mujoco.mj_forward(self.model, data)
-        self._situation = self._observe(data, np.zeros(len(start)), 0.0, 0.0)
+        self._situation = self._observe(data, np.zeros(STATE_DIM), 0.0, 0.0)
 
     def after_step(self, data: mujoco.MjData, executed: np.ndarray, time_s: float) -> None:
         """Grips or lets go, then looks at the scene and judges it."""
@@ -159,15 +140,8 @@ class RestockTask:
         """One of `situation.STAGES`."""
         return stage_of(self.config, self.situation, self.goal)
 
-    def success(self) -> bool:
-        """Whether the episode has reached its end."""
-        return self._success
-
-    def failure_kind(self) -> str:
-        """One of `FAILURES` where the episode has failed or run out of time, else ""."""
+    def _kind_of_timeout(self) -> str:
         situation, item = self.situation, self.goal.item
-        if self._failure or self._success or situation.time_s < self.time_limit_s - 1e-6:
-            return self._failure
         slot = slot_of(self.config, situation, item)
         if slot not in (None, self.goal.slot) and (self._held_target or slot != situation.origin(item)):
             return "wrong_slot"
