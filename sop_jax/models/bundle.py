@@ -27,6 +27,8 @@ from sop_jax.specs.errors import SopError
 
 FORMAT_VERSION = 1
 
+_GROUP_BYTES = 1 << 28
+
 
 class InvalidBundleError(SopError):
     """A policy directory is incomplete, damaged, or does not hold the parameters that its model needs."""
@@ -138,11 +140,11 @@ def fingerprint_params(config: PolicyConfig, params: Mapping[str, Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-class _LeafByLeaf(ocp.type_handlers.NumpyHandler):
-    """Writes one array after the other, without copying it first.
+class _GroupByGroup(ocp.type_handlers.NumpyHandler):
+    """Writes a few arrays after the others, without copying them first.
 
     Orbax's own copies every array, because it may go on writing after `save` returned, and encodes them all at once: twice
-    the weights in memory.
+    the weights in memory. Groups, because each becomes files of its own.
     """
 
     def __init__(self):
@@ -150,8 +152,14 @@ class _LeafByLeaf(ocp.type_handlers.NumpyHandler):
 
     async def serialize(self, values: Sequence[Any], infos: Sequence[Any], args: Any = None) -> Sequence[Any]:
         args = [ocp.SaveArgs()] * len(values) if args is None else args
-        for value, info, arg in zip(values, infos, args, strict=True):
-            for written in await super().serialize([value], [info], [arg]):
+        groups: dict[int, list[int]] = {}
+        written_before = 0
+        for row, value in enumerate(values):
+            groups.setdefault(written_before // _GROUP_BYTES, []).append(row)
+            written_before += value.nbytes
+        for rows in groups.values():
+            parts = ([items[row] for row in rows] for items in (values, infos, args))
+            for written in await super().serialize(*parts):
                 await asyncio.to_thread(written.result)
         return []
 
@@ -159,10 +167,10 @@ class _LeafByLeaf(ocp.type_handlers.NumpyHandler):
 def save_orbax(directory: pathlib.Path, params: Params) -> None:
     """Writes a nested dict of arrays as an Orbax checkpoint; `directory` must not exist.
 
-    Holds little beside the arrays themselves: about a leaf.
+    Holds little beside the arrays themselves, however large they are.
     """
     registry = ocp.type_handlers.create_type_handler_registry(
-        (np.ndarray, _LeafByLeaf()), (jax.Array, ocp.type_handlers.ArrayHandler())
+        (np.ndarray, _GroupByGroup()), (jax.Array, ocp.type_handlers.ArrayHandler())
     )
     with ocp.Checkpointer(
         ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
