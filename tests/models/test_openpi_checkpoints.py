@@ -12,8 +12,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from model_cases import COMPACT, LORA, PI0, PI05, make_observation, norm_for, randomize
+from object_server import serve
 
 from sop_jax.models.bundle import InvalidBundleError, PolicyBundle
+from sop_jax.models.pi05.checkpoints.load import load_params
 from sop_jax.models.pi05.checkpoints.openpi import (
     find_asset_ids,
     open_openpi,
@@ -22,8 +24,14 @@ from sop_jax.models.pi05.checkpoints.openpi import (
     write_openpi,
 )
 from sop_jax.models.pi05.checkpoints.paligemma import is_paligemma, read_paligemma
-from sop_jax.models.pi05.checkpoints.sources import NpzSource
-from sop_jax.models.pi05.checkpoints.stores import InvalidCheckpointError, StoreFile, open_store
+from sop_jax.models.pi05.checkpoints.sources import NpzSource, OrbaxSource
+from sop_jax.models.pi05.checkpoints.stores import (
+    InvalidCheckpointError,
+    StoreFile,
+    describe,
+    open_store,
+    split_location,
+)
 from sop_jax.models.pi05.lora import is_lora
 from sop_jax.models.pi05.policy import Pi05Policy
 from sop_jax.models.policy import abstract_params
@@ -163,6 +171,67 @@ def test_low_rank_additions_are_merged_kept_or_started(tmp_path, saved):
     assert len(fresh) == 20
     assert 0.005 < np.concatenate([leaf.ravel() for leaf in fresh]).std() < 0.02
     assert_equal(unflatten_params({p: leaf for p, leaf in started.items() if not is_lora(p)}), saved[0])
+
+
+@pytest.mark.parametrize(
+    ("location", "name"),
+    [
+        ("gs://openpi-assets/checkpoints/pi05_base/params", "gs://openpi-assets/checkpoints/pi05_base/"),
+        ("s3://bucket/pi0", "s3://bucket/pi0/"),
+        (
+            '{"driver": "s3", "bucket": "bucket", "path": "c/", "aws_credentials": {"type": "anonymous"}, '
+            '"endpoint": "http://localhost:1", "aws_region": "x"}',
+            "s3://bucket/c/",
+        ),
+    ],
+)
+def test_object_stores_are_opened_without_asking_them(location, name):
+    assert describe(open_openpi(location)) == name
+
+
+def test_an_object_store_gives_what_the_disk_gives(saved, tmp_path):
+    params, directory = saved
+    (tmp_path / "models").mkdir()
+    shutil.copytree(directory / "params", tmp_path / "models" / "mine" / "params")
+    path = tmp_path / "models" / "mine" / "assets" / "arx" / "norm_stats.json"
+    path.parent.mkdir(parents=True)
+    entry = {"mean": [1.0] * 4, "std": [2.0] * 4, "q01": [-1.0] * 4, "q99": [1.0] * 4}
+    path.write_text(json.dumps({"norm_stats": {"state": entry, "actions": entry}}))
+    stored = save_npz(tmp_path / "models" / "pt.npz", params, BF16)
+    with serve(tmp_path) as bucket:
+        mine = json.dumps({**json.loads(bucket), "path": "models/mine/"})
+        assert_equal(read(mine), params)
+        assert find_asset_ids(open_openpi(mine)) == ["arx"]
+        assert read_openpi_stats(open_openpi(mine), "arx", PI05).state_mean.tolist() == [1, 1, 1, 1, 0]
+        npz = json.dumps({**json.loads(bucket), "path": "models/pt.npz"})
+        assert is_paligemma(npz)
+        assert not is_paligemma(mine)
+        directory, name = split_location(npz)
+        source = NpzSource(open_store(directory), name, ("params",))
+        for path, leaf in stored.items():
+            np.testing.assert_array_equal(source.read(path, BF16), leaf)
+        with pytest.raises(InvalidCheckpointError, match="s3://bucket/nowhere/params/ holds no Orbax checkpoint"):
+            read(json.dumps({**json.loads(bucket), "path": "nowhere/"}))
+
+
+def test_leaves_are_read_once_each_in_the_dtype_wanted(saved):
+    class Recorder:
+        def __init__(self, source):
+            self.source, self.read_as = source, []
+
+        def shapes(self):
+            return self.source.shapes()
+
+        def read(self, path, dtype):
+            self.read_as.append((path, np.dtype(dtype)))
+            return self.source.read(path, dtype)
+
+    source = Recorder(OrbaxSource(open_store(f"{saved[1]}/params"), ("params",)))
+    model = Pi05Policy(HALF)
+    load_params(model, source, "here")
+    expected = {path: np.dtype(np.float32) if model.is_trained(path) else BF16 for path in source.shapes()}
+    assert dict(source.read_as) == expected
+    assert len(source.read_as) == len(expected)
 
 
 def test_what_is_no_checkpoint_says_so(tmp_path, saved):

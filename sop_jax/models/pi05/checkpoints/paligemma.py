@@ -7,7 +7,7 @@ import jax
 
 from sop_jax.models.pi05.checkpoints.load import Report, Storage, load_params
 from sop_jax.models.pi05.checkpoints.sources import LeafSource, NpzSource, Path, Shapes
-from sop_jax.models.pi05.checkpoints.stores import open_store
+from sop_jax.models.pi05.checkpoints.stores import describe, open_store, split_location
 from sop_jax.models.pi05.config import Pi05Config
 from sop_jax.models.pi05.lora import is_lora
 from sop_jax.models.pi05.policy import Pi05Policy
@@ -16,7 +16,7 @@ from sop_jax.models.pytrees import Params
 
 def is_paligemma(location: str) -> bool:
     """Whether a checkpoint's name is that of a .npz."""
-    return location.endswith(".npz")
+    return split_location(location)[1].endswith(".npz")
 
 
 def read_paligemma(
@@ -29,7 +29,7 @@ def read_paligemma(
     """PaliGemma's leaves from the file, all others freshly initialised.
 
     Args:
-        location: of the file: a local path, gs:// or s3://.
+        location: of the file; what `open_store` takes.
         config: the policy; its image tower and language model must have the file's sizes.
         storage: see `Storage`.
         key: for the fresh leaves.
@@ -39,10 +39,10 @@ def read_paligemma(
         InvalidBundleError: leaves are missing, extra or misshapen.
         InvalidCheckpointError: the file can't be read.
     """
-    directory, _, name = location.rpartition("/")
-    store = open_store(directory or ("/" if location.startswith("/") else "."))
+    directory, name = split_location(location)
+    store = open_store(directory)
     source: LeafSource = _Within("PaliGemma", NpzSource(store, name, ("params",)))
-    return load_params(Pi05Policy(config), source, location, storage, _is_new, key, report)
+    return load_params(Pi05Policy(config), source, f"{describe(store)}{name}", storage, _is_new, key, report)
 
 
 def _is_new(path: Path) -> bool:

@@ -42,6 +42,16 @@ def open_store(location: str) -> ts.KvStore:
         ) from error
 
 
+def split_location(location: str) -> tuple[str, str]:
+    """The directory that a file lies in, as `open_store` takes it, and the file's name."""
+    if location.startswith("{"):
+        spec = json.loads(location)
+        directory, _, name = spec.get("path", "").rpartition("/")
+        return json.dumps({**spec, "path": f"{directory}/"}), name
+    directory, _, name = location.rpartition("/")
+    return directory or ("/" if location.startswith("/") else "."), name
+
+
 def try_read(store: ts.KvStore, key: str) -> bytes | None:
     """A whole file, or None if there is none. Raises InvalidCheckpointError if the store can't be read."""
     try:
