@@ -176,7 +176,7 @@ def test_low_rank_additions_are_merged_kept_or_started(tmp_path, saved):
 @pytest.mark.parametrize(
     ("location", "name"),
     [
-        ("gs://openpi-assets/checkpoints/pi05_base/params", "gs://openpi-assets/checkpoints/pi05_base/"),
+        ("gs://bucket/checkpoints/pi05_base/params", "gs://bucket/checkpoints/pi05_base/"),
         ("s3://bucket/pi0", "s3://bucket/pi0/"),
         (
             '{"driver": "s3", "bucket": "bucket", "path": "c/", "aws_credentials": {"type": "anonymous"}, '
