@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar, Literal
 
+from sop_jax.models.added_fields import added_field
 from sop_jax.models.normalization import Scheme
 
 NUM_STATE_BINS = 256
@@ -67,6 +68,8 @@ class Pi05Config:
         tokens of ordinary size, because RMSNorm multiplies the gradient of a zero token by 1000.
     freeze_language: post-training leaves the language model (expert 0) alone.
     remat: recompute each layer in the backward pass instead of keeping its activations.
+    max_training_delay: the loss gives the first d actions of each chunk clean, d uniform in 0 .. this many, and counts the
+        others only, so that the policy learns to continue a chunk (chunking mode "trained"); 0 = off.
     """
 
     kind: ClassVar[str] = "pi05"
@@ -91,6 +94,7 @@ class Pi05Config:
     from_scratch: bool = False
     freeze_language: bool = True
     remat: bool = True
+    max_training_delay: int = added_field(0)
 
     def __post_init__(self) -> None:
         shared = [(e.depth, e.num_heads, e.num_kv_heads, e.head_dim) for e in (self.language, self.expert)]
@@ -110,6 +114,11 @@ class Pi05Config:
             raise ValueError(
                 "Pi05Config: horizon, num_draws, num_steps and max_tokens must be at least 1, and the expert width even; got "
                 f"{self.horizon}, {self.num_draws}, {self.num_steps}, {self.max_tokens} and {self.expert.width}"
+            )
+        if not 0 <= self.max_training_delay < self.horizon:
+            raise ValueError(
+                f"Pi05Config.max_training_delay must be at least 0 and below the horizon {self.horizon}, got "
+                f"{self.max_training_delay}"
             )
         if self.vocab_size <= NUM_STATE_BINS + 1:
             raise ValueError(f"Pi05Config.vocab_size must exceed {NUM_STATE_BINS + 1}, got {self.vocab_size}")
