@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from actor_parts import TinyModel, make_runner
 
-from sop_jax.actors.policy_runner import PolicyRunner, SwapInsideEpisodeError
+from sop_jax.actors.policy_runner import PolicyRunner
+from sop_jax.actors.robot_policy import SwapInsideEpisodeError
 from sop_jax.models.batch import ObservationBatch
 from sop_jax.models.bundle import PolicyBundle
 from sop_jax.models.compact import CompactConfig
@@ -82,7 +83,7 @@ def test_no_swap_inside_an_episode(runner, observation):
     with runner.episode():
         with pytest.raises(SwapInsideEpisodeError, match="to version 9: an episode is running on version 0"):
             runner.swap(trained(lambda leaf: leaf + 2), version=9)
-        with pytest.raises(SwapInsideEpisodeError, match="its own runner"), runner.episode():
+        with pytest.raises(SwapInsideEpisodeError, match="give each robot its own"), runner.episode():
             pass
     np.testing.assert_array_equal(runner.infer(observation, 1), before)
     runner.swap(trained(lambda leaf: leaf + 2), version=9)
