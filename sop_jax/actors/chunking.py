@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from sop_jax.specs.chunking import Guidance, Schedule
+from sop_jax.specs.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,13 +22,11 @@ class ChunkingConfig:
     max_guidance_weight: float = 5.0
 
     def __post_init__(self) -> None:
-        _ = self._guidance  # which refuses what is out of range
+        if self.mode not in ("none", "guided", "trained"):
+            raise ConfigError(f"ChunkingConfig.mode must be one of 'none', 'guided' and 'trained', got {self.mode!r}")
+        Guidance(self.schedule, self.max_guidance_weight)  # refuses what is out of range
 
     @property
     def guidance(self) -> Guidance | None:
         """What the model is told in mode "guided"; None in the others."""
-        return self._guidance if self.mode == "guided" else None
-
-    @property
-    def _guidance(self) -> Guidance:
-        return Guidance(self.schedule, self.max_guidance_weight)
+        return Guidance(self.schedule, self.max_guidance_weight) if self.mode == "guided" else None
