@@ -177,7 +177,8 @@ def test_times_per_action_reach_the_condition(monkeypatch):
 def test_the_training_loss_leaves_out_exactly_what_is_given():
     model = Pi05Policy(dataclasses.replace(PI05, max_training_delay=2, num_draws=1))
     params, batch = randomize(abstract_params(model)), make_batch(model, 8)
-    loss = np.asarray(jax.jit(model.loss)(params, norm_for(model), batch, KEY))
+    jitted = jax.jit(model.loss)
+    loss = np.asarray(jitted(params, norm_for(model), batch, KEY))
     time_key = jax.random.split(KEY)[1]
     given = np.asarray(draw_prefix(jax.random.fold_in(time_key, 1), 8, 3, 2))
     assert set(given.sum(axis=1)) == {0, 1, 2}
@@ -186,7 +187,7 @@ def test_the_training_loss_leaves_out_exactly_what_is_given():
     row = int(np.argmax(given.sum(axis=1)))
     actions = batch.actions.copy()
     actions[row, 0] += 1.0
-    moved = np.asarray(jax.jit(model.loss)(params, norm_for(model), dataclasses.replace(batch, actions=actions), KEY))
+    moved = np.asarray(jitted(params, norm_for(model), dataclasses.replace(batch, actions=actions), KEY))
     assert moved[row, 0] == 0
     assert abs(moved[row, 2] - loss[row, 2]) > 1e-4
 
