@@ -8,7 +8,8 @@ scenes with the same noise; their seeds are those of no evaluation. Measured on 
 (radians; no grippers): the step from one tick to the next, and the jerk (third difference times the control rate cubed).
 A step belongs to a border if a new chunk began with it; a third difference if a border lies within its four ticks.
 
-ours = guided, peer = plain, both at the larger delay: root mean square jerk at borders [rad/s^3]; ratio = peer / ours.
+ours = guided with the first of `--weights`, peer = plain, both at the largest delay: root mean square jerk at borders
+[rad/s^3]; ratio = peer / ours.
 """
 
 import argparse
@@ -48,7 +49,8 @@ class Variant:
 
     @property
     def name(self) -> str:
-        return f"{self.mode}, d = {self.delay}"
+        weight = f" {self.max_guidance_weight:g}" if self.mode == "guided" else ""
+        return f"{self.mode}{weight}, d = {self.delay}"
 
     @property
     def rollout(self) -> RolloutConfig:
@@ -128,6 +130,7 @@ def measure_variant(bundle: PolicyBundle, robot: SimulatedRobot, variant: Varian
     interval = wilson_interval(sum(outcome is Outcome.SUCCESS for outcome, _, _ in trials), len(trials))
     return {
         "mode": "plain" if variant.mode == "none" else variant.mode,
+        "max_guidance_weight": variant.max_guidance_weight if variant.mode == "guided" else None,
         "delay_ticks": variant.delay,
         "num_trials": len(trials),
         "success": interval.value,
@@ -145,7 +148,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     robot = make_robot(WorldConfig(options.task), WallClock(), EVALUATED_ROBOT)
     seeds = [derive_seed("chunk_borders", options.seed, trial) for trial in range(options.trials)]
     variants = [Variant("none", delay) for delay in options.delays]
-    variants += [Variant("guided", delay, options.max_guidance_weight) for delay in options.delays]
+    variants += [Variant("guided", delay, weight) for weight in options.weights for delay in options.delays]
     if getattr(bundle.config, "max_training_delay", 0):
         variants += [Variant("trained", delay) for delay in options.delays]
     found = []
@@ -153,7 +156,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         found.append(measure_variant(bundle, robot, variant, seeds))
         print(f"{variant.name}: {found[-1]}", flush=True)
     robot.close()
-    last = {row["mode"]: row["jerk_border_rms"] for row in found if row["delay_ticks"] == max(options.delays)}
+    last: dict[str, float] = {}
+    for row in found:  # The first weight stands for "guided".
+        if row["delay_ticks"] == max(options.delays):
+            last.setdefault(row["mode"], row["jerk_border_rms"])
     return {
         "name": "chunk_borders",
         "ours": last["guided"],
@@ -164,7 +170,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "policy": pathlib.PurePath(options.policy).name,
         "seed": options.seed,
         "execute_steps": RolloutConfig().execute_steps,
-        "max_guidance_weight": options.max_guidance_weight,
         "variants": found,
         "device": jax.devices()[0].device_kind,
     }
@@ -178,7 +183,7 @@ def main() -> None:
     parser.add_argument("--task", default="restock_shelf")
     parser.add_argument("--policy", default="assets/policies/restock_compact", help="a policy directory")
     parser.add_argument("--delays", type=int, nargs="+", default=[0, 2, 4], help="inference delays [ticks]")
-    parser.add_argument("--max-guidance-weight", type=float, default=5.0)
+    parser.add_argument("--weights", type=float, nargs="+", default=[1.0, 5.0], help="largest guidance weights")
     print(json.dumps(measure(parser.parse_args())))
 
 

@@ -57,6 +57,9 @@ class EvalArguments:
     chunking: Literal["none", "guided", "trained"] = "none"
     """Whether a chunk continues the one under way (real-time chunking): guided suits any policy."""
 
+    guidance_weight: float = 5.0
+    """How strongly guided chunking pulls towards the chunk under way, at most."""
+
     reset_s: float = RESET_S
     """Time to set up the scene again after each episode [robot seconds], for successes per hour."""
 
@@ -86,7 +89,7 @@ def run(argv: Sequence[str]) -> int:
     rollout = RolloutConfig(
         execute_steps=arguments.execute_steps,
         inference_delay_frames=arguments.inference_delay,
-        chunking=ChunkingConfig(arguments.chunking),
+        chunking=ChunkingConfig(arguments.chunking, max_guidance_weight=arguments.guidance_weight),
     )
     result = evaluate_with_progress(
         f"{arguments.task}: {candidate.name}",

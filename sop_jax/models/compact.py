@@ -10,7 +10,7 @@ Legend: `B` batch, `N` draws, `S` state dimensions, `A` action dimensions, `H` h
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -234,10 +234,11 @@ class CompactPolicy:
         def velocity(x: Array, time: Array) -> Array:
             return network.head(condition, x, jnp.broadcast_to(time, shape[:2])) * active
 
-        noise = jax.random.normal(key, shape) * active
+        followed: flow.Velocity = velocity
         if action_prefix is not None:
-            velocity = self._continue(velocity, norm, observation, action_prefix, guidance)
-        chunk = flow.integrate(velocity, noise, num_steps or self.config.num_steps)
+            followed = self._continue(velocity, norm, observation, action_prefix, guidance)
+        noise = jax.random.normal(key, shape) * active
+        chunk = flow.integrate(followed, noise, num_steps or self.config.num_steps)
         return decode_actions(norm, jnp.asarray(observation.state), chunk[:, 0])
 
     def is_trained(self, path: tuple[str, ...]) -> bool:
@@ -249,12 +250,12 @@ class CompactPolicy:
 
     def _continue(
         self,
-        velocity: Callable[[Array, Array], Array],
+        velocity: flow.Velocity,
         norm: NormStats,
         observation: ObservationBatch,
         prefix: ActionPrefix,
         guidance: Guidance | None,
-    ) -> Callable[[Array, Array], Array]:
+    ) -> flow.Velocity:
         if guidance is None:
             raise ValueError(
                 "the compact policy has one time per chunk, so it can't be trained to continue one: use chunking mode "

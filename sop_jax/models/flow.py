@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+Velocity = Callable[[Float[Array, "*chunk"], Float[Array, "..."]], Float[Array, "*chunk"]]
+"""(x, t) -> velocity there. `integrate` calls it with one time for all."""
+
 
 def sample_time(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """Times from Beta(1.5, 1) squeezed into (0.001, 1]: more often near noise."""
@@ -26,7 +29,7 @@ def interpolate(
 
 
 def integrate(
-    velocity: Callable[[Float[Array, "*chunk"], Float[Array, ""]], Float[Array, "*chunk"]],
+    velocity: Velocity,
     noise: Float[Array, "*chunk"],
     num_steps: int,
 ) -> Float[Array, "*chunk"]:
@@ -53,11 +56,11 @@ def embed_time(
 
 
 def guide(
-    velocity: Callable[[Float[Array, "*chunk"], Float[Array, ""]], Float[Array, "*chunk"]],
+    velocity: Velocity,
     target: Float[Array, "*chunk"],
     weight: Float[Array, "..."],
     max_strength: float,
-) -> Callable[[Float[Array, "*chunk"], Float[Array, ""]], Float[Array, "*chunk"]]:
+) -> Velocity:
     """A velocity whose flow ends near `target` where `weight` (which broadcasts against the chunk) is not 0.
 
     Pseudo-inverse guidance as in real-time chunking (2506.07339, equations 1 to 4) with our time: the clean chunk that the
@@ -83,9 +86,9 @@ def guidance_strength(time: Float[Array, "..."], max_strength: float) -> Float[A
 
 
 def hold(
-    velocity: Callable[[Float[Array, "*chunk"], Float[Array, "..."]], Float[Array, "*chunk"]],
+    velocity: Velocity,
     held: Bool[Array, "..."],
-) -> Callable[[Float[Array, "*chunk"], Float[Array, ""]], Float[Array, "*chunk"]]:
+) -> Velocity:
     """A velocity that leaves `held` actions (one flag per action) where they are, and tells the model that they are clean.
 
     `velocity` gets a time per action: 0 where held. Start the integration with the clean actions in their places.

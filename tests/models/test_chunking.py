@@ -156,22 +156,38 @@ def test_a_trained_policy_gives_its_frozen_actions_back_and_knows_them():
     assert np.abs(capped[:, 2] - actions[:, 2]).max() > 1e-3
 
 
-def test_times_per_action_reach_the_condition(monkeypatch):
-    """Frozen actions are at time 0, the others at the step's own; each gets a condition of its own."""
-    seen = []
-    embed = flow.embed_time
+@pytest.fixture
+def seen_times(monkeypatch):
+    """The times that the model embeds, call by call."""
+    seen, embed = [], flow.embed_time
 
     def spy(time, dim, *args):
         jax.debug.callback(lambda value: seen.append(np.asarray(value)), time)
         return embed(time, dim, *args)
 
     monkeypatch.setattr(flow, "embed_time", spy)
+    return seen
+
+
+def test_times_per_action_reach_the_condition(seen_times):
+    """Frozen actions are at time 0, the others at the step's own; each gets a condition of its own."""
     model = Pi05Policy(dataclasses.replace(PI05, max_training_delay=2, num_steps=1))
     params, observation = randomize(abstract_params(model)), make_observation(model, ["x", "y"])
     prefix = ActionPrefix(np.zeros((2, 3, 4), np.float32), np.array([0, 2], np.int32), np.array([3, 3], np.int32))
     model.sample_actions(params, norm_for(model), observation, KEY, action_prefix=prefix)
     jax.effects_barrier()
-    np.testing.assert_array_equal(seen[0], [[1, 1, 1], [0, 0, 1]])
+    assert any(np.array_equal(time, [[1, 1, 1], [0, 0, 1]]) for time in seen_times)
+
+
+def test_training_gives_the_prefix_at_time_zero(seen_times):
+    model = Pi05Policy(dataclasses.replace(PI05, max_training_delay=2, num_draws=2))
+    params = randomize(abstract_params(model))
+    model.loss(params, norm_for(model), make_batch(model, 4), KEY)
+    jax.effects_barrier()
+    given = np.asarray(draw_prefix(jax.random.fold_in(jax.random.split(KEY)[1], 1), 8, 3, 2))
+    (times,) = [time for time in seen_times if time.shape == (8, 3)]
+    np.testing.assert_array_equal(times == 0, given)
+    np.testing.assert_array_equal(np.where(given, times[:, 2:], times), np.repeat(times[:, 2:], 3, axis=1))
 
 
 def test_the_training_loss_leaves_out_exactly_what_is_given():

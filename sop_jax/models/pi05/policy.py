@@ -10,7 +10,7 @@ tokens, `P` prefix tokens, `D` width of the language model, `C` width of the act
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -213,10 +213,10 @@ class Pi05Policy:
                 return network.velocity_uncached(embedded, valid, x, time) * learnt
             return network.velocity(prefix, x, time) * learnt
 
-        noise = jax.random.normal(key, shape) * learnt
+        start: tuple[flow.Velocity, Array] = velocity, jax.random.normal(key, shape) * learnt
         if action_prefix is not None:
-            velocity, noise = self._continue(velocity, noise, norm, observation, action_prefix, guidance)
-        chunk = flow.integrate(velocity, noise, num_steps or self.config.num_steps)
+            start = self._continue(*start, norm, observation, action_prefix, guidance)
+        chunk = flow.integrate(*start, num_steps or self.config.num_steps)
         state = jnp.asarray(observation.state)
         return decode_actions(norm, state, chunk[..., : self.action_dim], self.config.normalization)
 
@@ -239,13 +239,13 @@ class Pi05Policy:
 
     def _continue(
         self,
-        velocity: Callable[[Array, Array], Array],
+        velocity: flow.Velocity,
         noise: Float[Array, "B H M"],
         norm: NormStats,
         observation: ObservationBatch,
         action_prefix: ActionPrefix,
         guidance: Guidance | None,
-    ) -> tuple[Callable[[Array, Array], Array], Float[Array, "B H M"]]:
+    ) -> tuple[flow.Velocity, Float[Array, "B H M"]]:
         """The velocity and the start of a chunk that continues another."""
         actions = jnp.asarray(action_prefix.actions)
         target = self._pad(encode_actions(norm, observation.state, actions, self.config.normalization))
