@@ -4,16 +4,13 @@ Such a field is left out of JSON while it has its default, so that policies from
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
-_MARK = "added later"
-
-
-def added_field(default: Any) -> Any:
-    """A dataclass field that JSON may lack."""
-    return dataclasses.field(default=default, metadata={_MARK: True})
+ADDED: Mapping[str, Any] = {"added later": True}
+"""Metadata of such a field: `x: int = dataclasses.field(default=0, metadata=ADDED)`."""
 
 
 def may_lack(field: "dataclasses.Field[Any]") -> bool:
     """Whether JSON without this field is read as one with its default."""
-    return field.metadata.get(_MARK, False)
+    return field.metadata == ADDED

@@ -7,13 +7,19 @@ from typing import Any
 
 from sop_jax.models.added_fields import may_lack
 from sop_jax.models.compact import CompactConfig, CompactPolicy
-from sop_jax.models.pi05.config import FULL, TINY, Pi05Config
+from sop_jax.models.pi05.config import FULL, PI0, PI0_TINY, TINY, Pi05Config
 from sop_jax.models.pi05.policy import Pi05Policy
 from sop_jax.models.policy import PolicyModel
 
 PolicyConfig = CompactConfig | Pi05Config
 
-PRESETS: Mapping[str, PolicyConfig] = {"compact": CompactConfig(), "pi05_tiny": TINY, "pi05": FULL}
+PRESETS: Mapping[str, PolicyConfig] = {
+    "compact": CompactConfig(),
+    "pi05_tiny": TINY,
+    "pi05": FULL,
+    "pi0_tiny": PI0_TINY,
+    "pi0": PI0,
+}
 _KINDS = {CompactConfig.kind: (CompactConfig, CompactPolicy), Pi05Config.kind: (Pi05Config, Pi05Policy)}
 
 
@@ -69,4 +75,5 @@ def _parse(cls: type, content: Mapping[str, Any]) -> Any:
 
 def _record_type(annotation: Any) -> type:
     """The dataclass in `X` or `X | None`."""
-    return next(kind for kind in (*typing.get_args(annotation), annotation) if dataclasses.is_dataclass(kind))
+    kinds = (*typing.get_args(annotation), annotation)
+    return next(kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind))
