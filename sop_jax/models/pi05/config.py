@@ -96,6 +96,8 @@ class Pi05Config:
     remat: recompute each layer in the backward pass instead of keeping its activations.
     head: how time enters the action expert. "pi05": it modulates every normalisation (adaRMS). "pi0": it is mixed into the
         action tokens, and the normalisations are plain; the state is then a token before the actions.
+    max_training_delay: the loss gives the first d actions of each chunk clean, d uniform in 0 .. this many, and counts the
+        others only, so that the policy learns to continue a chunk (chunking mode "trained"); 0 = off.
     """
 
     kind: ClassVar[str] = "pi05"
@@ -121,6 +123,7 @@ class Pi05Config:
     freeze_language: bool = True
     remat: bool = True
     head: Literal["pi05", "pi0"] = dataclasses.field(default="pi05", metadata=ADDED)
+    max_training_delay: int = dataclasses.field(default=0, metadata=ADDED)
 
     def __post_init__(self) -> None:
         shared = [(e.depth, e.num_heads, e.num_kv_heads, e.head_dim) for e in (self.language, self.expert)]
@@ -140,6 +143,11 @@ class Pi05Config:
             raise ValueError(
                 "Pi05Config: horizon, num_draws, num_steps and max_tokens must be at least 1, and the expert width even; got "
                 f"{self.horizon}, {self.num_draws}, {self.num_steps}, {self.max_tokens} and {self.expert.width}"
+            )
+        if not 0 <= self.max_training_delay < self.horizon:
+            raise ValueError(
+                f"Pi05Config.max_training_delay must be at least 0 and below the horizon {self.horizon}, got "
+                f"{self.max_training_delay}"
             )
         if self.vocab_size <= NUM_STATE_BINS + 1:
             raise ValueError(f"Pi05Config.vocab_size must exceed {NUM_STATE_BINS + 1}, got {self.vocab_size}")

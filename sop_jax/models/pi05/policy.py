@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32, PRNGKeyArray
 
 from sop_jax.models import flow
 from sop_jax.models.batch import ObservationBatch, TrainBatch
+from sop_jax.models.chunking import ActionPrefix, draw_prefix, is_frozen, soft_mask
 from sop_jax.models.images import resize_with_pad
 from sop_jax.models.normalization import NormStats, decode_actions, encode_actions, normalize_state
 from sop_jax.models.pi05.config import NUM_STATE_BINS, Pi05Config
@@ -31,6 +32,7 @@ from sop_jax.models.pi05.siglip import Siglip
 from sop_jax.models.policy import check_inputs, merge_network, split_network
 from sop_jax.models.pytrees import Params
 from sop_jax.models.text import HashTokenizer, PaliGemmaTokenizer, Tokenizer
+from sop_jax.specs.chunking import Guidance
 
 TOKENIZER_VARIABLE = "SOP_PALIGEMMA_TOKENIZER"
 """Environment variable with the path of PaliGemma's SentencePiece model."""
@@ -220,13 +222,15 @@ class Pi05Policy:
         noise_key, time_key = jax.random.split(key)
         learnt = self._learnt_dims(norm)
         noise = jax.random.normal(noise_key, actions.shape) * learnt
-        time = flow.sample_time(time_key, actions.shape[:1])
-        noisy, target = flow.interpolate(noise, actions, time[:, None, None])
+        time, given = self._draw_times(time_key, actions.shape[0])
+        noisy, target = flow.interpolate(noise, actions, time.reshape(*time.shape, *[1] * (3 - time.ndim)))
         prefix = repeat_prefix(
             network.read_prefix(*self._embed(network, norm, batch.observation)), self.config.num_draws
         )
         error = jnp.square(network.velocity(prefix, noisy, time) - target)
         error = jnp.where(learnt, error, 0.0).sum(-1) / jnp.maximum(learnt.sum(), 1)
+        if given is not None:
+            error = jnp.where(given, 0.0, error)
         return error.reshape(-1, self.config.num_draws, self.horizon).mean(1)
 
     def sample_actions(
@@ -237,6 +241,9 @@ class Pi05Policy:
         key: PRNGKeyArray,
         num_steps: int | None = None,
         use_cache: bool = True,
+        *,
+        action_prefix: ActionPrefix | None = None,
+        guidance: Guidance | None = None,
     ) -> Float[Array, "B H A"]:
         """As in `PolicyModel`. Without the cache, every Euler step computes the prefix and the modulations again: slower, for
         comparison."""
@@ -250,13 +257,16 @@ class Pi05Policy:
         learnt = self._learnt_dims(norm)
 
         def velocity(x: Array, time: Array) -> Array:
-            times = jnp.broadcast_to(time, shape[:1])
+            times = jnp.broadcast_to(time, shape[: max(1, time.ndim)])  # [B], or [B, H] where a prefix is held clean
             if prefix is None:
                 return network.velocity_uncached(embedded, valid, x, times, state) * learnt
             modulations = None if table is None else table.at(jnp.round((1.0 - time) * num_steps).astype(jnp.int32))
             return network.velocity(prefix, x, times, modulations) * learnt
 
-        chunk = flow.integrate(velocity, jax.random.normal(key, shape) * learnt, num_steps)
+        start: tuple[flow.Velocity, Array] = velocity, jax.random.normal(key, shape) * learnt
+        if action_prefix is not None:
+            start = self._continue(*start, norm, observation, action_prefix, guidance)
+        chunk = flow.integrate(*start, num_steps)
         return decode_actions(
             norm, jnp.asarray(observation.state), chunk[..., : self.action_dim], self.config.normalization
         )
@@ -272,6 +282,38 @@ class Pi05Policy:
 
     def tokenize(self, instructions: Sequence[str]) -> tuple[Int32[np.ndarray, "B L"], Bool[np.ndarray, "B L"]]:
         return self.tokenizer.encode(instructions)
+
+    def _draw_times(self, key: PRNGKeyArray, batch: int) -> tuple[Array, Bool[Array, "B H"] | None]:
+        """A time per example, [B]; in training for real-time chunking one per action, [B, H], and which are given clean."""
+        time = flow.sample_time(key, (batch,))
+        if not self.config.max_training_delay:
+            return time, None
+        given = draw_prefix(jax.random.fold_in(key, 1), batch, self.horizon, self.config.max_training_delay)
+        return jnp.where(given, 0.0, time[:, None]), given
+
+    def _continue(
+        self,
+        velocity: flow.Velocity,
+        noise: Float[Array, "B H M"],
+        norm: NormStats,
+        observation: ObservationBatch,
+        action_prefix: ActionPrefix,
+        guidance: Guidance | None,
+    ) -> tuple[flow.Velocity, Float[Array, "B H M"]]:
+        """The velocity and the start of a chunk that continues another."""
+        actions = jnp.asarray(action_prefix.actions)
+        target = self._pad(encode_actions(norm, observation.state, actions, self.config.normalization))
+        if guidance is not None:
+            known_dims = self._pad(jnp.asarray(norm.action_is_active, jnp.float32)[None, None])
+            weight = soft_mask(action_prefix, guidance.schedule)[..., None] * known_dims
+            return flow.guide(velocity, target, weight, guidance.max_weight), noise
+        if not self.config.max_training_delay:
+            raise ValueError(
+                "this policy was not trained to continue a chunk (its config has max_training_delay = 0); use chunking mode "
+                "'guided', or train it with max_training_delay above 0"
+            )
+        held = is_frozen(action_prefix, self.config.max_training_delay)
+        return flow.hold(velocity, held), jnp.where(held[..., None], target, noise)
 
     def _embed(self, network: Any, norm: NormStats, observation: ObservationBatch) -> tuple[Array, Array, Array]:
         """Embedded prefix, which of its tokens are valid, and the normalised state."""
