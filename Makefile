@@ -33,4 +33,4 @@ lock: setup-dev
 	launch/lock.sh
 
 clean:
-	rm -rf .venv launch/reverb/.venv build *.egg-info
+	rm -rf .venv launch/reverb/.venv benchmarks/parity_lerobot/.venv build *.egg-info

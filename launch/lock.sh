@@ -8,3 +8,6 @@ lock requirements/base.in requirements/dev.in -c requirements/base.txt -o requir
 # The Reverb server exists for Linux on x86-64 and Python 3.11 or older alone, so its lock is for that platform.
 "${UV:-.venv/bin/uv}" pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
   --no-emit-index-url --no-header launch/reverb/requirements.in -o launch/reverb/requirements.txt
+# LeRobot, for the parity benchmark, needs Python 3.12.
+"${UV:-.venv/bin/uv}" pip compile -q --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-header \
+  benchmarks/parity_lerobot/requirements.in -o benchmarks/parity_lerobot/requirements.txt

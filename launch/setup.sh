@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes the environments from the hash-locked requirement files: `launch/setup.sh base|dev|reverb`.
-# base, dev -> .venv    reverb -> launch/reverb/.venv. Does nothing when the lock file hasn't changed since the last time.
+# Makes the environments from the hash-locked requirement files: `launch/setup.sh base|dev|reverb|parity`.
+# base, dev -> .venv    reverb -> launch/reverb/.venv    parity -> benchmarks/parity_lerobot/.venv (7 GB)
+# Does nothing when the lock file hasn't changed since the last time.
 # Uses uv where it is on the PATH, else the standard library's venv and pip.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,11 +30,12 @@ install() {  # install VENV PYTHON LOCK
   fi
 }
 
-what=${1:?usage: launch/setup.sh base|dev|reverb}
+what=${1:?usage: launch/setup.sh base|dev|reverb|parity}
 case $what in
   base | dev) venv=.venv lock=requirements/$what.txt ;;
   reverb) venv=launch/reverb/.venv lock=launch/reverb/requirements.txt ;;
-  *) fail "unknown environment '$what': expected base, dev or reverb" ;;
+  parity) venv=benchmarks/parity_lerobot/.venv lock=benchmarks/parity_lerobot/requirements.txt ;;
+  *) fail "unknown environment '$what': expected base, dev, reverb or parity" ;;
 esac
 
 stamp=$venv/.installed-$what
@@ -47,6 +49,9 @@ echo "setup: making $venv from $lock (a few minutes the first time)"
 if [ "$what" = reverb ]; then
   if [ -n "${SOP_REVERB_PYTHON:-}" ]; then echo "setup: SOP_REVERB_PYTHON is set, using that environment"; exit 0; fi
   python=$(find_python 3.9 3.11) || fail "the Reverb server needs Python 3.9 to 3.11 (dm-reverb has no later wheel); install python3.11, or point SOP_REVERB_PYTHON at an environment that has dm-reverb"
+  install $venv "$python" "$lock"
+elif [ "$what" = parity ]; then
+  python=$(find_python 3.12 3.12) || fail "LeRobot's pi0.5 needs Python 3.12; install python3.12, or set PYTHON to it"
   install $venv "$python" "$lock"
 else
   python=$(find_python 3.11 3.99) || fail "Python 3.11 or newer is needed; install python3.11"

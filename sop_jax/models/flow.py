@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 Velocity = Callable[[Float[Array, "*chunk"], Float[Array, "..."]], Float[Array, "*chunk"]]
@@ -46,13 +47,27 @@ def integrate(
 def embed_time(
     time: Float[Array, "*batch"], dim: int, min_period: float = 4e-3, max_period: float = 4.0
 ) -> Float[Array, "*batch {dim}"]:
-    """Sines, then cosines, of `time` at `dim / 2` periods spaced geometrically."""
+    """Sines, then cosines, of `time` in [0, 1] at `dim / 2` periods spaced geometrically."""
     if dim % 2:
         raise ValueError(f"a time embedding has as many sines as cosines: dim must be even, got {dim}")
-    period = min_period * (max_period / min_period) ** jnp.linspace(0.0, 1.0, dim // 2)
-    period = period.reshape((1,) * time.ndim + (-1,))
-    angle = 2 * jnp.pi * time[..., None] / period
+    frequency = 1 / (min_period * (max_period / min_period) ** np.linspace(0.0, 1.0, dim // 2))
+    angle = 2 * jnp.pi * _turns(time[..., None], frequency.reshape((1,) * time.ndim + (-1,)))
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+def _turns(time: Float[Array, "*batch 1"], frequency: np.ndarray) -> Float[Array, "*batch dims"]:
+    """`time * frequency` less whole turns, to 1e-7.
+
+    The plain float32 product is off by 1e-5 turns at 250 turns, which is 1e-4 in the sine. So both factors are split into 12
+    leading bits and a rest: the product of the leading bits is exact, and the rest is small.
+    """
+    mantissa, exponent = np.frexp(frequency)
+    leading = np.ldexp(np.round(mantissa * 4096), exponent - 12)
+    rest = (frequency - leading).astype(np.float32)
+    leading = leading.astype(np.float32)
+    leading_time = jnp.round(time * 4096) / 4096
+    whole = leading_time * leading
+    return whole - jnp.round(whole) + (time - leading_time) * leading + time * rest
 
 
 def guide(

@@ -30,7 +30,7 @@ from sop_jax.models.pi05.lora import is_lora
 from sop_jax.models.pi05.norms import Modulations
 from sop_jax.models.pi05.siglip import Siglip
 from sop_jax.models.policy import check_inputs, merge_network, split_network
-from sop_jax.models.pytrees import Params
+from sop_jax.models.pytrees import Leaf, Params
 from sop_jax.models.text import HashTokenizer, PaliGemmaTokenizer, Tokenizer
 from sop_jax.specs.chunking import Guidance
 
@@ -215,23 +215,39 @@ class Pi05Policy:
         return split_network(Pi05Network(self.config, nnx.Rngs(params=key)))
 
     def loss(self, params: Params, norm: NormStats, batch: TrainBatch, key: PRNGKeyArray) -> Float[Array, "B H"]:
+        shape = (batch.actions.shape[0] * self.config.num_draws, self.horizon, self.config.model_action_dim)
+        noise_key, time_key = jax.random.split(key)
+        noise = jax.random.normal(noise_key, shape)
+        time, given = self._draw_times(time_key, shape[0])
+        error = self.squared_error(params, norm, batch, noise, time)
+        error = error.sum(-1) / jnp.maximum(self._learnt_dims(norm).sum(), 1)
+        if given is not None:
+            error = jnp.where(given, 0.0, error)
+        return error.reshape(-1, self.config.num_draws, self.horizon).mean(1)
+
+    def squared_error(
+        self,
+        params: Params,
+        norm: NormStats,
+        batch: TrainBatch,
+        noise: Float[Leaf, "BN H M"],
+        time: Float[Leaf, "..."],
+    ) -> Float[Array, "BN H M"]:
+        """What `loss` averages, for given draws, `num_draws` in a row per example; 0 on dimensions without loss.
+
+        `time` is [BN], or [BN, H] for a time per action.
+        """
         check_inputs(self, norm, batch.observation)
         network = merge_network(self._graphdef, params)
         actions = encode_actions(norm, batch.observation.state, batch.actions, self.config.normalization)
         actions = jnp.repeat(self._pad(actions), self.config.num_draws, axis=0)
-        noise_key, time_key = jax.random.split(key)
         learnt = self._learnt_dims(norm)
-        noise = jax.random.normal(noise_key, actions.shape) * learnt
-        time, given = self._draw_times(time_key, actions.shape[0])
+        noise, time = jnp.asarray(noise) * learnt, jnp.asarray(time)
         noisy, target = flow.interpolate(noise, actions, time.reshape(*time.shape, *[1] * (3 - time.ndim)))
         prefix = repeat_prefix(
             network.read_prefix(*self._embed(network, norm, batch.observation)), self.config.num_draws
         )
-        error = jnp.square(network.velocity(prefix, noisy, time) - target)
-        error = jnp.where(learnt, error, 0.0).sum(-1) / jnp.maximum(learnt.sum(), 1)
-        if given is not None:
-            error = jnp.where(given, 0.0, error)
-        return error.reshape(-1, self.config.num_draws, self.horizon).mean(1)
+        return jnp.where(learnt, jnp.square(network.velocity(prefix, noisy, time) - target), 0.0)
 
     def sample_actions(
         self,
@@ -244,9 +260,12 @@ class Pi05Policy:
         *,
         action_prefix: ActionPrefix | None = None,
         guidance: Guidance | None = None,
+        noise: Float[Leaf, "B H M"] | None = None,
     ) -> Float[Array, "B H A"]:
-        """As in `PolicyModel`. Without the cache, every Euler step computes the prefix and the modulations again: slower, for
-        comparison."""
+        """As in `PolicyModel`; from `noise`, if given, instead of a draw.
+
+        Without the cache, every Euler step computes the prefix and the modulations again: slower, for comparison.
+        """
         check_inputs(self, norm, observation)
         network = merge_network(self._graphdef, params)
         embedded, valid, state = self._embed(network, norm, observation)
@@ -263,7 +282,8 @@ class Pi05Policy:
             modulations = None if table is None else table.at(jnp.round((1.0 - time) * num_steps).astype(jnp.int32))
             return network.velocity(prefix, x, times, modulations) * learnt
 
-        start: tuple[flow.Velocity, Array] = velocity, jax.random.normal(key, shape) * learnt
+        noise = jax.random.normal(key, shape) if noise is None else noise
+        start: tuple[flow.Velocity, Array] = velocity, jnp.asarray(noise) * learnt
         if action_prefix is not None:
             start = self._continue(*start, norm, observation, action_prefix, guidance)
         chunk = flow.integrate(*start, num_steps)
