@@ -7,6 +7,9 @@ from sop_jax.models.normalization import Scheme
 
 NUM_STATE_BINS = 256
 
+Remat = bool | Literal["dots"]
+"""What the backward pass computes again in each layer: nothing (False), all but the products with weights, or all (True)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
@@ -66,7 +69,7 @@ class Pi05Config:
     from_scratch: openpi's zero initialisations suit weights that will be loaded; a model trained from scratch needs image
         tokens of ordinary size, because RMSNorm multiplies the gradient of a zero token by 1000.
     freeze_language: post-training leaves the language model (expert 0) alone.
-    remat: recompute each layer in the backward pass instead of keeping its activations.
+    remat: recompute each layer in the backward pass instead of keeping its activations; "dots" keeps the costly ones.
     """
 
     kind: ClassVar[str] = "pi05"
@@ -90,7 +93,7 @@ class Pi05Config:
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     from_scratch: bool = False
     freeze_language: bool = True
-    remat: bool = True
+    remat: Remat = True
 
     def __post_init__(self) -> None:
         shared = [(e.depth, e.num_heads, e.num_kv_heads, e.head_dim) for e in (self.language, self.expert)]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from sop_jax.models.pi05.config import ExpertConfig
+from sop_jax.models.pi05.config import ExpertConfig, Remat
 from sop_jax.models.pi05.layers import scan_layers, stack_layers
 
 Cache = tuple[Float[Array, "depth B _ K h"], Float[Array, "depth B _ K h"]]
@@ -200,7 +200,7 @@ class Gemma(nnx.Module):
         configs: tuple[ExpertConfig, ExpertConfig],
         vocab_size: int,
         from_scratch: bool,
-        remat: bool,
+        remat: Remat,
         rngs: nnx.Rngs,
     ):
         self.remat = remat
