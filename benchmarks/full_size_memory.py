@@ -9,8 +9,8 @@ tokens. Per row (batch size over all devices : accumulate_steps : remat): argume
 takes the place of arguments (donated), and their total, which is the peak; beside it what `sop doctor` estimates.
 ours = that total in the first row, peer = the limit (80 GiB of device memory), ratio = ours / peer.
 
-Without an accelerator the CPU's compiler answers. Its temporaries are an indication for GPUs and TPUs, mostly an upper one:
-it computes bfloat16 in float32, and orders operations for other caches.
+The CPU's compiler answers unless JAX_PLATFORMS names an accelerator of which 8 are at hand. Its temporaries are an indication
+for GPUs and TPUs, mostly an upper one: it computes bfloat16 in float32, and fuses less.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import time
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 
 import jax
 

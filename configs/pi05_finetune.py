@@ -66,12 +66,12 @@ EIGHT_GPUS = dataclasses.replace(
             accumulate_steps=2,  # why: 16 examples at a time on each device, 34 GB of activations
             remat="dots",
             learning_rate=5e-5,  # openpi's at this batch size
-            mesh=MeshConfig(data=1, fsdp=8),  # why: what it saves, 21 GB a device, is worth keeping activations with
+            mesh=MeshConfig(data=-1, fsdp=8),  # why: the state takes 3 GB a device so; gathers stay within a machine
         ),
         loader=dataclasses.replace(_LOADER, batch_size=256, num_threads=32, pixel_cache_bytes=64 << 30),
     ),
 )
-"""One machine with eight GPUs of 80 GB."""
+"""One machine with eight GPUs of 80 GB, or several: each machine then holds a copy of the state."""
 
 TPU_SLICE = dataclasses.replace(
     EIGHT_GPUS,
@@ -83,7 +83,7 @@ TPU_SLICE = dataclasses.replace(
             EIGHT_GPUS.learning.learner,
             accumulate_steps=4,
             remat="full",  # why: chips have less memory for their speed than GPUs
-            mesh=MeshConfig(data=-1, fsdp=16),  # why: gathers stay among 16 neighbours, whatever the slice's size
+            mesh=MeshConfig(data=-1, fsdp=16),  # why: gathers stay among 16 chips, however large the slice
         ),
         # why: these are a host's own, and it has few chips; batch_size stays that of all hosts
         loader=dataclasses.replace(_LOADER, batch_size=256, num_threads=16, pixel_cache_bytes=32 << 30),

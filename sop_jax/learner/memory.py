@@ -1,5 +1,6 @@
 """How much memory a learner takes on each device, from shapes alone: nothing is loaded, compiled or allocated."""
 
+import collections
 import dataclasses
 import functools
 from typing import Any
@@ -94,9 +95,15 @@ def kept_bytes(model: PolicyModel, trained: Params, frozen: Params, image_size: 
 
         return jax.vjp(loss, trained)[1]
 
-    inputs = {(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves((trained, frozen))}
     residuals = jax.tree.leaves(jax.eval_shape(backward, trained, frozen, batch))
-    return tree_bytes([leaf for leaf in residuals if (leaf.shape, leaf.dtype) not in inputs])
+    parameters = collections.Counter((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves((trained, frozen)))
+    kept = []
+    for leaf in residuals:
+        if parameters[leaf.shape, leaf.dtype]:
+            parameters[leaf.shape, leaf.dtype] -= 1
+        else:
+            kept.append(leaf)
+    return tree_bytes(kept)
 
 
 def _activation_bytes(model: PolicyModel, trained: Params, frozen: Params, image_size: int, rows: int) -> int:
