@@ -84,7 +84,7 @@ def compile_row(model: PolicyModel, row: Row, num_devices: int = NUM_DEVICES) ->
     batch = abstract_batch(model, model.config.vision.image_size, row.batch_size)
     algorithm = create_algorithm("hg_dagger")
     step = compile_step(with_remat(model, config.remat), algorithm, config, mesh, state, frozen)
-    return step.lower(state, frozen, example_norm(model), batch).compile()
+    return step.lower(state, frozen, example_norm(model), batch).compile()  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def zeros_like(tree: Any) -> Any:

@@ -73,7 +73,8 @@ def read_shapes(config: DemoConfig, preset: str) -> tuple[PolicyModel, Params]:
             "example --model pi05"
         )
     content = json.loads((directory / "policy.json").read_text(encoding="utf-8"))
-    stored = ocp.PyTreeCheckpointHandler().metadata((directory / "params").absolute())
+    where: Any = (directory / "params").absolute()
+    stored = ocp.PyTreeCheckpointHandler().metadata(where).tree
     params = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype),
         stored,

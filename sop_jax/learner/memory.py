@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AbstractMesh
 
 from sop_jax.learner.config import LearnerConfig
@@ -16,7 +17,7 @@ from sop_jax.learner.shapes import abstract_batch, example_norm
 from sop_jax.learner.sharding import abstract_mesh, batch_ways, check_batch_size, tree_shardings
 from sop_jax.learner.state import init_state
 from sop_jax.models.policy import PolicyModel
-from sop_jax.models.pytrees import Params, flatten_params
+from sop_jax.models.pytrees import Params, flatten_params, unflatten_params
 from sop_jax.weights.partition import merge_params, split_params
 
 _COMPUTE_BYTES = 2  # bfloat16
@@ -87,6 +88,17 @@ def tree_bytes(tree: Any) -> int:
 
 def kept_bytes(model: PolicyModel, trained: Params, frozen: Params, image_size: int, rows: int) -> int:
     """Bytes that the forward pass over `rows` examples keeps for the backward pass, beside the parameters themselves."""
+    flat = flatten_params(merge_params(trained, frozen))
+    leaves = tuple((path, tuple(leaf.shape), np.dtype(leaf.dtype)) for path, leaf in flat.items())
+    # Each array either has a row per example or doesn't depend on them, so two traces tell of all batch sizes.
+    one, two = (_trace_kept_bytes(model, leaves, image_size, num) for num in (1, 2))
+    return one + (rows - 1) * (two - one)
+
+
+@functools.lru_cache(maxsize=64)
+def _trace_kept_bytes(model: PolicyModel, leaves: tuple[Any, ...], image_size: int, rows: int) -> int:
+    flat = {path: jax.ShapeDtypeStruct(shape, dtype) for path, shape, dtype in leaves}
+    trained, frozen = split_params(unflatten_params(flat), model.is_trained)
     norm, batch = example_norm(model), abstract_batch(model, image_size, rows)
 
     def backward(trained: Params, frozen: Params, batch: Any) -> Any:
@@ -95,10 +107,9 @@ def kept_bytes(model: PolicyModel, trained: Params, frozen: Params, image_size: 
 
         return jax.vjp(loss, trained)[1]
 
-    residuals = jax.tree.leaves(jax.eval_shape(backward, trained, frozen, batch))
-    parameters = collections.Counter((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves((trained, frozen)))
+    parameters = collections.Counter((shape, dtype) for _, shape, dtype in leaves)
     kept = []
-    for leaf in residuals:
+    for leaf in jax.tree.leaves(jax.eval_shape(backward, trained, frozen, batch)):
         if parameters[leaf.shape, leaf.dtype]:
             parameters[leaf.shape, leaf.dtype] -= 1
         else:

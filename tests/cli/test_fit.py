@@ -48,7 +48,7 @@ def test_advice_fits():
     )
     assert fit.examine(dataclasses.replace(config, learning=learning), "pi05", found.devices).fits
 
-    smaller = fit.examine(config, "pi05", DeviceMemory("test", 1, 30 * GB))
+    smaller = fit.examine(config, "pi05", DeviceMemory("test", 1, 31 * GB))
     assert smaller.advice == "set remat=full accumulate_steps=16"
     many = fit.examine(config, "pi05", DeviceMemory("test", 8, 12 * GB))
     assert many.advice.startswith("set mesh.data=-1 mesh.fsdp=")

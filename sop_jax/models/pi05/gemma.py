@@ -203,7 +203,7 @@ class Gemma(nnx.Module):
         remat: Remat,
         rngs: nnx.Rngs,
     ):
-        self.remat = remat
+        self.remat: Remat = remat
         self.embedder = Embedder(vocab_size, configs[0].width, from_scratch, rngs)
         self.layers = stack_layers(lambda rngs: Block(configs, from_scratch, rngs), configs[0].depth, rngs)
         for i, config in enumerate(configs):

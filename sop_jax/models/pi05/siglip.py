@@ -71,7 +71,7 @@ class Encoder(nnx.Module):
     """The stack of blocks and the last normalisation."""
 
     def __init__(self, config: VisionConfig, dtype: jnp.dtype, remat: Remat, rngs: nnx.Rngs):
-        self.remat = remat
+        self.remat: Remat = remat
         self.encoderblock = stack_layers(lambda rngs: EncoderBlock(config, dtype, rngs), config.depth, rngs)
         self.encoder_norm = nnx.LayerNorm(config.width, dtype=dtype, rngs=rngs)
 
