@@ -203,11 +203,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=30, help="steps per round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pi05-batch-size", type=int, default=16)
     parser.add_argument("--pi05-steps", type=int, default=3, help="steps per round of the small pi0.5; 0 leaves it out")
     arguments = parser.parse_args()
     result = measure(arguments.batch_size, arguments.steps, arguments.rounds)
     if arguments.pi05_steps:
-        result["pi05_tiny"] = measure_pi05(arguments.batch_size, arguments.pi05_steps, arguments.rounds)
+        result["pi05_tiny"] = measure_pi05(arguments.pi05_batch_size, arguments.pi05_steps, arguments.rounds)
     print(json.dumps(result))
 
 

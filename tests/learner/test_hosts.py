@@ -14,10 +14,10 @@ import time
 import numpy as np
 import pytest
 from host_process import LEARNER, NUM_STEPS, make_learner, report
-from linear_policy import make_batches
+from linear_policy import CONFIG, make_batches
 
-from sop_jax.learner.hosts import decode_rows, encode_rows, join_hosts, stand_in_for
-from sop_jax.sampling.batch_source import Draw
+from sop_jax.learner.hosts import Exchange, decode_rows, encode_rows, join_hosts, stand_in_for
+from sop_jax.sampling.batch_source import BatchStarvedError, Draw
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.records import Source
 
@@ -121,7 +121,7 @@ def test_only_the_first_host_publishes(hosts, single):
 
 
 def test_a_signal_to_one_host_stops_both_after_the_same_step_with_a_checkpoint(hosts, single):
-    """Comes last: it ends the hosts."""
+    """It ends the hosts: the tests above need what they have written only."""
     hosts.processes[1].send_signal(signal.SIGTERM)
     hosts.wait_until(lambda hosts: all(process.poll() == 0 for process in hosts.processes), "stopping two hosts")
     found = [re.search(r"stopped after step (\d+), asked by (\S+)", log) for log in hosts.logs()]
@@ -169,3 +169,36 @@ def test_a_stand_in_teaches_nothing():
 def test_hosts_must_know_their_place(place):
     with pytest.raises(ConfigError, match=r"process_id in \[0, num_processes\)"):
         join_hosts("localhost:1", *place)
+
+
+def test_a_starved_host_that_is_told_to_stop_lets_the_others_finish(make_bench):
+    """It gives its last examples without weight; nobody's sampler hears of them, and everybody hears of the stop."""
+    batches, given = make_batches(), []
+    produce = batches.next
+
+    def two_batches():
+        if len(given) == 2:
+            raise BatchStarvedError("empty")
+        given.append(produce())
+        return given[-1]
+
+    batches.next = two_batches
+    bench = make_bench(dataclasses.replace(CONFIG, num_steps=50), batches=batches)
+    bench.learner._exchange = Exchange(bench.learner._mesh)
+    summary = bench.learner.run(should_stop=lambda: bench.clock.now_ns() > 2e9)
+    assert len(bench.events("starved")) > 1
+    assert summary.step == 4  # the stop travels with step 3 and is heard of once step 4 is on its way
+    assert [len(draws) for draws, _ in batches.recorded] == [8, 8, 0, 0]
+    assert given[1].batch.weight.tolist() == [1] * 8
+
+
+def test_a_host_that_never_had_data_may_leave(make_bench):
+    batches = make_batches()
+
+    def starved():
+        raise BatchStarvedError("empty")
+
+    batches.next = starved
+    bench = make_bench(batches=batches)
+    bench.learner._exchange = Exchange(bench.learner._mesh)
+    assert bench.learner.run(should_stop=lambda: bench.clock.now_ns() > 2e9).step == 0
