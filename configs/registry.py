@@ -7,7 +7,7 @@ import types
 from collections.abc import Mapping
 from typing import TypeVar
 
-from configs import restock_demo, restock_pretrain
+from configs import pi05_finetune, restock_demo, restock_pretrain
 from configs.experiment import DemoConfig, PretrainConfig
 from configs.files import from_json
 from sop_jax.specs.errors import ConfigError
@@ -18,6 +18,10 @@ DEMOS: Mapping[str, DemoConfig] = types.MappingProxyType(
 PRETRAININGS: Mapping[str, PretrainConfig] = types.MappingProxyType(
     {config.name: config for config in (restock_pretrain.CONFIG, restock_pretrain.PI05_TINY)}
 )
+FINETUNINGS: Mapping[str, DemoConfig] = types.MappingProxyType(
+    {config.name: config for config in (pi05_finetune.ONE_GPU, pi05_finetune.EIGHT_GPUS, pi05_finetune.TPU_SLICE)}
+)
+"""For `sop learn` and robots; their base policies don't come with this repository, so no demo runs on them."""
 
 Experiment = TypeVar("Experiment")
 
@@ -25,6 +29,11 @@ Experiment = TypeVar("Experiment")
 def find_demo(name_or_file: str) -> DemoConfig:
     """The demo of this name, or the one saved in this file. Raises ConfigError."""
     return _find(name_or_file, DEMOS, DemoConfig)
+
+
+def find_learning(name_or_file: str) -> DemoConfig:
+    """The demo or the finetuning of this name, or the one saved in this file. Raises ConfigError."""
+    return _find(name_or_file, {**DEMOS, **FINETUNINGS}, DemoConfig)
 
 
 def find_pretraining(name_or_file: str) -> PretrainConfig:

@@ -51,6 +51,7 @@ class Algorithm(Protocol):
         lesson = algorithm.make_lesson(instruction, label, rng)
         # the learner, inside jit
         loss, per_example = algorithm.loss(model, params, norm, batch, key)
+        weight = algorithm.loss_weight(batch)
         # actors and evaluation
         conditioning = algorithm.conditioning(Phase.EVALUATING)
 
@@ -61,6 +62,8 @@ class Algorithm(Protocol):
       is ERROR have none. Actions past the episode's end are the last action repeated; the mask says whether they teach.
     - `make_lesson`: `rng` is for lessons that vary (a dropped indicator).
     - `loss`: the scalar to descend, and each example's own mean loss, which the sampler is told. Pure.
+    - `loss_weight`: what that scalar is a mean over. The losses of a batch's parts, weighted by their weights, average to
+      the loss of the whole: so a batch may be taken in parts. Depends on the batch alone. Pure.
     """
 
     @property
@@ -79,3 +82,5 @@ class Algorithm(Protocol):
     def loss(
         self, model: PolicyModel, params: Any, norm: Any, batch: TrainBatch, key: Array
     ) -> tuple[Float[Array, ""], Float[Array, "B"]]: ...
+
+    def loss_weight(self, batch: TrainBatch) -> Float[Array, ""]: ...

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from sop_jax.algorithms.algorithm import Conditioning, Lesson, Phase
-from sop_jax.algorithms.imitation_loss import imitation_loss
+from sop_jax.algorithms.imitation_loss import imitation_loss, taught_weight
 from sop_jax.algorithms.masks import chunk_masks, label_masked
 from sop_jax.models.batch import TrainBatch
 from sop_jax.models.policy import PolicyModel
@@ -56,3 +56,6 @@ class BehaviourCloning:
         self, model: PolicyModel, params: Any, norm: Any, batch: TrainBatch, key: Array
     ) -> tuple[Float[Array, ""], Float[Array, "B"]]:
         return imitation_loss(model, params, norm, batch, key)
+
+    def loss_weight(self, batch: TrainBatch) -> Float[Array, ""]:
+        return taught_weight(batch)

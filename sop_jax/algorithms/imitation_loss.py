@@ -16,6 +16,11 @@ def imitation_loss(
     return masked_mean(model.loss(params, norm, batch, key), jnp.asarray(batch.action_mask), jnp.asarray(batch.weight))
 
 
+def taught_weight(batch: TrainBatch) -> Float[Array, ""]:
+    """What `imitation_loss` is a mean over: the weights of all taught actions together, sum_bh w_b m_bh."""
+    return jnp.sum(jnp.asarray(batch.weight) * jnp.asarray(batch.action_mask).sum(axis=1))
+
+
 def masked_mean(
     per_action: Float[Array, "B H"], action_mask: Float[Array, "B H"], weight: Float[Array, "B"]
 ) -> tuple[Float[Array, ""], Float[Array, "B"]]:

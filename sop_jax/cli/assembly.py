@@ -3,6 +3,9 @@
 import dataclasses
 from collections.abc import Callable
 
+import jax
+import numpy as np
+
 from configs.experiment import LearningConfig, ReplayConfig
 from sop_jax.algorithms.algorithm import Algorithm
 from sop_jax.episodes.store import EpisodeStore
@@ -13,9 +16,9 @@ from sop_jax.replay.local_tables import LocalTables
 from sop_jax.replay.tables import mix_tables
 from sop_jax.sampling.adaptive import AdaptiveSampler
 from sop_jax.sampling.batch_spec import BatchSpec
-from sop_jax.sampling.loader import Loader
+from sop_jax.sampling.loader import Loader, LoaderConfig
 from sop_jax.specs.clock import Clock
-from sop_jax.specs.errors import ReplayUnavailableError
+from sop_jax.specs.errors import ConfigError, ReplayUnavailableError
 from sop_jax.specs.identifiers import online_table
 from sop_jax.specs.interfaces import Metrics, ReplayTables
 from sop_jax.specs.records import CameraSpec
@@ -32,6 +35,19 @@ def with_seed(learning: LearningConfig, seed: int) -> LearningConfig:
     )
 
 
+def share_of_host(loader: LoaderConfig, process_id: int, num_processes: int) -> LoaderConfig:
+    """The loader of one of a learner's hosts: its part of every batch, in an order of its own. Raises ConfigError if the
+    batch doesn't divide."""
+    if num_processes == 1:
+        return loader
+    if loader.batch_size % num_processes:
+        raise ConfigError(
+            f"LearnerConfig.batch_size must be a multiple of the {num_processes} hosts, got {loader.batch_size}"
+        )
+    seed = int(np.random.SeedSequence([loader.seed, process_id]).generate_state(1)[0])
+    return dataclasses.replace(loader, batch_size=loader.batch_size // num_processes, seed=seed)
+
+
 def make_loader(
     learning: LearningConfig,
     world: WorldConfig,
@@ -42,7 +58,7 @@ def make_loader(
     clock: Clock,
     metrics: Metrics,
 ) -> Loader:
-    """A loader of one task's batches, as this model wants them."""
+    """A loader of this host's share of one task's batches, as this model wants them."""
     spec = BatchSpec(
         cameras=tuple(CameraSpec(name, world.image_size, world.image_size) for name in model.cameras),
         state_dim=model.config.state_dim,
@@ -50,7 +66,8 @@ def make_loader(
         horizon=model.horizon,
     )
     sampler = AdaptiveSampler(learning.sampler, [world.task])
-    return Loader(learning.loader, spec, model.tokenize, tables, store, sampler, algorithm, clock, metrics)
+    own = share_of_host(learning.loader, jax.process_index(), jax.process_count())
+    return Loader(own, spec, model.tokenize, tables, store, sampler, algorithm, clock, metrics)
 
 
 def fill_local_tables(

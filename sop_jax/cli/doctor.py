@@ -1,6 +1,7 @@
 """`sop doctor`: what this machine lacks, in plain words, and the command that mends it."""
 
 import dataclasses
+import importlib
 import pathlib
 from collections.abc import Sequence
 
@@ -11,10 +12,23 @@ from sop_jax.cli.output import print_json, say
 
 @dataclasses.dataclass(frozen=True)
 class DoctorArguments:
-    """Says what this machine lacks for running the loop, and how to mend it. Exit code 1 if something needed is missing."""
+    """Says what this machine lacks for running the loop, and how to mend it. Exit code 1 if something needed is missing.
+    With --config: whether that experiment's learner fits the devices, from shapes alone. Exit code 1 if it doesn't."""
 
     directory: pathlib.Path = pathlib.Path("runs")
     """Where runs would be written: its disk space is checked."""
+
+    config: str = ""
+    """An experiment's name, or a config.json: estimate its learner's memory in place of the other checks."""
+
+    model: str = ""
+    """With --config: a preset to estimate with (pi05, ...); default: the config's base policy."""
+
+    devices: int = 0
+    """With --config: how many devices the learner would have; default: those of this machine."""
+
+    device_memory_gb: float = 0.0
+    """With --config: memory that JAX may use on each device [GB]; default: as this machine's devices report."""
 
     json: bool = False
     """Print one JSON object as the last line."""
@@ -22,6 +36,12 @@ class DoctorArguments:
 
 def run(argv: Sequence[str]) -> int:
     arguments = parse(DoctorArguments, argv, "doctor")
+    if arguments.config:
+        # Imported late: the checks below must run where JAX is broken.
+        fit = importlib.import_module("sop_jax.cli.fit")
+        return fit.run_fit(
+            arguments.config, arguments.model, arguments.devices, arguments.device_memory_gb, arguments.json
+        )
     checks = check_machine(arguments.directory)
     for check in checks:
         say(describe(check))

@@ -3,10 +3,13 @@
 import contextlib
 import dataclasses
 import pathlib
+import signal
 from collections.abc import Sequence
 
+import jax
+
 from configs.experiment import DemoConfig
-from configs.registry import find_demo
+from configs.registry import find_learning
 from configs.restock_pretrain import DEMONSTRATIONS_ONLY
 from sop_jax.algorithms.algorithm import Algorithm
 from sop_jax.algorithms.registry import create_algorithm
@@ -16,6 +19,7 @@ from sop_jax.cli.output import note, print_json, say
 from sop_jax.cli.run_directory import as_store_url, find_policy
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.store import EpisodeStore
+from sop_jax.learner.hosts import join_hosts
 from sop_jax.learner.learner import Learner, LearnerSummary
 from sop_jax.models.bundle import PolicyBundle, load_bundle
 from sop_jax.replay.reverb_tables import ReverbTables
@@ -25,12 +29,15 @@ from sop_jax.specs.metrics import JsonlMetrics, NoMetrics
 from sop_jax.weights.publisher import Publisher
 
 LOCAL = "local"
+PREEMPTED = 128 + signal.SIGTERM
+"""Exit code of a learner that was told to go before its last step: whoever started it should start it again."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LearnArguments:
     """Learns from the replay tables and publishes to the store. Takes up its last checkpoint if there is one. Ctrl-C makes a
-    checkpoint and ends."""
+    checkpoint and ends; so does SIGTERM (a preempted machine), with exit code 143. On several hosts, run the same command on
+    each, with one checkpoint folder that all can reach; a signal to any of them stops all."""
 
     store: str
     """Store root: a folder, or a URL (file://, gs://, s3://). Frames are read from it."""
@@ -59,6 +66,15 @@ class LearnArguments:
     metrics: pathlib.Path | None = None
     """Folder for the learner's metrics (JSON lines); default: none are written."""
 
+    coordinator: str = ""
+    """With several hosts: address of the first, HOST:PORT, or "auto" where JAX finds it (TPU pods, Slurm)."""
+
+    num_processes: int | None = None
+    """With a coordinator: number of hosts (of processes: one per host)."""
+
+    process_id: int | None = None
+    """With a coordinator: which of them this is, from 0."""
+
     json: bool = False
     """Print one JSON object as the last line."""
 
@@ -66,12 +82,15 @@ class LearnArguments:
 def run(argv: Sequence[str]) -> int:
     arguments = parse(LearnArguments, argv, "learn")
     config = _resolve(arguments)
+    if arguments.coordinator:
+        join_hosts(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    is_first = jax.process_index() == 0
     bundle = load_bundle(find_policy(arguments.policy or config.policy))
     algorithm = create_algorithm(config.learning.algorithm)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequests())
         metrics: Metrics = NoMetrics()
-        if arguments.metrics is not None:
+        if arguments.metrics is not None and is_first:
             path = arguments.metrics / "learner.jsonl"
             metrics = stack.enter_context(contextlib.closing(JsonlMetrics(path, "learner")))
         summary = _learn(arguments, config, bundle, algorithm, metrics, stop)
@@ -81,12 +100,13 @@ def run(argv: Sequence[str]) -> int:
     )
     if arguments.json:
         print_json({**dataclasses.asdict(summary), "steps_per_s": summary.steps_per_s})
-    return 0
+    is_preempted = stop.signal is signal.SIGTERM and summary.step < config.learning.learner.num_steps
+    return PREEMPTED if is_preempted else 0
 
 
 def _resolve(arguments: LearnArguments) -> DemoConfig:
     """The experiment with the command line's changes."""
-    config = find_demo(arguments.config)
+    config = find_learning(arguments.config)
     learning = with_seed(config.learning, config.seed)
     if arguments.steps is not None:
         learning = dataclasses.replace(

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import json
 import os
 import pathlib
 import platform
@@ -102,6 +103,28 @@ def check_reverb() -> Check:
         return Check("Reverb server", False, "its environment is missing", fix=str(error))
     found, ok = _probe([str(python), "-c", _IMPORT_REVERB], {"TF_CPP_MIN_LOG_LEVEL": "3"})
     return Check("Reverb server", ok, found, fix="" if ok else REVERB_FIX)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceMemory:
+    """The devices that a learner would run on. bytes_each: what JAX may use of each one's memory."""
+
+    kind: str
+    num_devices: int
+    bytes_each: int
+
+
+def probe_device_memory() -> DeviceMemory:
+    """The devices of this host; CPUs share its memory. Raises MissingDependencyError if JAX finds none."""
+    found, ok = _probe([sys.executable, "-m", "sop_jax.cli.probes", "memory"], {})
+    if not ok:
+        raise MissingDependencyError(
+            f"JAX finds no device here: {found}. JAX_PLATFORMS=cpu rules out a broken accelerator."
+        )
+    devices = DeviceMemory(**json.loads(found))
+    if devices.bytes_each:
+        return devices
+    return dataclasses.replace(devices, bytes_each=(_total_memory_bytes() or 0) // devices.num_devices)
 
 
 def check_devices() -> Check:

@@ -1,9 +1,10 @@
-"""Trials in a process of their own, where a crash or a hang does no harm: `python -m sop_jax.cli.probes rendering|devices`.
+"""Trials in a process of their own, where a crash or a hang does no harm: `python -m sop_jax.cli.probes NAME`.
 
 Prints one line that says what was found; a traceback and a non-zero exit code say what was not.
 """
 
 import importlib
+import json
 import sys
 
 import numpy as np
@@ -33,7 +34,16 @@ def devices() -> str:
     return f"JAX {jax.__version__} on " + ", ".join(found)
 
 
-PROBES = {"rendering": rendering, "devices": devices}
+def memory() -> str:
+    """What a learner may use here, as JSON: kind and number of devices, and the bytes of each (0 = the host's own)."""
+    devices = importlib.import_module("jax").devices()
+    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in devices if device.platform != "cpu"]
+    return json.dumps(
+        {"kind": devices[0].device_kind, "num_devices": len(devices), "bytes_each": min(limits, default=0)}
+    )
+
+
+PROBES = {"rendering": rendering, "devices": devices, "memory": memory}
 
 if __name__ == "__main__":
     sys.stdout.write(PROBES[sys.argv[1]]() + "\n")

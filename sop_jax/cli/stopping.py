@@ -12,12 +12,13 @@ class StopRequests:
         with StopRequests() as requested:
             learner.run(should_stop=requested)
 
-    `on_request` is called on the first signal, inside the signal handler. Main thread only.
+    `on_request` is called on the first signal, inside the signal handler; `signal` says which it was. Main thread only.
     """
 
     def __init__(self, on_request: Callable[[], None] | None = None):
         self._on_request = on_request
         self._requested = threading.Event()
+        self.signal: signal.Signals | None = None
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "StopRequests":
@@ -41,6 +42,7 @@ class StopRequests:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._requested.is_set():
             raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
         self._requested.set()
         if self._on_request is not None:
             self._on_request()

@@ -34,6 +34,10 @@ class LearnerConfig:
     """How to train. Steps count from the start of training, across resumes.
 
     batch_size: examples per step over all hosts.
+    accumulate_steps: parts in which a step takes its batch, one after the other; the gradient is that of the whole. Memory
+        for activations falls with it, speed hardly.
+    remat: what the backward pass computes again instead of keeping it: "none", all but the products with weights ("dots"),
+        or each layer whole ("full", the least memory). "policy" leaves it to the policy's own config.
     num_steps: length of the training, and of the cosine schedule.
     learning_rate: peak. "constant" keeps it after the warm-up; "cosine" falls to `final_rate_share` of it at `num_steps`.
     weight_decay: decoupled (AdamW), on all trained parameters.
@@ -46,6 +50,8 @@ class LearnerConfig:
     """
 
     batch_size: int = 64
+    accumulate_steps: int = 1
+    remat: Literal["policy", "none", "dots", "full"] = "policy"
     num_steps: int = 10_000
     learning_rate: float = 2e-3
     schedule: Literal["constant", "cosine"] = "constant"
@@ -67,10 +73,16 @@ class LearnerConfig:
 
     def __post_init__(self) -> None:
         for name in (
-            "batch_size", "num_steps", "publish_every", "checkpoint_every", "keep_checkpoints", "log_every", "max_bad_steps"
+            "batch_size", "accumulate_steps", "num_steps", "publish_every", "checkpoint_every", "keep_checkpoints",
+            "log_every", "max_bad_steps",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"LearnerConfig.{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch_size % self.accumulate_steps:
+            raise ConfigError(
+                f"LearnerConfig.batch_size must be a multiple of accumulate_steps={self.accumulate_steps}, got "
+                f"{self.batch_size}"
+            )
         if self.schedule not in ("constant", "cosine"):
             raise ConfigError(f"LearnerConfig.schedule must be 'constant' or 'cosine', got {self.schedule!r}")
         if not 0 <= self.warmup_steps < self.num_steps:

@@ -16,11 +16,13 @@ import numpy as np
 from sop_jax.algorithms.algorithm import Algorithm
 from sop_jax.learner.checkpoints import Bookkeeping, Checkpoints
 from sop_jax.learner.config import LearnerConfig
+from sop_jax.learner.hosts import Exchange, StepOfAll, stand_in_for
 from sop_jax.learner.optimizer import make_optimizer
 from sop_jax.learner.publishing import Publications, PublishesWeights
+from sop_jax.learner.remat import with_remat
 from sop_jax.learner.sharding import (
-    any_host,
     check_batch_size,
+    fetch,
     local_rows,
     make_mesh,
     put_batch,
@@ -31,6 +33,7 @@ from sop_jax.learner.sharding import (
 from sop_jax.learner.state import init_state
 from sop_jax.learner.stats import SettledStep, StepStats
 from sop_jax.learner.train_step import StepResult, compile_copy, compile_step
+from sop_jax.models.batch import TrainBatch
 from sop_jax.models.normalization import NormStats
 from sop_jax.models.policy import PolicyModel
 from sop_jax.models.pytrees import Params
@@ -72,6 +75,16 @@ class _InFlight:
     loaded: LoadedBatch
     learner_version: int
     result: StepResult
+    heard: tuple[Any, Any] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Share:
+    """This host's share of the next step, on its way to the devices. `told`: what the other hosts are told of it."""
+
+    loaded: LoadedBatch
+    batch: TrainBatch
+    told: Any
 
 
 @final
@@ -86,8 +99,12 @@ class Learner:
     order of the data. `params` is the base model (all leaves); the trained ones are copied, the frozen ones shared.
 
     Nothing in the loop waits for the device except the losses of the step before: while the device computes step k, the
-    host fetches and moves batch k+1. One thread drives a learner; on several hosts, each runs its own with its share of
-    every batch.
+    host fetches and moves batch k+1. One thread drives a learner.
+
+    On several hosts each runs a learner of its own with its share of every batch, and the same checkpoint directory. With
+    every step they tell each other what they drew and lost, and whether they were asked to stop: so every sampler hears of
+    all losses and all hosts stop after the same step. A host without data makes the others wait; asked to stop meanwhile, it
+    gives its last examples once more, without weight.
 
     Events written: "learner_step" (see `StepStats`), "first_use" (episode_id, task, learner_step: that many steps were done
     once an online episode had been learnt from), "publication", "publication_failed", "starved", "step_skipped",
@@ -112,7 +129,8 @@ class Learner:
         self._metrics = metrics
         self._clock = clock
         self._mesh = make_mesh(config.mesh)
-        check_batch_size(self._mesh, config.batch_size)
+        check_batch_size(self._mesh, config.batch_size, config.accumulate_steps)
+        model = with_remat(model, config.remat)
         trained, frozen = split_params(params, model.is_trained)
         if not trained:
             raise ConfigError("the model has no trained parameters: its is_trained() is False for every leaf.")
@@ -131,11 +149,13 @@ class Learner:
             self._first_used.update(bookkeeping.first_used)
             batches.load_state(bookkeeping.batches)
         else:
-            self._state = jax.jit(init, out_shardings=shardings)(trained)
+            trained_shardings = tree_shardings(self._mesh, trained, config.mesh.min_sharded_bytes)
+            placed = put_state(trained, trained_shardings, may_alias=True)
+            self._state = jax.jit(init, out_shardings=shardings)(placed)
         self._step = resume_step or 0
         self._saved_step = resume_step
         frozen_shardings = tree_shardings(self._mesh, frozen, config.mesh.min_sharded_bytes)
-        self._frozen = jax.device_put(frozen, frozen_shardings)
+        self._frozen = put_state(frozen, frozen_shardings, may_alias=True)
         self._norm = put_state(norm, jax.tree.map(lambda _: replicated(self._mesh), norm))
 
         self._train_step = compile_step(model, algorithm, config, self._mesh, shapes, frozen)
@@ -148,7 +168,11 @@ class Learner:
             config.publish_in_background,
             before_publish=self._checkpoints.wait if self._checkpoints is not None else lambda: None,
         )
-        self._ahead: tuple[LoadedBatch, Any] | None = None
+        self._exchange = Exchange(self._mesh) if jax.process_count() > 1 else None
+        self._asked_to_stop: Callable[[], bool] = lambda: False
+        self._stop_agreed = False
+        self._last_loaded: LoadedBatch | None = None
+        self._ahead: _Share | None = None
         self._in_flight: _InFlight | None = None
         self._num_bad_steps = 0
         self._last_loss = float("nan")
@@ -171,8 +195,9 @@ class Learner:
         publications out. Raises TrainingDivergedError, or what the batch source raised.
         """
         target = self._config.num_steps if num_steps is None else num_steps
+        self._asked_to_stop, self._stop_agreed = should_stop, False
         first_step, started_ns, starved_ns = self._step, self._clock.now_ns(), None
-        while self._step < target and not self._should_stop(should_stop):
+        while self._step < target and not self._should_stop(starved_ns is not None):
             try:
                 self.step(fetch_ahead=self._step + 1 < target)
                 starved_ns = None
@@ -199,15 +224,16 @@ class Learner:
         The step may still be computing on return; `settle` waits for it. `fetch_ahead` takes the next batch meanwhile.
         Raises BatchStarvedError before anything has changed if there is no batch.
         """
-        loaded, batch = self._ahead or self._take_batch()
+        share = self._ahead or self._take_batch()
         self._ahead = None
         version = self._publications.last_version
-        self._state, result = self._train_step(self._state, self._frozen, self._norm, batch)
+        self._state, result = self._train_step(self._state, self._frozen, self._norm, share.batch)
+        heard = self._exchange.hear(share.told, result.per_example) if self._exchange is not None else None
         self._step += 1
         if self._publishes and self._step % self._config.publish_every == 0:
             self.publish()
         self.settle()
-        self._in_flight = _InFlight(self._step, loaded, version, result)
+        self._in_flight = _InFlight(self._step, share.loaded, version, result, heard)
         if self._checkpoints is not None and self._step % self._config.checkpoint_every == 0:
             self.settle()
             self.save()
@@ -222,6 +248,11 @@ class Learner:
         if flight is None:
             return
         per_example = local_rows(flight.result.per_example)
+        if self._exchange is not None and flight.heard is not None:
+            everyone = self._exchange.read(flight.heard)
+            self._stop_agreed |= everyone.stop
+        else:
+            everyone = StepOfAll(flight.loaded.draws, flight.loaded.episode_ids, per_example)
         now_ns = self._clock.now_ns()
         learning_rate = float(flight.result.learning_rate)
         if not bool(flight.result.is_finite):
@@ -229,8 +260,8 @@ class Learner:
         else:
             self._num_bad_steps = 0
             self._last_loss = float(flight.result.loss)
-            self._batches.record_losses(flight.loaded.draws, per_example)
-            self._report_first_use(flight)
+            self._batches.record_losses(everyone.draws, everyone.per_example)
+            self._report_first_use(everyone, flight.step)
             settled = SettledStep(
                 step=flight.step,
                 loaded=flight.loaded,
@@ -271,8 +302,9 @@ class Learner:
         self._metrics.write("checkpoint", step=self._step, blocked_s=blocked_s)
 
     def policy_params(self) -> Params:
-        """All parameters that a robot would act with now (the average, if there is one), as numpy arrays."""
-        return merge_params(jax.device_get(self._copy(self._state.published)), jax.device_get(self._frozen))
+        """All parameters that a robot would act with now (the average, if there is one), as numpy arrays. On several hosts
+        all must ask at the same step."""
+        return merge_params(fetch(self._copy(self._state.published)), fetch(self._frozen))
 
     def close(self) -> None:
         """Waits for publications and checkpoints under way. The batch source is the caller's to stop."""
@@ -280,20 +312,31 @@ class Learner:
         if self._checkpoints is not None:
             self._checkpoints.close()
 
-    def _take_batch(self) -> tuple[LoadedBatch, Any]:
-        loaded = self._batches.next()
+    def _take_batch(self) -> _Share:
+        stop = self._exchange is not None and self._asked_to_stop()
+        stands_in = False
+        try:
+            loaded = self._batches.next()
+        except BatchStarvedError:
+            if self._last_loaded is None or not (stop or (self._exchange is not None and self._asked_to_stop())):
+                raise
+            loaded, stop, stands_in = stand_in_for(self._last_loaded), True, True
         expected = self._config.batch_size // jax.process_count()
         if len(loaded.draws) != expected:
             raise ConfigError(
                 f"the batch source gave {len(loaded.draws)} examples, LearnerConfig.batch_size asks for {expected} on each "
                 "host. Give both the same batch size."
             )
-        return loaded, put_batch(loaded.batch, self._mesh)
+        if self._exchange is None:
+            return _Share(loaded, put_batch(loaded.batch, self._mesh), None)
+        self._last_loaded = loaded
+        return _Share(loaded, put_batch(loaded.batch, self._mesh), self._exchange.tell(loaded, stop, stands_in))
 
-    def _should_stop(self, should_stop: Callable[[], bool]) -> bool:
-        if jax.process_count() == 1:
-            return should_stop()
-        return self._step % self._config.log_every == 0 and any_host(should_stop())
+    def _should_stop(self, is_starved: bool) -> bool:
+        if self._exchange is None:
+            return self._asked_to_stop()
+        # Without the other hosts' consent only a host that never had data may leave: it can't take part in a step.
+        return self._stop_agreed or (is_starved and self._last_loaded is None and self._asked_to_stop())
 
     def _skip(self, flight: _InFlight) -> None:
         self._num_bad_steps += 1
@@ -306,8 +349,8 @@ class Learner:
                 "are those of the last good step."
             )
 
-    def _report_first_use(self, flight: _InFlight) -> None:
-        for draw, episode_id in zip(flight.loaded.draws, flight.loaded.episode_ids, strict=True):
+    def _report_first_use(self, everyone: StepOfAll, step: int) -> None:
+        for draw, episode_id in zip(everyone.draws, everyone.episode_ids, strict=True):
             if draw.source is Source.ONLINE and episode_id not in self._first_used:
                 self._first_used.add(episode_id)
-                self._metrics.write("first_use", episode_id=episode_id, task=draw.task, learner_step=flight.step)
+                self._metrics.write("first_use", episode_id=episode_id, task=draw.task, learner_step=step)

@@ -4,7 +4,6 @@ Legend: `B` batch.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Float32
 
 from sop_jax.algorithms.algorithm import Algorithm
 from sop_jax.learner.config import LearnerConfig
+from sop_jax.learner.gradients import loss_and_gradient
 from sop_jax.learner.optimizer import make_optimizer, make_schedule
 from sop_jax.learner.sharding import batch_sharding, replicated, tree_shardings
 from sop_jax.learner.state import TrainState
@@ -53,10 +53,12 @@ def train_step(
     """Descends the algorithm's loss once. Random numbers come from (config.seed, state.step) only."""
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
 
-    def loss_of(params: Params) -> tuple[Array, Array]:
+    def loss_of(params: Params, batch: TrainBatch, key: Array) -> tuple[Array, Array]:
         return algorithm.loss(model, merge_params(params, frozen), norm, batch, key)
 
-    (loss, per_example), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    loss, per_example, grads = loss_and_gradient(
+        loss_of, algorithm.loss_weight, state.params, batch, key, config.accumulate_steps, config.mesh.min_sharded_bytes
+    )
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = make_optimizer(config).update(grads, state.opt_state, state.params)
     params = cast(Params, optax.apply_updates(state.params, updates))
@@ -87,8 +89,13 @@ def compile_step(
     scalar = jnp.zeros((), jnp.float32)
     like = StepResult(scalar, scalar, scalar, jnp.zeros((), bool), jnp.zeros(1, jnp.float32))
     result_shardings = jax.tree.map(lambda leaf: batch_sharding(mesh) if leaf.ndim else everywhere, like)
+
+    def step(state: TrainState, frozen: Params, norm: Any, batch: TrainBatch) -> tuple[TrainState, StepResult]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return train_step(model, algorithm, config, state, frozen, norm, batch)
+
     return jax.jit(
-        functools.partial(train_step, model, algorithm, config),
+        step,
         in_shardings=(state_shardings, frozen_shardings, everywhere, batch_sharding(mesh)),
         out_shardings=(state_shardings, result_shardings),
         donate_argnums=0,

@@ -66,6 +66,9 @@ class BatchSource(Protocol):
             batches.record_losses(loaded.draws, per_example)         # once per learner step, in order
         batches.stop()
 
+    On several hosts each has a source of its own, and `record_losses` gets the draws of all hosts' batches, in the same order
+    everywhere.
+
     `next` raises what the loading thread raised, BatchStarvedError after its deadline (a learner never hangs), and
     BatchSourceStoppedError after `stop`. It starts the loading by itself. `wait_share` is the share of the time between the
     first `next` and the last one's return that was spent waiting in `next`, 0 to 1. `state_dict` is JSON-able and holds

@@ -5,7 +5,7 @@ import pytest
 
 from configs.experiment import DemoConfig, DemonstrationsConfig, LearningConfig
 from configs.files import from_json, to_json
-from configs.registry import DEMOS, PRETRAININGS, find_demo, find_pretraining
+from configs.registry import DEMOS, FINETUNINGS, PRETRAININGS, find_demo, find_learning, find_pretraining
 from sop_jax.actors.demonstrate import DemonstrationConfig, StartNoise
 from sop_jax.algorithms.behaviour_cloning import BehaviourCloningConfig
 from sop_jax.algorithms.hg_dagger import HgDaggerConfig
@@ -30,6 +30,25 @@ def test_every_pretraining_survives_its_file(name, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(to_json(config)))
     assert find_pretraining(str(path)) == config
+
+
+@pytest.mark.parametrize("name", sorted(FINETUNINGS))
+def test_every_finetuning_survives_its_file(name, tmp_path):
+    config = FINETUNINGS[name]
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(to_json(config)))
+    assert find_learning(str(path)) == config
+    assert find_learning(name) is config
+    assert find_learning("restock_demo") is DEMOS["restock_demo"]
+    with pytest.raises(ConfigError, match="unknown config"):
+        find_demo(name)  # no demo runs on a policy that isn't here
+
+
+def test_finetunings_train_as_openpi_does():
+    for config in FINETUNINGS.values():
+        learner = config.learning.learner
+        assert (learner.adam_b1, learner.adam_b2, learner.weight_decay, learner.clip_norm) == (0.9, 0.95, 1e-10, 1.0)
+        assert learner.learning_rate == {32: 2.5e-5, 256: 5e-5}[learner.batch_size]
 
 
 def test_unions_and_optionals_survive():

@@ -38,15 +38,15 @@ class Bench:
 
 @pytest.fixture
 def make_bench():
-    """`make_bench(config, publisher=..., checkpoint_dir=..., batches=..., params=...)`; closed at the end."""
+    """`make_bench(config, ...)` with replacements for the fakes and the linear policy; closed at the end."""
     made: list[Bench] = []
 
-    def make(config=CONFIG, publisher=None, checkpoint_dir=None, batches=None, params=None, model=MODEL) -> Bench:
+    def make(config=CONFIG, publisher=None, checkpoint_dir=None, batches=None, params=None, model=MODEL, norm=NORM):
         batches = batches or make_batches(config.batch_size)
         params = params or model.init_params(jax.random.key(1))
         metrics, clock = MemoryMetrics(), ManualClock()
         algorithm = create_algorithm("behaviour_cloning")
-        learner = Learner(config, model, algorithm, params, NORM, batches, publisher, metrics, clock, checkpoint_dir)
+        learner = Learner(config, model, algorithm, params, norm, batches, publisher, metrics, clock, checkpoint_dir)
         made.append(Bench(learner, batches, metrics, clock))
         return made[-1]
 

@@ -8,6 +8,9 @@ from sop_jax.models.normalization import Scheme
 
 NUM_STATE_BINS = 256
 
+Remat = bool | Literal["dots"]
+"""What the backward pass computes again in each layer: nothing (False), all but the products with weights, or all (True)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
@@ -93,7 +96,7 @@ class Pi05Config:
     from_scratch: openpi's zero initialisations suit weights that will be loaded; a model trained from scratch needs image
         tokens of ordinary size, because RMSNorm multiplies the gradient of a zero token by 1000.
     freeze_language: post-training leaves the language model (expert 0) alone, but for its LoRA leaves if it has them.
-    remat: recompute each layer in the backward pass instead of keeping its activations.
+    remat: recompute each layer in the backward pass instead of keeping its activations; "dots" keeps the costly ones.
     head: how time enters the action expert. "pi05": it modulates every normalisation (adaRMS). "pi0": it is mixed into the
         action tokens, and the normalisations are plain; the state is then a token before the actions.
     max_training_delay: the loss gives the first d actions of each chunk clean, d uniform in 0 .. this many, and counts the
@@ -121,7 +124,7 @@ class Pi05Config:
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     from_scratch: bool = False
     freeze_language: bool = True
-    remat: bool = True
+    remat: Remat = True
     head: Literal["pi05", "pi0"] = dataclasses.field(default="pi05", metadata=ADDED)
     max_training_delay: int = dataclasses.field(default=0, metadata=ADDED)
 

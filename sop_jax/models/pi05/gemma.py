@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from sop_jax.models.pi05.config import ExpertConfig, Pi05Config
+from sop_jax.models.pi05.config import ExpertConfig, Pi05Config, Remat
 from sop_jax.models.pi05.layers import map_layers, scan_layers, stack_layers
 from sop_jax.models.pi05.lora import Einsum, FeedForward
 from sop_jax.models.pi05.norms import AdaRMSNorm, Modulations, RMSNorm
@@ -149,7 +149,7 @@ class Gemma(nnx.Module):
     """Both experts: the language model reads the prefix, the action expert the suffix."""
 
     def __init__(self, config: Pi05Config, rngs: nnx.Rngs):
-        self.remat = config.remat
+        self.remat: Remat = config.remat
         self.embedder = Embedder(config.vocab_size, config.language.width, config.from_scratch, rngs)
         self.layers = stack_layers(lambda rngs: Block(config, rngs), config.language.depth, rngs)
         for i in range(2):

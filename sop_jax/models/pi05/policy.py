@@ -87,9 +87,10 @@ class Pi05Network(nnx.Module):
         batch, cameras = state.shape[0], self.config.cameras
         dtype = jnp.dtype(self.config.dtype)
         images = [resize_with_pad(observation.images[name], self.config.vision.image_size) for name in cameras]
-        seen = self.PaliGemma.img(jnp.concatenate(images))
-        seen = seen.reshape(len(cameras), batch, *seen.shape[1:])
-        embedded = [seen[i] for i in range(len(cameras))]
+        # An example's cameras stay side by side, so that on a mesh no image changes its device.
+        seen = self.PaliGemma.img(jnp.stack(images, axis=1).reshape(-1, *images[0].shape[1:]))
+        seen = seen.reshape(batch, len(cameras), *seen.shape[1:])
+        embedded = [seen[:, i] for i in range(len(cameras))]
         valid = [
             jnp.broadcast_to(jnp.asarray(observation.image_mask[name])[:, None], (batch, seen.shape[2]))
             for name in cameras

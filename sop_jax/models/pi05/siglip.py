@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from sop_jax.models.images import patchify
-from sop_jax.models.pi05.config import VisionConfig
+from sop_jax.models.pi05.config import Remat, VisionConfig
 from sop_jax.models.pi05.layers import scan_layers, stack_layers
 from sop_jax.models.pytrees import Leaf
 
@@ -70,8 +70,8 @@ class EncoderBlock(nnx.Module):
 class Encoder(nnx.Module):
     """The stack of blocks and the last normalisation."""
 
-    def __init__(self, config: VisionConfig, dtype: jnp.dtype, remat: bool, rngs: nnx.Rngs):
-        self.remat = remat
+    def __init__(self, config: VisionConfig, dtype: jnp.dtype, remat: Remat, rngs: nnx.Rngs):
+        self.remat: Remat = remat
         self.encoderblock = stack_layers(lambda rngs: EncoderBlock(config, dtype, rngs), config.depth, rngs)
         self.encoder_norm = nnx.LayerNorm(config.width, dtype=dtype, rngs=rngs)
 
@@ -84,7 +84,7 @@ class Siglip(nnx.Module):
     """Images to tokens of the language model's width."""
 
     def __init__(
-        self, config: VisionConfig, out_width: int, dtype: jnp.dtype, remat: bool, from_scratch: bool, rngs: nnx.Rngs
+        self, config: VisionConfig, out_width: int, dtype: jnp.dtype, remat: Remat, from_scratch: bool, rngs: nnx.Rngs
     ):
         self.dtype = dtype
         self.embedding = PatchEmbedding(config.patch_size, config.width, rngs)

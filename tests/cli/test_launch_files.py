@@ -1,0 +1,37 @@
+"""The files in launch/ that start a learner say what `sop learn` understands, and hold no address and no secret."""
+
+import dataclasses
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+from configs.registry import FINETUNINGS
+from sop_jax.cli.learn import LearnArguments
+
+LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
+FILES = [LAUNCH / name for name in ("slurm/learner.sbatch", "kubernetes/learner-jobset.yaml", "tpu/learner.sh")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_option_is_one_of_sop_learn(path):
+    text = "\n".join(line for line in path.read_text().splitlines() if not line.lstrip().startswith("#"))
+    command = text[text.index("sop learn") :].split("srun")[0] + " ".join(re.findall(r"hosts=\((.*)\)", text))
+    flags = set(re.findall(r"--([a-z-]+)", command))
+    known = {field.name.replace("_", "-") for field in dataclasses.fields(LearnArguments)}
+    assert {"config", "store", "replay", "checkpoints", "coordinator"} <= flags
+    assert flags <= known
+    configs = re.findall(r"pi05_[a-z0-9]+", command)
+    assert any(name in FINETUNINGS for name in configs)
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.suffix != ".yaml"], ids=lambda path: path.name)
+def test_scripts_are_whole(path):
+    subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_no_address_and_no_secret(path):
+    text = path.read_text()
+    assert not re.search(r"\d+\.\d+\.\d+\.\d+|https?://|[a-z]://[a-z0-9-]+/|(?i:password|token|secret)\s*[:=]", text)

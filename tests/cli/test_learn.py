@@ -1,0 +1,114 @@
+"""`sop learn` as a process: told to go, it leaves a checkpoint from which it goes on."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+
+from configs.experiment import LearningConfig
+from configs.files import to_json
+from configs.registry import DEMOS
+from sop_jax.algorithms.behaviour_cloning import BehaviourCloningConfig
+from sop_jax.cli.assembly import share_of_host
+from sop_jax.cli.learn import PREEMPTED
+from sop_jax.cli.main import main
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.episodes.synthetic import make_episode
+from sop_jax.learner.config import LearnerConfig, MeshConfig
+from sop_jax.models.bundle import PolicyBundle
+from sop_jax.models.compact import CompactConfig
+from sop_jax.models.normalization import compute_norm_stats
+from sop_jax.models.registry import create_model
+from sop_jax.sampling.loader import LoaderConfig
+from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.records import NO_POLICY, Source
+
+SMALL = CompactConfig(
+    cameras=("head",), image_size=16, head_width=32, camera_features=8, patch_width=16, patch_features=4, text_width=8
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> pathlib.Path:
+    """A store with two fake demonstrations, a small policy, and a config for both."""
+    folder = tmp_path_factory.mktemp("learn")
+    store = EpisodeStore(f"file://{folder}/store/")
+    episodes = [
+        make_episode(seed, 40, robot_id="demonstrator-0", source=Source.OFFLINE, policy_version=NO_POLICY)
+        for seed in (0, 1)
+    ]
+    for episode in episodes:
+        store.put(episode)
+    params = create_model(SMALL).init_params(jax.random.key(0))
+    norm = compute_norm_stats([episode.arrays for episode in episodes], SMALL.horizon)
+    PolicyBundle(SMALL, params, norm).save(folder / "policy")
+    learner = LearnerConfig(
+        num_steps=10**6, batch_size=8, publish_every=10**6, checkpoint_every=10**6, log_every=2, mesh=MeshConfig(data=1)
+    )
+    learning = LearningConfig(
+        BehaviourCloningConfig(), learner, LoaderConfig(batch_size=8), min_online_items=0, niceness=0
+    )
+    demo = dataclasses.replace(DEMOS["restock_tiny"], policy=str(folder / "policy"), learning=learning)
+    (folder / "config.json").write_text(json.dumps(to_json(demo)))
+    return folder
+
+
+def command(folder: pathlib.Path) -> list[str]:
+    return ["learn", "--store", f"file://{folder}/store/", "--replay", "local", "--config", str(folder / "config.json"),
+            "--checkpoints", str(folder / "checkpoints"), "--metrics", str(folder / "metrics"),
+            "--demonstrations-only", "--json"]  # fmt: skip
+
+
+def test_a_preempted_learner_goes_on_where_it_was(folder, capsys):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sop_jax.cli.main", *command(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "XLA_FLAGS": ""},
+    )
+    log = folder / "metrics" / "learner.jsonl"
+    deadline = time.monotonic() + 120
+    try:
+        while not (log.exists() and '"learner_step"' in log.read_text()):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, "no learner step within two minutes"
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == PREEMPTED == 143, output
+    stopped = json.loads(output.strip().splitlines()[-1])
+    assert stopped["step"] > 0
+    saved = [int(path.name) for path in (folder / "checkpoints").iterdir()]
+    assert saved == [stopped["step"]]
+
+    assert main([*command(folder), "--steps", str(stopped["step"] + 3)]) == 0
+    went_on = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert (went_on["step"], went_on["num_steps"]) == (stopped["step"] + 3, 3)
+
+
+def test_hosts_load_different_examples_of_one_batch():
+    whole = LoaderConfig(batch_size=12, seed=3)
+    assert share_of_host(whole, 0, 1) == whole
+    shares = [share_of_host(whole, i, 3) for i in range(3)]
+    assert [share.batch_size for share in shares] == [4, 4, 4]
+    assert len({share.seed for share in shares}) == 3
+    assert shares == [share_of_host(whole, i, 3) for i in range(3)]
+    assert share_of_host(dataclasses.replace(whole, seed=4), 0, 3).seed != shares[0].seed
+    with pytest.raises(ConfigError, match="multiple of the 5 hosts, got 12"):
+        share_of_host(whole, 0, 5)
+
+
+def test_a_host_without_its_number_is_refused(folder, capsys):
+    assert main([*command(folder), "--coordinator", "localhost:1", "--num-processes", "2"]) == 2
+    assert "process_id in [0, num_processes), got 2 and None" in capsys.readouterr().err
