@@ -4,6 +4,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from model_cases import COMPACT, MODELS, PI05, make_batch, make_observation, norm_for, randomize
 
@@ -251,3 +252,36 @@ def test_what_a_policy_cannot_do_is_refused():
 def test_is_frozen_counts_from_the_start():
     prefix = ActionPrefix(np.zeros((2, 4, 1), np.float32), np.array([3, 0]), np.array([4, 0]))
     assert is_frozen(prefix, 2).tolist() == [[True, True, False, False], [False] * 4]
+
+
+@pytest.mark.slow
+def test_a_policy_trained_with_delays_stays_on_its_side():
+    """Two ways are equally good, left and right. Alone each chunk takes either; given its start, it goes on that way."""
+    model = Pi05Policy(dataclasses.replace(PI05, max_training_delay=2, cameras=("head",), state_input="continuous"))
+    batch, norm, num = make_batch(model, 1), norm_for(model), 128
+    side = np.random.default_rng(0).choice([-1.0, 1.0], (num, 1, 1)).astype(np.float32)
+    batch = jax.tree.map(lambda leaf: np.repeat(leaf, num, axis=0), batch)  # All see the same.
+    batch = dataclasses.replace(batch, actions=np.broadcast_to(side, (num, 3, 4)).copy())
+    optimizer = optax.adam(3e-3)
+
+    @jax.jit
+    def train(params):
+        def step(carry, key):
+            params, state = carry
+            grads = jax.grad(lambda p: model.loss(p, norm, batch, key).mean())(params)
+            updates, state = optimizer.update(grads, state)
+            return (optax.apply_updates(params, updates), state), None
+
+        start = (params, optimizer.init(params))
+        return jax.lax.scan(step, start, jax.random.split(jax.random.key(0), 300))[0][0]
+
+    params = train(jax.jit(model.init_params)(jax.random.key(0)))
+    chunks = []
+    for num_frozen in (1, 0):
+        prefix = prefix_of(np.broadcast_to(side, (num, 3, 4)), num_frozen, num_frozen)
+        chunks.append(
+            np.asarray(sampler(model, None)(params, norm, batch.observation, prefix))[:, 1:].mean(axis=(1, 2))
+        )
+    continued, alone = ((np.sign(chunk) == side[:, 0, 0]).mean() for chunk in chunks)
+    assert continued > 0.97
+    assert 0.35 < alone < 0.65
