@@ -13,7 +13,7 @@ from sop_jax.actors.episode import (
     was_interrupted,
 )
 from sop_jax.actors.interrupts import deferred_interrupt
-from sop_jax.actors.policy_runner import PolicyRunner
+from sop_jax.actors.robot_policy import RobotPolicy
 from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.actors.seeds import episode_seed
 from sop_jax.actors.weights_feed import WeightsFeed
@@ -97,7 +97,7 @@ class Actor:
         self,
         config: ActorConfig,
         robot: Robot,
-        policy: PolicyRunner,
+        policy: RobotPolicy,
         spool: EpisodeAcceptor,
         clock: Clock,
         *,

@@ -3,11 +3,13 @@
 Legend: `A` action dimensions.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 
+from sop_jax.actors.chunk_player import ChunkPlayer
 from sop_jax.actors.pilot import Demonstrator, ExpertPilot, FrameLabel, Pilot, PolicyPilot
 from sop_jax.actors.rollout import INTERRUPTED, NoSink, RolloutConfig, RolloutReport, never, roll_out
 from sop_jax.episodes.images import DEFAULT_QUALITY
@@ -118,7 +120,8 @@ def run_episode(
         jpeg_quality=recorder_config.jpeg_quality,
     )
     sink = _RecorderSink(recorder, recorder_config.image_stride)
-    report = roll_out(robot, pilot, sink, config, clock, should_stop)
+    with contextlib.closing(pilot):
+        report = roll_out(robot, pilot, sink, config, clock, should_stop)
     if report.num_frames == 0:
         if report.end == INTERRUPTED:
             raise KeyboardInterrupt
@@ -148,7 +151,8 @@ def run_trial(
     robot.reset(seed)
     if expert is not None:
         expert.reset()
-    report = roll_out(robot, pilot, NoSink(), config, clock, should_stop)
+    with contextlib.closing(pilot):
+        report = roll_out(robot, pilot, NoSink(), config, clock, should_stop)
     if report.end == INTERRUPTED:
         raise KeyboardInterrupt
     return TrialResult(seed, report.end.outcome, report.end.failure_kind, report.num_frames, report.duration_s)
@@ -186,8 +190,15 @@ def _make_pilot(
     config: RolloutConfig,
 ) -> Pilot:
     if policy is not None:
-        delay_frames = config.delay_frames(robot.spec.control_hz)
-        return PolicyPilot(policy, supervisor, seed, robot.spec.action_dim, config.execute_steps, delay_frames)
+        player = ChunkPlayer(
+            policy,
+            seed,
+            robot.spec.action_dim,
+            config.execute_steps,
+            config.inference_delay_frames,
+            continues=config.chunking.mode != "none",
+        )
+        return PolicyPilot(player, supervisor, config.delay_frames(robot.spec.control_hz))
     demonstrator = expert or supervisor
     if demonstrator is None:
         raise ConfigError("nobody acts: expected a policy, an expert or a supervisor, got none of them")
@@ -205,4 +216,7 @@ def _write_report(metrics: Metrics, episode_id: str, report: RolloutReport) -> N
         max_tick_s=report.max_tick_s,
         num_late_ticks=report.num_late_ticks,
         max_late_s=report.max_late_s,
+        num_chunks=report.chunks.num_chunks,
+        num_held_ticks=report.chunks.num_held_ticks,
+        max_inference_ticks=report.chunks.max_delay_ticks,
     )

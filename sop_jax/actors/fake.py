@@ -4,13 +4,15 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sop_jax.specs.chunking import ChunkPrefix
 from sop_jax.specs.records import Observation
 
 
 class FakePolicy:
     """Implements `specs.interfaces.ActionSource`: a function of the observation, repeated over the horizon.
 
-    The default action holds the present pose. `seeds` and `times_ns` record the calls; `noise` adds seeded noise [rad].
+    The default action holds the present pose. `noise` adds seeded noise [rad]. `seeds`, `times_ns` and `prefixes` record the
+    calls.
     """
 
     def __init__(
@@ -26,12 +28,14 @@ class FakePolicy:
         self.version = version
         self.seeds: list[int] = []
         self.times_ns: list[int] = []
+        self.prefixes: list[ChunkPrefix | None] = []
 
     @property
     def horizon(self) -> int:
         return self._horizon
 
-    def infer(self, observation: Observation, seed: int) -> np.ndarray:
+    def infer(self, observation: Observation, seed: int, prefix: ChunkPrefix | None = None) -> np.ndarray:
+        self.prefixes.append(prefix)
         self.seeds.append(seed)
         self.times_ns.append(observation.time_ns)
         action = np.asarray(self._act(observation), np.float32)

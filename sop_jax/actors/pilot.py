@@ -1,6 +1,6 @@
 """Who moves the robot through one episode: a policy that a supervisor may interrupt, or an expert alone.
 
-Legend: `H` horizon of an action chunk, `A` action dimensions.
+Legend: `A` action dimensions.
 """
 
 import dataclasses
@@ -8,15 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from sop_jax.actors.seeds import inference_seed
+from sop_jax.actors.chunk_player import ChunkPlayer, ChunkStats, require_finite
 from sop_jax.actors.takeover import Control, Takeover
-from sop_jax.specs.errors import ConfigError
-from sop_jax.specs.interfaces import ActionSource, Supervisor
+from sop_jax.specs.interfaces import Supervisor
 from sop_jax.specs.records import NO_POLICY, Observation
-
-
-class NonFiniteActionError(Exception):
-    """The policy or the expert gave an action that is NaN or infinite; the robot must not see it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,73 +33,57 @@ class Pilot(Protocol):
     @property
     def needs_images(self) -> bool: ...
 
+    @property
+    def chunk_stats(self) -> ChunkStats:
+        """What became of the chunks so far; zeros without a policy."""
+        ...
+
     def begin_tick(self, frame: int) -> FrameLabel: ...
 
     def act(self, observation: Observation) -> np.ndarray: ...
 
+    def close(self) -> None:
+        """Lets go of what runs beside the ticks. Blocks until it ended."""
+        ...
+
 
 class PolicyPilot:
-    """Runs the first `execute_steps` actions of each chunk, then asks the policy again; a supervisor may take over.
+    """A policy's chunks, which a supervisor may interrupt.
 
-    What is left of a chunk is dropped at a takeover, so the first action after the handback comes from a fresh look.
+    What is left of a chunk, and an inference under way, are dropped at a takeover, so the first action of the policy after
+    the handback comes from a fresh look.
     """
 
-    def __init__(
-        self,
-        policy: ActionSource,
-        supervisor: Supervisor | None,
-        seed: int,
-        action_dim: int,
-        execute_steps: int,
-        delay_frames: int,
-    ):
-        if not 1 <= execute_steps <= policy.horizon:
-            raise ConfigError(
-                f"execute_steps must be between 1 and the policy's horizon {policy.horizon}, got {execute_steps}"
-            )
-        self._policy = policy
+    def __init__(self, player: ChunkPlayer, supervisor: Supervisor | None, reaction_frames: int):
+        self._player = player
         self._supervisor = supervisor
-        self._takeover = Takeover(supervisor, delay_frames)
-        self._seed = seed
-        self._execute_steps = execute_steps
-        self._chunk_shape = (policy.horizon, action_dim)
-        self._version = policy.version
-        self._chunk: np.ndarray | None = None
-        self._position = 0
+        self._takeover = Takeover(supervisor, reaction_frames)
         self._frame = 0
 
     @property
     def needs_images(self) -> bool:
-        return self._chunk is None and self._takeover.control is not Control.SUPERVISOR
+        return self._takeover.control is not Control.SUPERVISOR and self._player.needs_images
+
+    @property
+    def chunk_stats(self) -> ChunkStats:
+        return self._player.stats
 
     def begin_tick(self, frame: int) -> FrameLabel:
         self._frame = frame
         intervention = self._takeover.begin_tick(frame) is Control.SUPERVISOR
-        if intervention:
-            self._chunk = None
-        return FrameLabel(self._version, intervention, self._takeover.new_request)
+        if not intervention:
+            self._player.begin_tick(frame)
+        return FrameLabel(self._player.version, intervention, self._takeover.new_request)
 
     def act(self, observation: Observation) -> np.ndarray:
         if self._supervisor is not None and self._takeover.control is Control.SUPERVISOR:
-            return _finite(self._supervisor.act(), "supervisor", self._frame)
-        if self._chunk is None:
-            self._chunk, self._position = self._infer(observation), 0
-        action = self._chunk[self._position]
-        self._position += 1
-        if self._position == self._execute_steps:
-            self._chunk = None
-        return action
+            action = require_finite(self._supervisor.act(), "supervisor", self._frame)
+            self._player.drop(action)
+            return action
+        return self._player.act(observation)
 
-    def _infer(self, observation: Observation) -> np.ndarray:
-        chunk = self._policy.infer(observation, inference_seed(self._seed, self._frame))
-        if self._policy.version != self._version:
-            raise RuntimeError(
-                f"the policy changed from version {self._version} to {self._policy.version} at frame {self._frame} of an "
-                "episode; swap between episodes only"
-            )
-        if chunk.shape != self._chunk_shape:
-            raise ValueError(f"policy chunk must be [H, A] = {self._chunk_shape}, got {chunk.shape}")
-        return _finite(chunk, f"policy version {self._version}", self._frame)
+    def close(self) -> None:
+        self._player.close()
 
 
 class Demonstrator(Protocol):
@@ -119,6 +98,7 @@ class ExpertPilot:
     """An expert alone, from the first tick to the last: a demonstration. All its frames are interventions."""
 
     needs_images = False
+    chunk_stats = ChunkStats()
 
     def __init__(self, expert: Demonstrator):
         self._expert = expert
@@ -130,10 +110,7 @@ class ExpertPilot:
 
     def act(self, observation: Observation) -> np.ndarray:
         del observation  # An expert looks at the world itself.
-        return _finite(self._expert.act(), "expert", self._frame)
+        return require_finite(self._expert.act(), "expert", self._frame)
 
-
-def _finite(action: np.ndarray, who: str, frame: int) -> np.ndarray:
-    if not np.isfinite(action).all():
-        raise NonFiniteActionError(f"{who} gave a NaN or infinite action at frame {frame}")
-    return action
+    def close(self) -> None:
+        pass

@@ -12,10 +12,12 @@ from typing import Protocol
 
 import numpy as np
 
+from sop_jax.actors.chunk_player import ChunkStats, NonFiniteActionError
+from sop_jax.actors.chunking import ChunkingConfig
 from sop_jax.actors.interrupts import deferred_interrupt
-from sop_jax.actors.pilot import FrameLabel, NonFiniteActionError, Pilot
+from sop_jax.actors.pilot import FrameLabel, Pilot
 from sop_jax.specs.clock import Clock, Ticker
-from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.errors import ConfigError, InferenceTimeoutError
 from sop_jax.specs.interfaces import Robot
 from sop_jax.specs.records import EpisodeEnd, Observation, Outcome
 
@@ -23,13 +25,18 @@ INTERRUPTED = EpisodeEnd(Outcome.ABORTED, "keyboard_interrupt")
 STOPPED = EpisodeEnd(Outcome.ABORTED, "stopped")
 MAX_FRAMES = EpisodeEnd(Outcome.TIMEOUT, "max_frames")
 NON_FINITE_ACTION = EpisodeEnd(Outcome.ERROR, "non_finite_action")
+INFERENCE_TIMEOUT = EpisodeEnd(Outcome.ERROR, "inference_timeout")
 
 
 @dataclasses.dataclass(frozen=True)
 class RolloutConfig:
     """How an episode is run.
 
-    execute_steps: actions of each chunk that are executed before the policy is asked again.
+    execute_steps: ticks from the start of one inference to the start of the next.
+    inference_delay_frames: ticks from an observation to its chunk. 0 computes inside the tick and acts on it at once; more
+        simulates an inference that takes so long, repeatably; None computes on a thread while the robot goes on, for as long
+        as it takes (real robots).
+    chunking: whether a new chunk continues the one under way (real-time chunking).
     reaction_delay_s: from a supervisor's request to its takeover [robot seconds].
     max_frames: a guard against episodes without end; the episode then ends as TIMEOUT, kind "max_frames".
     realtime: pace ticks by the clock at the robot's control rate; False runs a simulation as fast as the machine can.
@@ -39,12 +46,18 @@ class RolloutConfig:
     reaction_delay_s: float = 0.3
     max_frames: int = 18_000
     realtime: bool = False
+    inference_delay_frames: int | None = 0
+    chunking: ChunkingConfig = dataclasses.field(default_factory=ChunkingConfig)
 
     def __post_init__(self) -> None:
         if self.execute_steps < 1 or self.max_frames < 1:
             raise ConfigError(f"RolloutConfig: execute_steps and max_frames must be >= 1, got {self}")
         if self.reaction_delay_s < 0:
             raise ConfigError(f"RolloutConfig.reaction_delay_s must be >= 0, got {self.reaction_delay_s}")
+        if self.inference_delay_frames is not None and self.inference_delay_frames < 0:
+            raise ConfigError(
+                f"RolloutConfig.inference_delay_frames must be >= 0, or None, got {self.inference_delay_frames}"
+            )
 
     def delay_frames(self, control_hz: float) -> int:
         """The reaction delay in control ticks, rounded to the nearest."""
@@ -58,6 +71,7 @@ class RolloutReport:
     duration_s: frames over the control rate (robot time). wall_s: the clock's time from first tick to last.
     tick_s: the clock's time that a tick's work took, mean and worst (its wait is left out).
     num_late_ticks, max_late_s: ticks that began later than planned, in a paced run.
+    chunks: what became of the policy's chunks.
     """
 
     end: EpisodeEnd
@@ -68,6 +82,7 @@ class RolloutReport:
     max_tick_s: float
     num_late_ticks: int
     max_late_s: float
+    chunks: ChunkStats
 
 
 class FrameSink(Protocol):
@@ -109,7 +124,8 @@ def roll_out(
     """Runs a robot that was just reset to the end of its episode. Blocks until then; drives the robot on this thread.
 
     Ctrl-C and `should_stop` end the episode after a whole tick, as ABORTED. A NaN action ends it as ERROR before the robot
-    sees it. Any other exception of the robot, the pilot or the sink is raised.
+    sees it, and so does an inference that missed its deadline. Any other exception of the robot, the pilot or the sink is
+    raised.
     """
     pacer = _Pacer(clock, robot.spec.control_hz if config.realtime else None)
     frame = 0
@@ -126,6 +142,8 @@ def roll_out(
             end = INTERRUPTED
         except NonFiniteActionError:
             end = NON_FINITE_ACTION
+        except InferenceTimeoutError:
+            end = INFERENCE_TIMEOUT
     return RolloutReport(
         end=end,
         num_frames=frame,
@@ -135,6 +153,7 @@ def roll_out(
         max_tick_s=pacer.max_busy_s,
         num_late_ticks=pacer.num_late,
         max_late_s=pacer.max_late_s,
+        chunks=pilot.chunk_stats,
     )
 
 

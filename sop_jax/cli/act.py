@@ -111,7 +111,8 @@ def _act(arguments: ActArguments, config: DemoConfig, metrics: Metrics) -> int:
     clock = WallClock()
     robot = make_robot(config.world, clock, arguments.robot_id)
     store = EpisodeStore(as_store_url(arguments.store))
-    policy = PolicyRunner.from_bundle(load_bundle(find_policy(arguments.policy or config.policy)))
+    bundle = load_bundle(find_policy(arguments.policy or config.policy))
+    policy = PolicyRunner.from_bundle(bundle, config.fleet.rollout.chunking)
     follower = Follower(as_store_url(arguments.store), policy.weights_base, policy.norm_stats)
     feed = BackgroundFeed(
         InlineFeed(follower, policy.trained_template, metrics), clock, policy.version, config.fleet.weights_poll_s

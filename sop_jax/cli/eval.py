@@ -3,7 +3,9 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Literal
 
+from sop_jax.actors.chunking import ChunkingConfig
 from sop_jax.actors.episode import TrialResult
 from sop_jax.actors.rollout import RolloutConfig, never
 from sop_jax.cli.arguments import UsageError, parse
@@ -47,7 +49,16 @@ class EvalArguments:
     """Processes; 0 = one per usable core. The result doesn't depend on it."""
 
     execute_steps: int = 8
-    """Actions of each chunk that are executed before the policy is asked again."""
+    """Ticks from the start of one inference to the start of the next."""
+
+    inference_delay: int = 0
+    """Ticks from an observation to its chunk of actions; the robot goes on with the last chunk meanwhile."""
+
+    chunking: Literal["none", "guided", "trained"] = "none"
+    """Whether a chunk continues the one under way (real-time chunking): guided suits any policy."""
+
+    guidance_weight: float = 5.0
+    """How strongly guided chunking pulls towards the chunk under way, at most."""
 
     reset_s: float = RESET_S
     """Time to set up the scene again after each episode [robot seconds], for successes per hour."""
@@ -75,7 +86,11 @@ def run(argv: Sequence[str]) -> int:
         Candidate() if arguments.expert else find_candidate(arguments.weights, arguments.version, arguments.base)
     )
     world = WorldConfig(task=arguments.task, image_size=arguments.image_size)
-    rollout = RolloutConfig(execute_steps=arguments.execute_steps)
+    rollout = RolloutConfig(
+        execute_steps=arguments.execute_steps,
+        inference_delay_frames=arguments.inference_delay,
+        chunking=ChunkingConfig(arguments.chunking, max_guidance_weight=arguments.guidance_weight),
+    )
     result = evaluate_with_progress(
         f"{arguments.task}: {candidate.name}",
         candidate,

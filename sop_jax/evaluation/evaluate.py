@@ -6,6 +6,7 @@ import pathlib
 import sys
 from collections.abc import Callable
 
+from sop_jax.actors.chunking import ChunkingConfig
 from sop_jax.actors.rollout import RolloutConfig, never
 from sop_jax.evaluation.results import RESET_S, EvaluationResult, Subject, summarise
 from sop_jax.evaluation.seeds import trial_seeds
@@ -57,9 +58,8 @@ class WorkerTask:
     @staticmethod
     def from_json(text: str) -> "WorkerTask":
         values = json.loads(text)
-        return WorkerTask(
-            Candidate(**values["candidate"]), WorldConfig(**values["world"]), RolloutConfig(**values["rollout"])
-        )
+        rollout = {**values["rollout"], "chunking": ChunkingConfig(**values["rollout"]["chunking"])}
+        return WorkerTask(Candidate(**values["candidate"]), WorldConfig(**values["world"]), RolloutConfig(**rollout))
 
 
 def evaluate(

@@ -97,7 +97,7 @@ def film_trial(candidate: Candidate, world: WorldConfig, rollout: RolloutConfig,
         if candidate.is_expert:
             expert = envs.make_expert(plain.environment)
         else:
-            policy = load_policy(candidate)
+            policy = load_policy(candidate, rollout.chunking)
         result = RobotTrials(robot, policy, rollout, clock, expert).run(seed)
         return Take(robot.instruction, result, tuple(robot.pictures), tuple(robot.stages), robot.spec.control_hz)
     finally:

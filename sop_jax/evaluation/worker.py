@@ -4,6 +4,7 @@ import pathlib
 import sys
 
 import envs
+from sop_jax.actors.chunking import ChunkingConfig
 from sop_jax.actors.policy_runner import PolicyRunner
 from sop_jax.evaluation.evaluate import Candidate, WorkerTask
 from sop_jax.evaluation.trial_pool import Identity, serve
@@ -25,16 +26,16 @@ def main(task: WorkerTask) -> None:
         expert = envs.make_expert(robot.environment)
         serve(RobotTrials(robot, None, task.rollout, clock, expert), Identity(world=robot.world))
         return
-    policy = load_policy(task.candidate)
+    policy = load_policy(task.candidate, task.rollout.chunking)
     policy.warm_up(robot.spec)
     identity = Identity(policy.version, policy.weights_base, robot.world)
     serve(RobotTrials(robot, policy, task.rollout, clock), identity)
 
 
-def load_policy(candidate: Candidate) -> PolicyRunner:
+def load_policy(candidate: Candidate, chunking: ChunkingConfig | None = None) -> PolicyRunner:
     """The base policy, or a publication on top of it. Raises InvalidBundleError, InvalidPublicationError."""
     bundle = load_bundle(pathlib.Path(candidate.bundle))
-    policy = PolicyRunner.from_bundle(bundle)
+    policy = PolicyRunner.from_bundle(bundle, chunking)
     if candidate.version:
         follower = Follower(candidate.store, policy.weights_base, policy.norm_stats)
         publication = find_publication(candidate)

@@ -61,7 +61,7 @@ class PolicyBundle:
         directory.mkdir(parents=True, exist_ok=True)
         fingerprint = self.fingerprint
         save_norm_stats(self.norm, directory / "norm_stats.json")
-        _save_params(directory / "params", self.params)
+        save_orbax(directory / "params", self.params)
         content = {
             "format_version": FORMAT_VERSION,
             "model": config_to_json(self.config),
@@ -137,8 +137,12 @@ def fingerprint_params(config: PolicyConfig, params: Mapping[str, Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _save_params(directory: pathlib.Path, params: Params) -> None:
-    with ocp.PyTreeCheckpointer() as checkpointer:
+def save_orbax(directory: pathlib.Path, params: Params) -> None:
+    """Writes a nested dict of arrays as an Orbax checkpoint; `directory` must not exist. Copies no array on the host."""
+    # Orbax copies what lies on the host, because it may go on writing after `save` returned; this one doesn't.
+    as_they_are = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
+    registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, as_they_are))
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=registry)) as checkpointer:
         checkpointer.save(directory.absolute(), jax.tree.map(np.asarray, params))
     # It holds this machine's path and is needed on object stores alone; here the rename of the directory is the commit.
     (directory / "commit_success.txt").unlink(missing_ok=True)

@@ -21,11 +21,13 @@ from jaxtyping import Array, Bool, Float, Int, Int32, PRNGKeyArray, UInt8
 
 from sop_jax.models import flow
 from sop_jax.models.batch import ObservationBatch, TrainBatch
+from sop_jax.models.chunking import ActionPrefix, soft_mask
 from sop_jax.models.images import patchify, resize_with_pad
 from sop_jax.models.normalization import NormStats, decode_actions, encode_actions, normalize_state
 from sop_jax.models.policy import check_inputs, merge_network, split_network
 from sop_jax.models.pytrees import Params
 from sop_jax.models.text import HashTokenizer
+from sop_jax.specs.chunking import Guidance
 
 _TIME_DIM = 64
 _STATE_LIMIT = 8.0
@@ -219,6 +221,9 @@ class CompactPolicy:
         observation: ObservationBatch,
         key: PRNGKeyArray,
         num_steps: int | None = None,
+        *,
+        action_prefix: ActionPrefix | None = None,
+        guidance: Guidance | None = None,
     ) -> Float[Array, "B H A"]:
         check_inputs(self, norm, observation)
         network = merge_network(self._graphdef, params)
@@ -229,7 +234,11 @@ class CompactPolicy:
         def velocity(x: Array, time: Array) -> Array:
             return network.head(condition, x, jnp.broadcast_to(time, shape[:2])) * active
 
-        chunk = flow.integrate(velocity, jax.random.normal(key, shape) * active, num_steps or self.config.num_steps)
+        followed: flow.Velocity = velocity
+        if action_prefix is not None:
+            followed = self._continue(velocity, norm, observation, action_prefix, guidance)
+        noise = jax.random.normal(key, shape) * active
+        chunk = flow.integrate(followed, noise, num_steps or self.config.num_steps)
         return decode_actions(norm, jnp.asarray(observation.state), chunk[:, 0])
 
     def is_trained(self, path: tuple[str, ...]) -> bool:
@@ -238,6 +247,23 @@ class CompactPolicy:
 
     def tokenize(self, instructions: Sequence[str]) -> tuple[Int32[np.ndarray, "B L"], Bool[np.ndarray, "B L"]]:
         return HashTokenizer(vocab_size=_HASH_BUCKETS**2, max_tokens=self.config.max_tokens).encode(instructions)
+
+    def _continue(
+        self,
+        velocity: flow.Velocity,
+        norm: NormStats,
+        observation: ObservationBatch,
+        prefix: ActionPrefix,
+        guidance: Guidance | None,
+    ) -> flow.Velocity:
+        if guidance is None:
+            raise ValueError(
+                "the compact policy has one time per chunk, so it can't be trained to continue one: use chunking mode "
+                "'guided'"
+            )
+        target = encode_actions(norm, observation.state, jnp.asarray(prefix.actions))[:, None]
+        weight = soft_mask(prefix, guidance.schedule)[:, None, :, None]
+        return flow.guide(velocity, target, weight, guidance.max_weight)
 
     def _encode(self, network: Any, norm: NormStats, observation: ObservationBatch) -> Array:
         state = normalize_state(norm, observation.state).clip(-_STATE_LIMIT, _STATE_LIMIT)

@@ -10,7 +10,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+Velocity = Callable[[Float[Array, "*chunk"], Float[Array, "..."]], Float[Array, "*chunk"]]
+"""(x, t) -> velocity there. `integrate` calls it with one time for all."""
 
 
 def sample_time(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
@@ -27,7 +30,7 @@ def interpolate(
 
 
 def integrate(
-    velocity: Callable[[Float[Array, "*chunk"], Float[Array, ""]], Float[Array, "*chunk"]],
+    velocity: Velocity,
     noise: Float[Array, "*chunk"],
     num_steps: int,
 ) -> Float[Array, "*chunk"]:
@@ -65,3 +68,48 @@ def _turns(time: Float[Array, "*batch 1"], frequency: np.ndarray) -> Float[Array
     leading_time = jnp.round(time * 4096) / 4096
     whole = leading_time * leading
     return whole - jnp.round(whole) + (time - leading_time) * leading + time * rest
+
+
+def guide(
+    velocity: Velocity,
+    target: Float[Array, "*chunk"],
+    weight: Float[Array, "..."],
+    max_strength: float,
+) -> Velocity:
+    """A velocity whose flow ends near `target` where `weight` (which broadcasts against the chunk) is not 0.
+
+    Pseudo-inverse guidance as in real-time chunking (2506.07339, equations 1 to 4) with our time: the clean chunk that the
+    velocity points at is x - t v; what it lacks to the target is pulled back through its Jacobian. Their v is our -v.
+    """
+
+    def guided(x: Array, time: Array) -> Array:
+        def denoise(x: Array) -> tuple[Array, Array]:
+            v = velocity(x, time)
+            return x - time * v, v
+
+        clean, pull_back, v = jax.vjp(denoise, x, has_aux=True)
+        (push,) = pull_back(weight * (target - clean))
+        return v - guidance_strength(time, max_strength) * push
+
+    return guided
+
+
+def guidance_strength(time: Float[Array, "..."], max_strength: float) -> Float[Array, "..."]:
+    """min(max_strength, t / ((1 - t) r^2)) with r^2 = t^2 / (t^2 + (1 - t)^2). It is infinite at t = 1."""
+    scale = time * (1 - time)
+    return jnp.minimum(max_strength, (time**2 + (1 - time) ** 2) / jnp.maximum(scale, 1e-6))
+
+
+def hold(
+    velocity: Velocity,
+    held: Bool[Array, "..."],
+) -> Velocity:
+    """A velocity that leaves `held` actions (one flag per action) where they are, and tells the model that they are clean.
+
+    `velocity` gets a time per action: 0 where held. Start the integration with the clean actions in their places.
+    """
+
+    def holding(x: Array, time: Array) -> Array:
+        return jnp.where(held[..., None], 0.0, velocity(x, jnp.where(held, 0.0, time)))
+
+    return holding

@@ -12,8 +12,10 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int32, PRNGKeyArray
 
 from sop_jax.models.batch import ObservationBatch, TrainBatch
+from sop_jax.models.chunking import ActionPrefix
 from sop_jax.models.normalization import NormStats
 from sop_jax.models.pytrees import Params
+from sop_jax.specs.chunking import Guidance
 
 
 @runtime_checkable
@@ -55,8 +57,15 @@ class PolicyModel(Protocol):
         observation: ObservationBatch,
         key: PRNGKeyArray,
         num_steps: int | None = None,
+        *,
+        action_prefix: ActionPrefix | None = None,
+        guidance: Guidance | None = None,
     ) -> Float[Array, "B H A"]:
-        """A chunk of absolute targets, one per control tick; `num_steps` Euler steps (None = the config's)."""
+        """A chunk of absolute targets, one per control tick; `num_steps` Euler steps (None = the config's).
+
+        With an `action_prefix` the chunk continues the previous one: pulled towards it by `guidance`, or, without guidance,
+        as the model was trained to (ValueError if it was not). A prefix of which nothing is known gives a plain sample.
+        """
         ...
 
     def is_trained(self, path: tuple[str, ...]) -> bool:

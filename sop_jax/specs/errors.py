@@ -25,6 +25,10 @@ class ReplayUnavailableError(SopError):
     """The replay server can't be reached within the deadline; the call may be repeated."""
 
 
+class InferenceTimeoutError(SopError):
+    """A policy that serves several robots gave no chunk within the request's deadline."""
+
+
 class RateLimitedError(SopError):
     """A table's rate limiter held the request back for the whole timeout; ask another table or try later."""
 

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from sop_jax.specs.chunking import ChunkPrefix
 from sop_jax.specs.records import EpisodeEnd, Observation, RobotSpec
 
 
@@ -74,7 +75,10 @@ class Supervisor(Protocol):
 
 @runtime_checkable
 class ActionSource(Protocol):
-    """A policy as an actor sees it: one observation in, one chunk float32 [H, A] of absolute targets out."""
+    """A policy as an actor sees it: one observation in, one chunk float32 [H, A] of absolute targets out.
+
+    `prefix` is what is left of the chunk under way; only a rollout with real-time chunking gives one.
+    """
 
     @property
     def version(self) -> int: ...
@@ -82,7 +86,7 @@ class ActionSource(Protocol):
     @property
     def horizon(self) -> int: ...
 
-    def infer(self, observation: Observation, seed: int) -> np.ndarray: ...
+    def infer(self, observation: Observation, seed: int, prefix: ChunkPrefix | None = None) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sop_jax.actors.batched_policy import BatchedPolicy, BatchingConfig
+from sop_jax.actors.chunking import ChunkingConfig
 from sop_jax.actors.policy_runner import PolicyRunner
 from sop_jax.episodes.store import EpisodeStore
+from sop_jax.models.chunking import soft_mask
 from sop_jax.models.normalization import identity_norm_stats
+from sop_jax.specs.clock import WallClock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +31,15 @@ class TinyModel:
             "head": {"gain": jnp.ones((8, 16)), "bias": jnp.zeros((16,))},
         }
 
-    def sample_actions(self, params, norm, observation, key, num_steps=None):
-        del norm, num_steps
+    def sample_actions(self, params, norm, observation, key, num_steps=None, action_prefix=None, guidance=None):
+        """With a prefix, each action is moved towards it by the guidance's weight times the soft mask."""
+        plain = self._sample(params, observation, key)
+        if action_prefix is None:
+            return plain
+        weight = soft_mask(action_prefix, guidance.schedule)[..., None]
+        return plain + guidance.max_weight * weight * (action_prefix.actions - plain)
+
+    def _sample(self, params, observation, key):
         mean = observation.images["head"].astype(jnp.float32).mean(axis=(1, 2, 3)) / 255
         seen = jnp.where(observation.image_mask["head"], mean, 0.0)[:, None, None]
         step = params["frozen"]["offset"] + params["head"]["bias"]
@@ -42,10 +53,27 @@ class TinyModel:
         return np.zeros((len(instructions), 4), np.int32), np.ones((len(instructions), 4), bool)
 
 
-def make_runner(version: int = 0) -> PolicyRunner:
+SHARED_SIZES = (1, 3)
+
+
+def make_runner(version: int = 0, chunking: ChunkingConfig | None = None) -> PolicyRunner:
     model = TinyModel()
     norm = identity_norm_stats(16, 16, model.horizon)
-    return PolicyRunner(model, model.init_params(None), norm, version, weights_base="base")
+    return PolicyRunner(model, model.init_params(None), norm, version, weights_base="base", chunking=chunking)
+
+
+def make_shared(version: int = 0, chunking: ChunkingConfig | None = None, clock=None, **settings) -> BatchedPolicy:
+    model = TinyModel()
+    return BatchedPolicy(
+        model,
+        model.init_params(None),
+        identity_norm_stats(16, 16, model.horizon),
+        clock or WallClock(),
+        version=version,
+        weights_base="base",
+        chunking=chunking,
+        config=BatchingConfig(SHARED_SIZES, **settings),
+    )
 
 
 class FlakyStore:

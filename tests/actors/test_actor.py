@@ -8,7 +8,7 @@ import pytest
 from actor_parts import FlakyStore, TinyModel, make_runner
 
 from sop_jax.actors.actor import Actor, ActorConfig, RobotBrokenError
-from sop_jax.actors.policy_runner import SwapInsideEpisodeError
+from sop_jax.actors.robot_policy import SwapInsideEpisodeError
 from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.actors.seeds import episode_seed
 from sop_jax.actors.spool import Spool

@@ -7,14 +7,17 @@ import time
 import pytest
 from trial_worker import noisy_policy_trials
 
+from sop_jax.actors.chunking import ChunkingConfig
 from sop_jax.actors.episode import TrialResult
 from sop_jax.actors.fake import FakePolicy, reads_goal
 from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.actors.seeds import derive_seed
+from sop_jax.evaluation.evaluate import Candidate, WorkerTask
 from sop_jax.evaluation.results import EvaluationResult, Subject, summarise
 from sop_jax.evaluation.seeds import FIRST_EVALUATION_SEED, MAX_EVALUATION_SEED, trial_seeds
 from sop_jax.evaluation.trial_pool import Identity, run_trials
 from sop_jax.evaluation.trials import EvaluationFailedError, RobotTrials
+from sop_jax.evaluation.world import WorldConfig
 from sop_jax.robots.fake import FakeExpert, FakeRobot, FakeRobotConfig
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.errors import ConfigError
@@ -68,6 +71,15 @@ def test_a_dead_worker_ends_the_evaluation_with_its_last_words():
     with pytest.raises(EvaluationFailedError, match=f"seed {seeds[2]} with exit code 7: the gripper fell off"):
         run_trials([*WORKER, str(seeds[2])], seeds, 2)
     assert time.monotonic() - started < 20
+
+
+def test_what_a_worker_is_told_comes_back_from_json():
+    rollout = RolloutConfig(execute_steps=4, inference_delay_frames=2, chunking=ChunkingConfig("guided", "linear", 1.5))
+    for task in (
+        WorkerTask(Candidate("policies/mine", "file:///store/", 3), WorldConfig(time_limit_s=5.0), rollout),
+        WorkerTask(Candidate(), WorldConfig(), RolloutConfig(inference_delay_frames=None)),
+    ):
+        assert WorkerTask.from_json(task.to_json()) == task
 
 
 def test_evaluation_seeds_are_reserved():

@@ -126,6 +126,18 @@ def test_configs_survive_json(config):
     assert config_from_json(json.loads(json.dumps(config_to_json(config)))) == config
 
 
+def test_policies_from_before_a_field_existed_load_with_its_default():
+    content = config_to_json(PRESETS["pi05"])
+    assert "head" not in content
+    assert "lora" not in content["expert"]
+    assert config_to_json(PRESETS["pi0"])["head"] == "pi0"
+    del content["horizon"]
+    with pytest.raises(ValueError, match=r"missing fields \['horizon'\]"):
+        config_from_json(content)
+    shipped = pathlib.Path(__file__).parents[2] / "assets" / "policies" / "restock_pi05_tiny"
+    assert load_bundle(shipped).config.head == "pi05"
+
+
 def test_unknown_kinds_are_refused():
     with pytest.raises(ValueError, match=r"unknown model kind 'gpt': expected one of \['compact', 'pi05'\]"):
         config_from_json({"kind": "gpt"})

@@ -1,0 +1,79 @@
+"""The compiled call of a policy: batches of observations to chunks, every row as if it were alone.
+
+Legend: `B` batch, `H` horizon, `A` action dimensions.
+"""
+
+import threading
+from typing import final
+
+import jax
+import numpy as np
+
+from sop_jax.actors.chunking import ChunkingConfig
+from sop_jax.models.batch import ObservationBatch
+from sop_jax.models.chunking import ActionPrefix
+from sop_jax.models.normalization import NormStats
+from sop_jax.models.policy import PolicyModel
+from sop_jax.models.pytrees import Params
+from sop_jax.specs.errors import ConfigError
+
+
+@final
+class ChunkSampler:
+    """Samples chunks with one seed per row; compiled once per batch size, counted in `num_compilations`.
+
+    Each row is a batch of one to the model, so its noise follows from its own seed and never from its neighbours. In
+    chunking mode "none" there are no prefixes; in the others every call gives them, so that one compilation serves both
+    the first chunk of an episode and its successors. Thread-safe: calls take turns.
+
+    Raises ConfigError if the mode is "trained" and the model was not.
+    """
+
+    def __init__(self, model: PolicyModel, chunking: ChunkingConfig):
+        if chunking.mode == "trained" and not getattr(model.config, "max_training_delay", 0):
+            raise ConfigError(
+                "chunking mode 'trained' needs a policy that was trained with max_training_delay above 0, which this one was "
+                "not: use 'guided'"
+            )
+        self._model = model
+        self._guidance = chunking.guidance
+        self.takes_prefixes = chunking.mode != "none"
+        self.num_compilations = 0
+        self._lock = threading.Lock()
+        self._sample = jax.jit(self._sample_rows)
+
+    def sample(
+        self,
+        params: Params,
+        norm: NormStats,
+        observations: ObservationBatch,
+        seeds: np.ndarray,
+        prefixes: ActionPrefix | None,
+    ) -> np.ndarray:
+        """Absolute targets, float32 [B, H, A]; `seeds` is uint32 [B]. Blocks until they are there."""
+        with self._lock:
+            return np.asarray(self._sample(params, norm, observations, seeds, prefixes), np.float32)
+
+    def _sample_rows(
+        self,
+        params: Params,
+        norm: NormStats,
+        observations: ObservationBatch,
+        seeds: jax.Array,
+        prefixes: ActionPrefix | None,
+    ) -> jax.Array:
+        self.num_compilations += 1  # Runs while tracing only.
+
+        def sample_one(observation: ObservationBatch, seed: jax.Array, prefix: ActionPrefix | None) -> jax.Array:
+            observation, prefix = jax.tree.map(lambda leaf: leaf[None], (observation, prefix))
+            key = jax.random.key(seed)
+            if prefix is None:
+                return self._model.sample_actions(params, norm, observation, key)[0]
+            return self._model.sample_actions(
+                params, norm, observation, key, action_prefix=prefix, guidance=self._guidance
+            )[0]
+
+        if seeds.shape[0] == 1:  # Without vmap a robot alone runs the very program of its policy.
+            first = jax.tree.map(lambda leaf: leaf[0], (observations, seeds, prefixes))
+            return sample_one(*first)[None]
+        return jax.vmap(sample_one)(observations, seeds, prefixes)
