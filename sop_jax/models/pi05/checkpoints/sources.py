@@ -4,7 +4,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from typing import Any, Protocol, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import jax
 import ml_dtypes
@@ -21,6 +21,7 @@ _CACHE_BYTES = 100_000_000
 _READ_AHEAD_BYTES = 16_000_000
 
 
+@runtime_checkable
 class LeafSource(Protocol):
     """Where leaves come from.
 

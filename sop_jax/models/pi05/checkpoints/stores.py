@@ -6,6 +6,7 @@ Orbax itself opens local paths and gs:// alone, and gs:// only with a further pa
 import io
 import json
 import pathlib
+from typing import Any
 
 import tensorstore as ts
 
@@ -94,7 +95,7 @@ class StoreFile(io.RawIOBase):
         self._position = max(0, start + offset)
         return self._position
 
-    def readinto(self, buffer: memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def readinto(self, buffer: Any) -> int:
         end = min(self._position + len(buffer), self._size)
         if end <= self._position:
             return 0
