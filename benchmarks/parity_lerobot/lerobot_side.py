@@ -19,12 +19,15 @@ from lerobot.policies.pi05 import modeling_pi05  # pyright: ignore[reportMissing
 from lerobot.policies.pi05.configuration_pi05 import PI05Config  # pyright: ignore[reportMissingImports]
 
 DTYPES = ("float32", "bfloat16")
+EXPERT_SIZES = ("width", "depth", "mlp_dim", "num_heads", "num_kv_heads", "head_dim")
 
 
 def make_model(sizes: dict, dtype: str) -> torch.nn.Module:
     """LeRobot's model at our sizes. Its config knows two sizes only, so two of its names are replaced while it is built."""
     experts = {"gemma_2b": sizes["language"], "gemma_300m": sizes["expert"]}
-    modeling_pi05.get_gemma_config = lambda variant: modeling_pi05.GemmaConfig(**experts[variant])
+    modeling_pi05.get_gemma_config = lambda variant: modeling_pi05.GemmaConfig(
+        **{name: experts[variant][name] for name in EXPERT_SIZES}
+    )
     original = modeling_pi05.PaliGemmaForConditionalGenerationWithPiGemma
 
     def make_small(config):
