@@ -46,7 +46,7 @@ ONE_GPU = DemoConfig(
     fleet=FleetConfig(num_robots=4),
     learning=LearningConfig(
         algorithm=HgDaggerConfig(),
-        # why: the state takes 18.5 GB and gradients 6.8; a batch of 32 at once would take 69 GB more for activations
+        # why: the state takes 18.5 GB and gradients 6.8; a batch of 32 at once would take about 69 GB more for activations
         learner=dataclasses.replace(_LEARNER, accumulate_steps=4, remat="dots"),
         loader=_LOADER,
         niceness=0,  # why: robots are elsewhere
@@ -63,7 +63,7 @@ EIGHT_GPUS = dataclasses.replace(
         learner=dataclasses.replace(
             _LEARNER,
             batch_size=256,  # openpi's on eight H100
-            accumulate_steps=2,  # why: 16 examples at a time on each device, 34 GB of activations
+            accumulate_steps=4,  # why: 8 examples at a time on each device take about 17 GB of activations
             remat="dots",
             learning_rate=5e-5,  # openpi's at this batch size
             mesh=MeshConfig(data=-1, fsdp=8),  # why: the state takes 3 GB a device so; gathers stay within a machine
@@ -89,4 +89,4 @@ TPU_SLICE = dataclasses.replace(
         loader=dataclasses.replace(_LOADER, batch_size=256, num_threads=16, pixel_cache_bytes=32 << 30),
     ),
 )
-"""A TPU slice of 16 chips or more, of 32 GB or more each; one process a host. More chips mean fewer examples on each."""
+"""A TPU slice of 16 to 64 chips, of 32 GB or more each (16 GB from 64 chips on); one process a host."""
