@@ -1,4 +1,4 @@
-"""Our pi0.5 beside LeRobot's, number by number: the loss of every action dimension, and whole sampled chunks.
+"""Our pi0.5 and pi0 beside LeRobot's, number by number: the loss of every action dimension, and whole sampled chunks.
 
     launch/setup.sh parity                        # once: LeRobot's own environment, about 7 GB
     python -m benchmarks.parity_lerobot --json
@@ -126,30 +126,33 @@ def summarize(cases: dict[str, dict[str, float]], tolerance: float) -> dict[str,
         "ours": largest,
         "peer": tolerance,
         "ratio": round(tolerance / largest, 3) if largest > 0 else None,
-        "units": "largest absolute error against LeRobot's PyTorch pi0.5 in float32 (peer: the tolerance)",
+        "units": "largest absolute error against LeRobot's PyTorch pi0.5 and pi0 in float32 (peer: the tolerance)",
         "passed": bool(largest <= tolerance),
         "cases": cases,
     }
 
 
 def write_golden(path: pathlib.Path, python: pathlib.Path) -> None:
-    """Keeps LeRobot's float32 outputs of the golden case for the test suite."""
-    (outputs,), versions = run_lerobot([GOLDEN], python)
-    content = {
+    """Keeps LeRobot's float32 outputs of the golden cases for the test suite."""
+    outputs, versions = run_lerobot(list(GOLDEN.values()), python)
+    content: dict[str, Any] = {
         "made_by": "python -m benchmarks.parity_lerobot --write-golden FILE",
         "versions": versions,
-        "params_digest": digest_params(make_params(GOLDEN)),
-        "loss": outputs["loss_float32"].tolist(),
-        "actions": outputs["actions_float32"].tolist(),
     }
+    for (name, case), found in zip(GOLDEN.items(), outputs, strict=True):
+        content[name] = {
+            "params_digest": digest_params(make_params(case)),
+            "loss": found["loss_float32"].tolist(),
+            "actions": found["actions_float32"].tolist(),
+        }
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def print_table(cases: dict[str, dict[str, float]]) -> None:
-    print(f"{'case':32}{'loss':>10}{'actions':>10}   rms {'loss':>6}{'actions':>9}   bf16 {'loss':>8}{'actions':>9}")
+    print(f"{'case':34}{'loss':>10}{'actions':>10}   rms {'loss':>6}{'actions':>9}   bf16 {'loss':>8}{'actions':>9}")
     for name, found in cases.items():
         print(
-            f"{name:32}{found['loss_float32']:10.1e}{found['actions_float32']:10.1e}"
+            f"{name:34}{found['loss_float32']:10.1e}{found['actions_float32']:10.1e}"
             f"       {found['loss_rms']:6.2f}{found['actions_rms']:9.2f}"
             f"        {found['loss_bfloat16']:8.3f}{found['actions_bfloat16']:9.3f}"
         )

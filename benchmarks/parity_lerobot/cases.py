@@ -1,4 +1,4 @@
-"""What is compared: one small pi0.5, and cases with their parameters and inputs, all from numpy seeds.
+"""What is compared: a small pi0.5, and the same with pi0's head; cases, parameters and inputs come from numpy seeds alone.
 
 Legend: `B` batch, `N` draws per example, `H` horizon, `A` action dimensions (`M` inside the model), `S` state dimensions,
 `L` text tokens, `h w` pixels.
@@ -7,6 +7,7 @@ Legend: `B` batch, `N` draws per example, `H` horizon, `A` action dimensions (`M
 import dataclasses
 import hashlib
 import zlib
+from typing import Literal
 
 import numpy as np
 
@@ -49,6 +50,7 @@ class Case:
     cameras: for each example, which cameras gave an image.
     times: flow times of the loss, one per draw; None = drawn from the training distribution.
     modulation: scale of the weights that modulate the expert (adaRMS).
+    head: "pi0" mixes time into the action tokens and gives the state as a token of the suffix.
     """
 
     name: str
@@ -59,11 +61,15 @@ class Case:
     action_dim: int = CONFIG.action_dim
     num_draws: int = 1
     modulation: float = 1.0
+    head: Literal["pi05", "pi0"] = "pi05"
 
     @property
     def config(self) -> Pi05Config:
         state_dim = max(CONFIG.state_dim, self.action_dim)
-        return dataclasses.replace(CONFIG, state_dim=state_dim, action_dim=self.action_dim, num_draws=self.num_draws)
+        config = dataclasses.replace(CONFIG, state_dim=state_dim, action_dim=self.action_dim, num_draws=self.num_draws)
+        if self.head == "pi05":
+            return config
+        return dataclasses.replace(config, head="pi0", state_input="suffix", normalization="mean_std")
 
 
 CASES = (
@@ -83,10 +89,22 @@ CASES = (
         num_draws=3,
     ),
     Case("strong modulation", seed=7, prompt_lengths=(2, 5, 7), modulation=3.0),
+    Case("pi0: prompts of 5, 8 and 0 tokens", seed=8, prompt_lengths=(5, 8, 0), head="pi0"),
+    Case(
+        "pi0: cameras missing, two draws",
+        seed=9,
+        prompt_lengths=(1, 6, 3),
+        cameras=((False, True, True), (True, False, False), ALL),
+        num_draws=2,
+        head="pi0",
+    ),
 )
 
-GOLDEN = Case("golden", seed=11, prompt_lengths=(3, 8), cameras=(ALL, (True, False, True)))
-"""The case whose LeRobot outputs are kept for the test suite."""
+GOLDEN = {
+    "pi05": Case("golden", seed=11, prompt_lengths=(3, 8), cameras=(ALL, (True, False, True))),
+    "pi0": Case("golden pi0", seed=12, prompt_lengths=(8, 2), cameras=((True, True, False), ALL), head="pi0"),
+}
+"""The cases whose LeRobot outputs are kept for the test suite."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +141,7 @@ def digest_params(params: Params) -> str:
 
 
 def make_norm(case: Case) -> NormStats:
-    """Statistics that change nothing: quantiles -1 and 1, less the 1e-6 that the scheme adds to their distance."""
+    """Statistics that change nothing. Quantiles: -1 and 1, less the 1e-6 that the scheme adds to their distance."""
     identity = identity_norm_stats(case.config.state_dim, case.action_dim, CONFIG.horizon)
     less = np.float32(1e-6)
     return dataclasses.replace(identity, state_high=identity.state_high - less, action_high=identity.action_high - less)

@@ -15,6 +15,8 @@ import sys
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
+from lerobot.policies.pi0 import modeling_pi0  # pyright: ignore[reportMissingImports]
+from lerobot.policies.pi0.configuration_pi0 import PI0Config  # pyright: ignore[reportMissingImports]
 from lerobot.policies.pi05 import modeling_pi05  # pyright: ignore[reportMissingImports]
 from lerobot.policies.pi05.configuration_pi05 import PI05Config  # pyright: ignore[reportMissingImports]
 
@@ -22,13 +24,17 @@ DTYPES = ("float32", "bfloat16")
 EXPERT_SIZES = ("width", "depth", "mlp_dim", "num_heads", "num_kv_heads", "head_dim")
 
 
-def make_model(sizes: dict, dtype: str) -> torch.nn.Module:
+def make_model(sizes: dict, head: str, dtype: str) -> torch.nn.Module:
     """LeRobot's model at our sizes. Its config knows two sizes only, so two of its names are replaced while it is built."""
+    module, config_class, model_class = {
+        "pi05": (modeling_pi05, PI05Config, "PI05Pytorch"),
+        "pi0": (modeling_pi0, PI0Config, "PI0Pytorch"),
+    }[head]
     experts = {"gemma_2b": sizes["language"], "gemma_300m": sizes["expert"]}
-    modeling_pi05.get_gemma_config = lambda variant: modeling_pi05.GemmaConfig(
+    module.get_gemma_config = lambda variant: module.GemmaConfig(
         **{name: experts[variant][name] for name in EXPERT_SIZES}
     )
-    original = modeling_pi05.PaliGemmaForConditionalGenerationWithPiGemma
+    original = module.PaliGemmaForConditionalGenerationWithPiGemma
 
     def make_small(config):
         vision, width = sizes["vision"], sizes["language"]["width"]
@@ -41,10 +47,10 @@ def make_model(sizes: dict, dtype: str) -> torch.nn.Module:
         config.vision_config.projection_dim = config.projection_dim = width
         return original(config=config)
 
-    modeling_pi05.PaliGemmaForConditionalGenerationWithPiGemma = make_small
+    module.PaliGemmaForConditionalGenerationWithPiGemma = make_small
     try:
         size = sizes["vision"]["image_size"]
-        config = PI05Config(
+        config = config_class(
             max_action_dim=sizes["model_action_dim"],
             max_state_dim=sizes["model_action_dim"],
             chunk_size=sizes["horizon"],
@@ -53,9 +59,9 @@ def make_model(sizes: dict, dtype: str) -> torch.nn.Module:
             device="cpu",
             dtype=dtype,
         )
-        return modeling_pi05.PI05Pytorch(config).eval()
+        return getattr(module, model_class)(config).eval()
     finally:
-        modeling_pi05.PaliGemmaForConditionalGenerationWithPiGemma = original
+        module.PaliGemmaForConditionalGenerationWithPiGemma = original
 
 
 def load_weights(model: torch.nn.Module, path: pathlib.Path) -> None:
@@ -71,19 +77,16 @@ def load_weights(model: torch.nn.Module, path: pathlib.Path) -> None:
 @torch.no_grad()
 def run_case(model: torch.nn.Module, inputs: dict[str, torch.Tensor], num_steps: int) -> tuple[np.ndarray, np.ndarray]:
     """(squared error of the loss, sampled chunk); the examples are repeated for as many draws as there are noises."""
-    names = ("images", "image_mask", "tokens", "token_mask")
     draws = inputs["noise"].shape[0] // inputs["tokens"].shape[0]
-    images, image_mask = (list(inputs[name].repeat_interleave(draws, dim=1)) for name in names[:2])
-    tokens, token_mask, actions = (inputs[name].repeat_interleave(draws, dim=0) for name in (*names[2:], "actions"))
-    loss = model.forward(images, image_mask, tokens, token_mask, actions, noise=inputs["noise"], time=inputs["time"])
-    chunk = model.sample_actions(
-        list(inputs["images"]),
-        list(inputs["image_mask"]),
-        inputs["tokens"],
-        inputs["token_mask"],
-        noise=inputs["start"],
-        num_steps=num_steps,
-    )
+
+    def observe(repeats: int) -> list:
+        cameras = [list(inputs[name].repeat_interleave(repeats, dim=1)) for name in ("images", "image_mask")]
+        names = [name for name in ("tokens", "token_mask", "state") if name in inputs]  # only pi0 takes a state
+        return cameras + [inputs[name].repeat_interleave(repeats, dim=0) for name in names]
+
+    actions = inputs["actions"].repeat_interleave(draws, dim=0)
+    loss = model.forward(*observe(draws), actions, noise=inputs["noise"], time=inputs["time"])
+    chunk = model.sample_actions(*observe(1), noise=inputs["start"], num_steps=num_steps)
     return loss.float().numpy(), chunk.float().numpy()
 
 
@@ -92,12 +95,12 @@ def main() -> None:
     sizes = json.loads((folder / "sizes.json").read_text())
     versions = {name: importlib.metadata.version(name) for name in ("lerobot", "transformers", "torch")}
     (folder / "versions.json").write_text(json.dumps({**versions, "python": platform.python_version()}))
-    models = {dtype: make_model(sizes, dtype) for dtype in DTYPES}
+    models = {head: {dtype: make_model(sizes, head, dtype) for dtype in DTYPES} for head in ("pi05", "pi0")}
     for case in sorted(path for path in folder.iterdir() if path.is_dir()):
         with np.load(case / "inputs.npz", allow_pickle=False) as file:
             inputs = {name: torch.from_numpy(file[name]) for name in file.files}
         outputs = {}
-        for dtype, model in models.items():
+        for dtype, model in models["pi0" if "state" in inputs else "pi05"].items():
             load_weights(model, case / "weights.npz")
             outputs[f"loss_{dtype}"], outputs[f"actions_{dtype}"] = run_case(model, inputs, sizes["num_steps"])
         np.savez(case / "outputs.npz", allow_pickle=False, **outputs)

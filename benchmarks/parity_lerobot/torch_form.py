@@ -25,7 +25,7 @@ def to_torch_weights(params: Params) -> dict[str, np.ndarray]:
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in flatten_params(params).items()}
     weights = {**_vision_weights(flat), **_expert_weights(flat, LANGUAGE, ""), **_expert_weights(flat, EXPERT, "_1")}
     weights[f"{LANGUAGE}.embed_tokens.weight"] = flat["PaliGemma/llm/embedder/input_embedding"]
-    for name in ("action_in_proj", "action_out_proj", "time_mlp_in", "time_mlp_out"):
+    for name in (path.removesuffix("/kernel") for path in flat if path.count("/") == 1 and path.endswith("/kernel")):
         weights |= _linear(name, flat[f"{name}/kernel"], flat[f"{name}/bias"])
     return {name: np.ascontiguousarray(value) for name, value in weights.items()}
 
@@ -33,30 +33,33 @@ def to_torch_weights(params: Params) -> dict[str, np.ndarray]:
 def to_torch_inputs(case: Case, inputs: Inputs) -> dict[str, np.ndarray]:
     """Arguments of `forward` and `sample_actions`.
 
-    images: [C, B, 3, h, w] in -1 .. 1. The state is written into the prompt here as LeRobot's processor does it, and
-    without gaps: the prompt is padded at its end alone.
+    images: [C, B, 3, h, w] in -1 .. 1. pi0.5's state is written into the prompt here as LeRobot's processor does it, and
+    without gaps: the prompt is padded at its end alone. pi0's is an argument of its own.
     """
     observation, config = inputs.batch.observation, case.config
     images = np.stack([observation.images[name] for name in config.cameras]).transpose(0, 1, 4, 2, 3)
     tokens, token_mask = pack_prompts(case, inputs)
-    padding = config.model_action_dim - config.action_dim
+    state = np.asarray(observation.state)
     return {
         "images": images.astype(np.float32) / np.float32(255) * 2 - 1,
         "image_mask": np.stack([observation.image_mask[name] for name in config.cameras]),
         "tokens": tokens,
         "token_mask": token_mask,
-        "actions": np.pad(np.asarray(inputs.batch.actions), ((0, 0), (0, 0), (0, padding))),
+        "actions": _pad(np.asarray(inputs.batch.actions), config.model_action_dim),
         "noise": inputs.noise,
         "time": inputs.time,
         "start": inputs.start,
+        **({"state": _pad(state, config.model_action_dim)} if case.head == "pi0" else {}),
     }
 
 
 def pack_prompts(case: Case, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
-    """Each example's instruction, then its state in 256 bins, then padding: (tokens [B, L], mask [B, L])."""
+    """Each example's instruction, then pi0.5's state in 256 bins, then padding: (tokens [B, L], mask [B, L])."""
     observation, config = inputs.batch.observation, case.config
     bins = np.digitize(np.asarray(observation.state), np.linspace(-1, 1, 256 + 1)[:-1]) - 1
-    shape = (bins.shape[0], config.max_tokens + config.state_dim)
+    if case.head == "pi0":
+        bins = bins[:, :0]
+    shape = (bins.shape[0], config.max_tokens + bins.shape[1])
     tokens, mask = np.zeros(shape, np.int64), np.zeros(shape, bool)
     for row, length in enumerate(case.prompt_lengths):
         ids = [*observation.tokens[row, :length], *(config.vocab_size - 256 + bins[row])]
@@ -118,6 +121,11 @@ def _norm_weights(flat: Mapping[str, np.ndarray], theirs: str, ours: str, layer:
     if f"{ours}/scale" in flat:
         return {f"{theirs}.weight": flat[f"{ours}/scale"][index]}
     return _linear(f"{theirs}.dense", flat[f"{ours}/Dense_0/kernel"][index], flat[f"{ours}/Dense_0/bias"][index])
+
+
+def _pad(values: np.ndarray, dims: int) -> np.ndarray:
+    """Zeros behind the last axis, up to `dims`."""
+    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, dims - values.shape[-1])])
 
 
 def _linear(name: str, kernel: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:

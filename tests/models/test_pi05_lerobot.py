@@ -1,4 +1,4 @@
-"""Our pi0.5 against numbers that LeRobot's PyTorch model gave (`python -m benchmarks.parity_lerobot`), without torch."""
+"""Our pi0.5 and pi0 against numbers of LeRobot's PyTorch models (`python -m benchmarks.parity_lerobot`), without torch."""
 
 import json
 import pathlib
@@ -24,36 +24,43 @@ FILE = pathlib.Path(__file__).parent / "golden" / "pi05_lerobot.json"
 """Made by `python -m benchmarks.parity_lerobot --write-golden tests/models/golden/pi05_lerobot.json`."""
 
 
-@pytest.fixture(scope="module")
-def golden():
-    content = json.loads(FILE.read_text())
+@pytest.fixture(scope="module", params=sorted(GOLDEN))
+def golden(request):
+    case, content = GOLDEN[request.param], json.loads(FILE.read_text())[request.param]
+    params = make_params(case)
     # A change here means other parameters (numpy's generators, the case, the tree), not another model: remake the file.
-    assert digest_params(make_params(GOLDEN)) == content["params_digest"]
-    return content
+    assert digest_params(params) == content["params_digest"]
+    return case, params, np.asarray(content["loss"]), np.asarray(content["actions"])
 
 
 def test_the_loss_is_lerobots(golden):
-    inputs, model = make_inputs(GOLDEN), Pi05Policy(GOLDEN.config)
-    params, norm = make_params(GOLDEN), make_norm(GOLDEN)
-    error = jax.jit(model.squared_error)(params, norm, inputs.batch, inputs.noise, inputs.time)
-    expected = np.asarray(golden["loss"])
+    case, params, expected, _ = golden
+    inputs, model = make_inputs(case), Pi05Policy(case.config)
+    error = jax.jit(model.squared_error)(params, make_norm(case), inputs.batch, inputs.noise, inputs.time)
     assert expected.shape == (2, 4, 6)
     assert 0.5 < expected.std() < 10
     np.testing.assert_allclose(error, expected, rtol=0, atol=parity.TOLERANCE)
 
 
 def test_sampled_chunks_are_lerobots(golden):
-    inputs, model = make_inputs(GOLDEN), Pi05Policy(GOLDEN.config)
+    case, params, _, expected = golden
+    inputs, model = make_inputs(case), Pi05Policy(case.config)
     sample = jax.jit(model.sample_actions, static_argnames="use_cache")
-    args = (make_params(GOLDEN), make_norm(GOLDEN), inputs.batch.observation, jax.random.key(0))
-    expected = np.asarray(golden["actions"])
+    args = (params, make_norm(case), inputs.batch.observation, jax.random.key(0))
     assert expected.shape == (2, 4, 4)
     assert 0.5 < expected.std() < 3
     for use_cache in (True, False):
         actions = sample(*args, use_cache=use_cache, noise=inputs.start)
         np.testing.assert_allclose(actions, expected, rtol=0, atol=parity.TOLERANCE)
-    drawn = sample(*args)
-    assert np.abs(drawn - expected).max() > 0.1  # without `noise` it draws
+
+
+def test_without_noise_a_chunk_is_drawn():
+    model, inputs = Pi05Policy(GOLDEN["pi05"].config), make_inputs(GOLDEN["pi05"])
+    sample, key = jax.jit(model.sample_actions), jax.random.key(5)
+    args = (make_params(GOLDEN["pi05"]), make_norm(GOLDEN["pi05"]), inputs.batch.observation, key)
+    given = sample(*args, noise=jax.random.normal(key, inputs.start.shape))
+    np.testing.assert_allclose(sample(*args), given, atol=1e-6)
+    assert np.abs(sample(*args, noise=inputs.start) - given).max() > 0.1
 
 
 def test_the_loss_averages_the_squared_errors_of_its_draws():
@@ -68,7 +75,7 @@ def test_the_loss_averages_the_squared_errors_of_its_draws():
 
 
 def test_torch_weights_hold_every_parameter_under_its_name():
-    params = make_params(GOLDEN)
+    params = make_params(GOLDEN["pi05"])
     weights = to_torch_weights(params)
     assert sum(value.size for value in weights.values()) == count_params(params)
     attention = params["PaliGemma"]["llm"]["layers"]["attn"]
