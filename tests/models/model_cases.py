@@ -57,7 +57,6 @@ MODELS = {
     "compact": COMPACT,
     "pi05_tokens": PI05,
     "pi05_continuous": dataclasses.replace(PI05, state_input="continuous", remat=True, loss_on_idle_dims=False),
-    "pi05_lora": LORA,
     "pi0": PI0,
 }
 

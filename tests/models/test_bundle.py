@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from model_cases import COMPACT, MODELS, norm_for, randomize
+from model_cases import COMPACT, LORA, MODELS, norm_for, randomize
 
 from sop_jax.models.bundle import InvalidBundleError, PolicyBundle, load_bundle
 from sop_jax.models.policy import abstract_params
@@ -121,7 +121,7 @@ def test_lost_parameters_are_refused(copy):
         load_bundle(copy)
 
 
-@pytest.mark.parametrize("config", [*PRESETS.values(), *MODELS.values()])
+@pytest.mark.parametrize("config", [*PRESETS.values(), *MODELS.values(), LORA])
 def test_configs_survive_json(config):
     assert config_from_json(json.loads(json.dumps(config_to_json(config)))) == config
 
