@@ -20,7 +20,9 @@ from sop_jax.models.pi05.config import (
     LoraConfig,
     VisionConfig,
 )
-from sop_jax.models.pi05.policy import Pi05Policy, append_state, discretize_state, suffix_attention
+from sop_jax.models.pi05.network import suffix_attention
+from sop_jax.models.pi05.policy import Pi05Policy
+from sop_jax.models.pi05.prompt import append_state, discretize_state
 from sop_jax.models.policy import abstract_params, merge_network
 from sop_jax.models.pytrees import count_params, flatten_params
 from sop_jax.models.text import HashTokenizer

@@ -10,7 +10,8 @@ from model_cases import PI05
 
 from sop_jax.models import flow
 from sop_jax.models.pi05 import gemma, siglip
-from sop_jax.models.pi05.policy import discretize_state, suffix_attention
+from sop_jax.models.pi05.network import suffix_attention
+from sop_jax.models.pi05.prompt import discretize_state
 
 
 def test_attention_mask_and_positions_of_a_whole_sequence():

@@ -5,7 +5,8 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sop_jax.models.pi05.policy import TOKENIZER_VARIABLE, append_state
+from sop_jax.models.pi05.policy import TOKENIZER_VARIABLE
+from sop_jax.models.pi05.prompt import append_state
 from sop_jax.models.registry import PRESETS, create_model
 from sop_jax.models.text import HashTokenizer, PaliGemmaTokenizer
 from sop_jax.specs.errors import MissingDependencyError
