@@ -20,7 +20,7 @@ COMMANDS = {
     "eval": "Success rate of a policy or of the scripted expert, with intervals.",
     "gallery": "A page with pictures of every task, from real rollouts of the scripted experts.",
     "episodes": "List, show and verify stored episodes.",
-    "weights": "List, verify and roll back published weights.",
+    "weights": "List, verify and roll back published weights; import and export policies.",
     "doctor": "What this machine lacks, in plain words.",
 }
 """Command -> what it does. `sop x` runs `run(argv)` of the module `sop_jax.cli.x`."""

@@ -56,6 +56,13 @@ class WorkProgress:
             self._next_line_ns = self._clock.now_ns() + round(PLAIN_EVERY_S * 1e9)
             self.note(f"{self._what}: {num_done} of {self._total}  {extra}".rstrip())
 
+    def update_total(self, num_done: int, total: int, extra: str = "") -> None:
+        """As `update`, for work whose amount is known only once it has begun."""
+        self._total = total
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], total=total)
+        self.update(num_done, extra)
+
     def note(self, text: str) -> None:
         """A line that stays."""
         self._console.print(text, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`sop weights ls|verify|rollback`: the publications of a store."""
+"""`sop weights ls|verify|rollback`: the publications of a store; `import|export`: weights of other projects."""
 
 import dataclasses
 import datetime
@@ -10,12 +10,13 @@ from sop_jax.cli.arguments import parse
 from sop_jax.cli.episodes import take_action
 from sop_jax.cli.output import console, print_json, say
 from sop_jax.cli.run_directory import as_store_url
+from sop_jax.cli.weights_exchange import run_export, run_import
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import InvalidPublicationError
 from sop_jax.specs.records import Publication
 from sop_jax.weights.management import current_version, list_publications, rollback, verify
 
-ACTIONS = ("ls", "verify", "rollback")
+ACTIONS = ("ls", "verify", "rollback", "import", "export")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,9 @@ def run(argv: Sequence[str]) -> int:
         return _list(parse(ListArguments, rest, "weights ls"))
     if action == "verify":
         return _verify(parse(VerifyArguments, rest, "weights verify"))
-    return _rollback(parse(RollbackArguments, rest, "weights rollback"))
+    if action == "rollback":
+        return _rollback(parse(RollbackArguments, rest, "weights rollback"))
+    return run_import(rest) if action == "import" else run_export(rest)
 
 
 def _list(arguments: ListArguments) -> int:

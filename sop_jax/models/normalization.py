@@ -68,16 +68,16 @@ class NormStats:
 
 def normalize_state(norm: NormStats, state: Float[Leaf, "B S"], scheme: Scheme = "mean_std") -> Float[Array, "B S"]:
     """Raw state to numbers near 1."""
-    offset, scale = _offset_scale(scheme, norm.state_mean, norm.state_std, norm.state_low, norm.state_high)
-    return (jnp.asarray(state) - offset[None]) / scale[None]
+    offset, scale, centre = _affine(scheme, norm.state_mean, norm.state_std, norm.state_low, norm.state_high)
+    return (jnp.asarray(state) - offset[None]) / scale[None] - centre
 
 
 def encode_actions(
     norm: NormStats, state: Float[Leaf, "B S"], actions: Float[Leaf, "B H A"], scheme: Scheme = "mean_std"
 ) -> Float[Array, "B H A"]:
     """Absolute targets to numbers near 1; idle dimensions to 0."""
-    offset, scale = _offset_scale(scheme, norm.action_mean, norm.action_std, norm.action_low, norm.action_high)
-    encoded = (actions - _reference(norm, state) - offset[None]) / scale[None]
+    offset, scale, centre = _affine(scheme, norm.action_mean, norm.action_std, norm.action_low, norm.action_high)
+    encoded = (actions - _reference(norm, state) - offset[None]) / scale[None] - centre
     return jnp.where(norm.action_is_active[None, None], encoded, 0.0)
 
 
@@ -85,9 +85,9 @@ def decode_actions(
     norm: NormStats, state: Float[Leaf, "B S"], encoded: Float[Array, "B H A"], scheme: Scheme = "mean_std"
 ) -> Float[Array, "B H A"]:
     """The inverse of `encode_actions`; idle dimensions to their constant target."""
-    offset, scale = _offset_scale(scheme, norm.action_mean, norm.action_std, norm.action_low, norm.action_high)
+    offset, scale, centre = _affine(scheme, norm.action_mean, norm.action_std, norm.action_low, norm.action_high)
     encoded = jnp.where(norm.action_is_active[None, None], encoded, 0.0)
-    return encoded * scale[None] + offset[None] + _reference(norm, state)
+    return (encoded + centre) * scale[None] + offset[None] + _reference(norm, state)
 
 
 def compute_norm_stats(
@@ -183,11 +183,14 @@ def _summary(values: np.ndarray, floor: float) -> dict[str, np.ndarray]:
     }
 
 
-def _offset_scale(scheme: Scheme, mean: Leaf, std: Leaf, low: Leaf, high: Leaf) -> tuple[Any, Any]:
+def _affine(scheme: Scheme, mean: Leaf, std: Leaf, low: Leaf, high: Leaf) -> tuple[Any, Any, float]:
+    """(offset, scale, centre) of `(x - offset) / scale - centre`.
+
+    Percentiles are centred last, as openpi does: a dimension that hardly moves would lose its digits the other way.
+    """
     if scheme == "mean_std":
-        return mean, std
-    half_range = (high - low + 1e-6) / 2
-    return low + half_range, half_range
+        return mean, std, 0.0
+    return low, (high - low + 1e-6) / 2, 1.0
 
 
 def _reference(norm: NormStats, state: Leaf) -> Array:

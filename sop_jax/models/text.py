@@ -77,21 +77,27 @@ class HashTokenizer:
 
 @dataclasses.dataclass(frozen=True)
 class PaliGemmaTokenizer:
-    """pi0.5's prompt in PaliGemma's vocabulary: `Task: {instruction}, State: {n} {n} ...;\\nAction: `.
+    """Prompts in PaliGemma's vocabulary, token for token as openpi's.
 
-    `encode` gives the part up to `State:`; the numbers and the closing follow inside the model. That is exact because
-    the vocabulary splits numbers into digits, which is checked when it is loaded.
+    with_state: pi0.5's `Task: {instruction}, State: {n} {n} ...;\\nAction: `. `encode` gives the part up to `State:`; the
+        numbers and the closing follow inside the model. That is exact because the vocabulary splits numbers into digits,
+        which is checked when it is loaded. Without it (pi0, and pi0.5 without state): the instruction, and a line break
+        that is encoded by itself.
     """
 
     model_path: str
     max_tokens: int = 48
+    with_state: bool = True
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         tokens = np.zeros((len(texts), self.max_tokens), np.int32)
         mask = np.zeros((len(texts), self.max_tokens), bool)
         for row, text in enumerate(texts):
-            ids = [self._processor.bos_id(), *self._processor.encode(f"Task: {clean_text(text)}, State:")]
-            fill_row(tokens, mask, row, ids, text)
+            if self.with_state:
+                ids = self._processor.encode(f"Task: {clean_text(text)}, State:")
+            else:
+                ids = [*self._processor.encode(clean_text(text)), *self._processor.encode("\n")]
+            fill_row(tokens, mask, row, [self._processor.bos_id(), *ids], text)
         return tokens, mask
 
     def number_tokens(self, count: int) -> Tokens:

@@ -8,7 +8,7 @@ import numpy as np
 from sop_jax.models.batch import ObservationBatch, TrainBatch
 from sop_jax.models.compact import CompactConfig
 from sop_jax.models.normalization import NormStats, identity_norm_stats
-from sop_jax.models.pi05.config import ExpertConfig, Pi05Config, VisionConfig
+from sop_jax.models.pi05.config import ExpertConfig, LoraConfig, Pi05Config, VisionConfig
 from sop_jax.models.policy import PolicyModel
 
 COMPACT = CompactConfig(
@@ -47,10 +47,17 @@ PI05 = Pi05Config(
     freeze_language=True,
     remat=False,
 )
+PI0 = dataclasses.replace(PI05, head="pi0", state_input="suffix", normalization="mean_std")
+LORA = dataclasses.replace(
+    PI05,
+    language=dataclasses.replace(PI05.language, lora=LoraConfig(rank=2, alpha=6.0)),
+    expert=dataclasses.replace(PI05.expert, lora=LoraConfig(rank=3, alpha=3.0)),
+)
 MODELS = {
     "compact": COMPACT,
     "pi05_tokens": PI05,
     "pi05_continuous": dataclasses.replace(PI05, state_input="continuous", remat=True, loss_on_idle_dims=False),
+    "pi0": PI0,
 }
 
 

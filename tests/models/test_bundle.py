@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from model_cases import COMPACT, MODELS, norm_for, randomize
+from model_cases import COMPACT, LORA, MODELS, norm_for, randomize
 
 from sop_jax.models.bundle import InvalidBundleError, PolicyBundle, load_bundle
 from sop_jax.models.policy import abstract_params
@@ -121,9 +121,21 @@ def test_lost_parameters_are_refused(copy):
         load_bundle(copy)
 
 
-@pytest.mark.parametrize("config", [*PRESETS.values(), *MODELS.values()])
+@pytest.mark.parametrize("config", [*PRESETS.values(), *MODELS.values(), LORA])
 def test_configs_survive_json(config):
     assert config_from_json(json.loads(json.dumps(config_to_json(config)))) == config
+
+
+def test_policies_from_before_a_field_existed_load_with_its_default():
+    content = config_to_json(PRESETS["pi05"])
+    assert "head" not in content
+    assert "lora" not in content["expert"]
+    assert config_to_json(PRESETS["pi0"])["head"] == "pi0"
+    del content["horizon"]
+    with pytest.raises(ValueError, match=r"missing fields \['horizon'\]"):
+        config_from_json(content)
+    shipped = pathlib.Path(__file__).parents[2] / "assets" / "policies" / "restock_pi05_tiny"
+    assert load_bundle(shipped).config.head == "pi05"
 
 
 def test_unknown_kinds_are_refused():

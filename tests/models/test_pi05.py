@@ -7,10 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from model_cases import PI0 as SMALL_PI0
 from model_cases import PI05, make_batch, make_observation, norm_for, randomize
 
 from sop_jax.models.batch import TrainBatch
-from sop_jax.models.pi05.config import FULL, TINY, ExpertConfig, VisionConfig
+from sop_jax.models.pi05.config import (
+    FULL,
+    PI0,
+    PI0_TINY,
+    TINY,
+    ExpertConfig,
+    LoraConfig,
+    VisionConfig,
+)
 from sop_jax.models.pi05.policy import Pi05Policy, append_state, discretize_state, suffix_attention
 from sop_jax.models.policy import abstract_params, merge_network
 from sop_jax.models.pytrees import count_params, flatten_params
@@ -26,6 +35,29 @@ def test_the_full_preset_has_openpis_tree():
     assert {"/".join(path): list(leaf.shape) for path, leaf in params.items()} == expected
     assert len(params) == 51
     assert count_params(abstract_params(Pi05Policy(FULL))) == 3_353_433_872
+
+
+def test_the_full_pi0_preset_has_openpis_tree():
+    expected = json.loads((pathlib.Path(__file__).parent / "pi05_tree.json").read_text())
+    gone = {name for name in expected if "Dense_0" in name and "norm_1" in name} | {
+        f"time_mlp_{way}/{leaf}" for way in ("in", "out") for leaf in ("kernel", "bias")
+    }
+    new = {
+        "PaliGemma/llm/layers/pre_attention_norm_1/scale": [18, 1024],
+        "PaliGemma/llm/layers/pre_ffw_norm_1/scale": [18, 1024],
+        "PaliGemma/llm/final_norm_1/scale": [1024],
+        "state_proj/kernel": [32, 1024],
+        "state_proj/bias": [1024],
+        "action_time_mlp_in/kernel": [2048, 1024],
+        "action_time_mlp_in/bias": [1024],
+        "action_time_mlp_out/kernel": [1024, 1024],
+        "action_time_mlp_out/bias": [1024],
+    }
+    params = flatten_params(abstract_params(Pi05Policy(PI0)))
+    got = {"/".join(path): list(leaf.shape) for path, leaf in params.items()}
+    assert got == {name: shape for name, shape in expected.items() if name not in gone} | new
+    assert len(gone) == 10
+    assert count_params(abstract_params(Pi05Policy(PI0))) == 3_238_048_528
 
 
 def test_the_language_model_is_frozen_and_nothing_else():
@@ -46,11 +78,21 @@ def test_the_tiny_preset_is_the_same_model():
     assert tiny - full == {("state_proj", "kernel"), ("state_proj", "bias")}
     assert full <= tiny
     assert 1e6 < count_params(abstract_params(Pi05Policy(TINY))) < 4e6
+    tiny, full = (set(flatten_params(abstract_params(Pi05Policy(config)))) for config in (PI0_TINY, PI0))
+    assert tiny == full
 
 
-@pytest.mark.parametrize("state_input", ["tokens", "continuous"])
-def test_sampling_with_the_cache_equals_sampling_without(state_input):
-    model = Pi05Policy(dataclasses.replace(PI05, state_input=state_input))
+CASES = {
+    "tokens": PI05,
+    "continuous": dataclasses.replace(PI05, state_input="continuous"),
+    "none": dataclasses.replace(PI05, state_input="none"),
+    "pi0": SMALL_PI0,
+}
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_sampling_with_the_cache_equals_sampling_without(name):
+    model = Pi05Policy(CASES[name])
     params = randomize(abstract_params(model))
     observation = make_observation(model, ["take the red can", "go"])
     observation = dataclasses.replace(
@@ -68,6 +110,91 @@ def test_positions_skip_padding_and_actions_see_prefix_and_themselves():
     assert positions.tolist() == [[0, 0, 1, 2, 3]]
     np.testing.assert_array_equal(mask[0, 3:].astype(int), [[1, 0, 1, 1, 1]] * 2)
     np.testing.assert_array_equal(mask[0, [0, 2]].astype(int), [[1, 0, 1, 0, 0]] * 2)
+
+
+def test_pi0s_state_is_a_block_between_prefix_and_actions():
+    positions, mask = suffix_attention(jnp.array([[True, False]]), horizon=2, num_state_tokens=1)
+    assert positions.tolist() == [[0, 0, 1, 2, 3]]
+    np.testing.assert_array_equal(
+        np.asarray(mask[0], int)[[0, 2, 3, 4]], [[1, 0, 0, 0, 0], [1, 0, 1, 0, 0], *[[1, 0, 1, 1, 1]] * 2]
+    )
+
+
+@pytest.mark.parametrize("time", [jnp.array([0.25, 1.0]), jnp.array([[0.25, 0.0, 0.5], [1.0, 1.0, 1.0]])])
+def test_pi0s_suffix_by_hand(time):
+    model = Pi05Policy(SMALL_PI0)
+    params, rng = randomize(abstract_params(model)), np.random.default_rng(0)
+    noisy, state = rng.normal(size=(2, 3, 6)), rng.normal(size=(2, 5))
+    network = merge_network(model._graphdef, jax.tree.map(jnp.asarray, params))
+    tokens, cond = network.embed_suffix(jnp.asarray(noisy, jnp.float32), time, jnp.asarray(state, jnp.float32))
+    assert cond is None
+
+    def linear(name: str, x: np.ndarray) -> np.ndarray:
+        return x @ params[name]["kernel"] + params[name]["bias"]
+
+    period = 4e-3 * 1000.0 ** np.linspace(0, 1, 8)
+    angle = 2 * np.pi * np.broadcast_to(time[:, None] if time.ndim == 1 else time, (2, 3))[..., None] / period
+    with_time = np.concatenate([linear("action_in_proj", noisy), np.sin(angle), np.cos(angle)], axis=-1)
+    hidden = linear("action_time_mlp_in", with_time)
+    expected = linear("action_time_mlp_out", hidden / (1 + np.exp(-hidden)))
+    np.testing.assert_allclose(tokens[:, 1:], expected, rtol=1e-3, atol=1e-3)
+    padded = np.concatenate([state, np.zeros((2, 1))], axis=1)  # to the action dimensions inside the model
+    np.testing.assert_allclose(tokens[:, 0], linear("state_proj", padded), rtol=1e-4, atol=1e-4)
+
+
+def test_modulations_made_once_give_the_flow_of_those_made_in_every_layer():
+    params, observation = randomize(abstract_params(MODEL)), make_observation(MODEL, ["x", "y"])
+    noisy = jax.random.normal(KEY, (2, 3, 6))
+
+    @jax.jit
+    def run(params, rows):
+        network = merge_network(MODEL._graphdef, params)
+        embedded = network.embed_prefix(
+            observation, jnp.zeros((2, 5)), jnp.asarray(observation.tokens), jnp.asarray(observation.token_mask)
+        )
+        prefix, table = network.read_prefix(*embedded), network.modulate_steps(4)
+        time = jnp.broadcast_to(1 - rows / 4, (2, 3) if rows.ndim == 2 else (2,))
+        plain = network.velocity(prefix, noisy, time)
+        return plain, network.velocity(prefix, noisy, time, table.at(rows))
+
+    found = []
+    for rows in (0, 3, 4, [1, 2], [[0, 4, 2], [3, 3, 1]]):
+        plain, made = run(params, jnp.asarray(rows))
+        np.testing.assert_allclose(made, plain, rtol=1e-4, atol=1e-5)
+        found.append(np.asarray(plain))
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+def test_a_camera_that_a_robot_lacks_can_be_left_out_of_the_config():
+    """openpi masks it; without it the tower does a third less, and nothing else changes."""
+    model = MODEL
+    params, observation = randomize(abstract_params(model)), make_observation(model, ["take the can"] * 2)
+    masked = dataclasses.replace(observation, image_mask={**observation.image_mask, "hand_left": np.zeros(2, bool)})
+    fewer = Pi05Policy(dataclasses.replace(PI05, cameras=("head",)))
+    without = dataclasses.replace(
+        observation, images={"head": observation.images["head"]}, image_mask={"head": np.ones(2, bool)}
+    )
+    norm = norm_for(model)
+    np.testing.assert_allclose(
+        jax.jit(fewer.sample_actions)(params, norm, without, KEY),
+        jax.jit(model.sample_actions)(params, norm, masked, KEY),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_the_patches_are_embedded_in_float32_whatever_the_activations():
+    half = Pi05Policy(dataclasses.replace(PI05, dtype="bfloat16"))
+    params = jax.tree.map(jnp.asarray, randomize(abstract_params(half)))
+    img = merge_network(half._graphdef, params).PaliGemma.img
+    images = jnp.asarray(make_observation(half, ["x"]).images["head"])
+    patches = img.embedding(images)
+    assert patches.dtype == jnp.float32
+    kernel = np.asarray(params["PaliGemma"]["img"]["embedding"]["kernel"], np.float64)
+    first = np.asarray(images[0, :8, :8], np.float64) / 255 * 2 - 1
+    expected = np.einsum("ijc,ijcd->d", first, kernel) + params["PaliGemma"]["img"]["embedding"]["bias"]
+    np.testing.assert_allclose(patches[0, 0], expected, rtol=1e-4, atol=1e-4)
+    assert img(images).dtype == jnp.bfloat16
 
 
 def test_a_fresh_openpi_expert_is_an_identity_through_the_blocks():
@@ -220,6 +347,12 @@ def test_it_learns_to_pick_the_named_square():
 
 
 def test_bad_configs_are_refused():
+    with pytest.raises(ValueError, match='head "pi0" and state_input "suffix" go together'):
+        dataclasses.replace(PI05, head="pi0")
+    with pytest.raises(ValueError, match=r"pads the state to model_action_dim.*got 7 and 6"):
+        dataclasses.replace(SMALL_PI0, state_dim=7)
+    with pytest.raises(ValueError, match="rank must be at least 1"):
+        LoraConfig(rank=0, alpha=1.0)
     with pytest.raises(ValueError, match="must agree"):
         dataclasses.replace(PI05, expert=dataclasses.replace(PI05.expert, depth=3))
     with pytest.raises(ValueError, match="at most model_action_dim and state_dim, got 4, 3 and 5"):

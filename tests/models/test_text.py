@@ -1,9 +1,12 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sop_jax.models.pi05.policy import TOKENIZER_VARIABLE, append_state
+from sop_jax.models.registry import PRESETS, create_model
 from sop_jax.models.text import HashTokenizer, PaliGemmaTokenizer
 from sop_jax.specs.errors import MissingDependencyError
 
@@ -38,8 +41,9 @@ def test_too_long_instructions_are_refused():
         HashTokenizer(max_tokens=2).encode(["a b c"])
 
 
-@pytest.fixture(scope="module")
-def sentencepiece_model(tmp_path_factory) -> str:
+@pytest.fixture(scope="module", params=["unigram", "bpe"])
+def sentencepiece_model(request, tmp_path_factory) -> str:
+    """A small vocabulary; the second has PaliGemma's options: byte pairs, bytes for what is unknown, no blank in front."""
     directory = tmp_path_factory.mktemp("tokenizer")
     corpus = directory / "corpus.txt"
     words = [(colour, side) for colour in ("red", "blue") for side in ("left", "right")]
@@ -48,9 +52,11 @@ def sentencepiece_model(tmp_path_factory) -> str:
     sentencepiece.SentencePieceTrainer.train(
         input=str(corpus),
         model_prefix=str(directory / "tiny"),
-        vocab_size=120,
+        vocab_size=120 if request.param == "unigram" else 400,
+        model_type=request.param,
         split_digits=True,
-        byte_fallback=False,
+        byte_fallback=request.param == "bpe",
+        add_dummy_prefix=request.param == "unigram",
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
         user_defined_symbols=["\n"],
@@ -68,6 +74,43 @@ def test_the_prompt_in_parts_is_the_prompt_at_once(sentencepiece_model):
     parts = [tokens[0][mask[0]], *(ids[n][id_mask[n]] for n in numbers), tokenizer.closing_tokens()]
     assert np.concatenate(parts).tolist() == tokenizer.encode_prompt("put the red can", numbers)
     assert tokens[0, 0] == sentencepiece.SentencePieceProcessor(model_file=sentencepiece_model).bos_id()
+
+
+def openpi_tokens(model_path: str, prompt: str, state: np.ndarray | None) -> list[int]:
+    """openpi's `PaligemmaTokenizer.tokenize`, written down from its description; without padding."""
+    processor = sentencepiece.SentencePieceProcessor(model_file=model_path)
+    text = prompt.strip().replace("_", " ").replace("\n", " ")
+    if state is None:
+        return processor.encode(text, add_bos=True) + processor.encode("\n")
+    numbers = " ".join(map(str, np.digitize(state, bins=np.linspace(-1, 1, 256 + 1)[:-1]) - 1))
+    return processor.encode(f"Task: {text}, State: {numbers};\nAction: ", add_bos=True)
+
+
+@pytest.mark.parametrize("prompt", ["put the red can on the left shelf", " take_the\nblue  can", "Göteborg 42!", ""])
+def test_what_the_model_reads_is_openpis_prompt(sentencepiece_model, prompt):
+    state = np.random.default_rng(0).uniform(-1, 1, (3, 7)).astype(np.float32)
+    tokenizer = PaliGemmaTokenizer(sentencepiece_model, max_tokens=60)
+    tokens, mask = tokenizer.encode([prompt] * 3)
+    tokens, mask = append_state(tokenizer, jnp.asarray(state), jnp.asarray(tokens), jnp.asarray(mask))
+    for row in range(3):
+        assert np.asarray(tokens[row])[np.asarray(mask[row])].tolist() == openpi_tokens(
+            sentencepiece_model, prompt, state[row]
+        )
+    plain = PaliGemmaTokenizer(sentencepiece_model, max_tokens=60, with_state=False)
+    tokens, mask = plain.encode([prompt])
+    assert tokens[0][mask[0]].tolist() == openpi_tokens(sentencepiece_model, prompt, None)
+    assert (tokens[~mask] == 0).all()
+
+
+def test_the_config_says_which_prompt(sentencepiece_model, monkeypatch):
+    monkeypatch.setenv(TOKENIZER_VARIABLE, sentencepiece_model)
+    for preset, state in (("pi05", True), ("pi0", False)):
+        tokens, mask = create_model(PRESETS[preset]).tokenize(["put the red can"])
+        whole = openpi_tokens(sentencepiece_model, "put the red can", np.zeros(1) if state else None)
+        found = tokens[0][mask[0]].tolist()
+        assert found == whole[: len(found)]
+        assert (len(found) < len(whole)) == state  # pi0.5's numbers and closing are added inside the model
+        assert tokens.shape == (1, 48)
 
 
 def test_a_missing_vocabulary_is_named():

@@ -1,8 +1,9 @@
-"""Sizes of the pi0.5 policy, from about a million parameters to the full 3.35 billion."""
+"""Sizes of the pi0.5 and pi0 policies, from about a million parameters to the full 3.35 billion."""
 
 import dataclasses
 from typing import ClassVar, Literal
 
+from sop_jax.models.added_fields import ADDED
 from sop_jax.models.normalization import Scheme
 
 NUM_STATE_BINS = 256
@@ -35,8 +36,32 @@ class VisionConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank additions to a transformer's attention and feed-forward weights.
+
+    The transformer's own weights are then frozen. In attention the addition counts `alpha / rank` times; in the
+    feed-forward once, whatever alpha, as in openpi (whose own variants have alpha = rank).
+    """
+
+    rank: int
+    alpha: float
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0:
+            raise ValueError(f"LoraConfig: rank must be at least 1 and alpha above 0, got {self.rank} and {self.alpha}")
+
+    @property
+    def scaling(self) -> float:
+        """How often the addition to an attention weight counts."""
+        return self.alpha / self.rank
+
+
+@dataclasses.dataclass(frozen=True)
 class ExpertConfig:
-    """One transformer (Gemma). The language model and the action expert share attention, layer by layer."""
+    """One transformer (Gemma). The language model and the action expert share attention, layer by layer.
+
+    lora: train low-rank additions instead of the weights; None = no additions.
+    """
 
     width: int
     depth: int
@@ -44,6 +69,7 @@ class ExpertConfig:
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    lora: LoraConfig | None = dataclasses.field(default=None, metadata=ADDED)
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads or self.head_dim % 2:
@@ -61,15 +87,18 @@ class Pi05Config:
     loss_on_idle_dims: the loss counts padding and dimensions that never move in the data, as openpi's does. Without it they
         see neither noise nor loss, and a small model spends nothing on them.
     state_input: "tokens" writes the state into the prompt, in 256 bins per dimension, as pi0.5 does; "continuous" gives
-        it as one projected token, which learns faster from scratch.
+        it as one projected token of the prefix, which learns faster from scratch; "suffix" as one projected token before
+        the actions, as pi0 does; "none" not at all (openpi's pi05_libero).
     tokenizer: "hash" needs no vocabulary; "paligemma" needs the SentencePiece model (text.py).
     max_tokens: tokens of the instruction, without the state's.
     num_draws: (noise, t) pairs per observation in the loss; the prefix is computed once for all.
     dtype: of activations; parameters keep their own.
     from_scratch: openpi's zero initialisations suit weights that will be loaded; a model trained from scratch needs image
         tokens of ordinary size, because RMSNorm multiplies the gradient of a zero token by 1000.
-    freeze_language: post-training leaves the language model (expert 0) alone.
+    freeze_language: post-training leaves the language model (expert 0) alone, but for its LoRA leaves if it has them.
     remat: recompute each layer in the backward pass instead of keeping its activations; "dots" keeps the costly ones.
+    head: how time enters the action expert. "pi05": it modulates every normalisation (adaRMS). "pi0": it is mixed into the
+        action tokens, and the normalisations are plain; the state is then a token before the actions.
     """
 
     kind: ClassVar[str] = "pi05"
@@ -84,7 +113,7 @@ class Pi05Config:
     model_action_dim: int = 32
     horizon: int = 50
     normalization: Scheme = "quantile"
-    state_input: Literal["tokens", "continuous"] = "tokens"
+    state_input: Literal["tokens", "continuous", "suffix", "none"] = "tokens"
     tokenizer: Literal["hash", "paligemma"] = "paligemma"
     max_tokens: int = 48
     loss_on_idle_dims: bool = True
@@ -94,6 +123,7 @@ class Pi05Config:
     from_scratch: bool = False
     freeze_language: bool = True
     remat: Remat = True
+    head: Literal["pi05", "pi0"] = dataclasses.field(default="pi05", metadata=ADDED)
 
     def __post_init__(self) -> None:
         shared = [(e.depth, e.num_heads, e.num_kv_heads, e.head_dim) for e in (self.language, self.expert)]
@@ -116,6 +146,16 @@ class Pi05Config:
             )
         if self.vocab_size <= NUM_STATE_BINS + 1:
             raise ValueError(f"Pi05Config.vocab_size must exceed {NUM_STATE_BINS + 1}, got {self.vocab_size}")
+        if (self.head == "pi0") != (self.state_input == "suffix"):
+            raise ValueError(
+                'Pi05Config: head "pi0" and state_input "suffix" go together, got head '
+                f"{self.head!r} and state_input {self.state_input!r}"
+            )
+        if self.state_input == "suffix" and self.state_dim > self.model_action_dim:
+            raise ValueError(
+                "Pi05Config: pi0 pads the state to model_action_dim, so state_dim must not exceed it; got "
+                f"{self.state_dim} and {self.model_action_dim}"
+            )
 
 
 FULL = Pi05Config(
@@ -125,6 +165,15 @@ FULL = Pi05Config(
     vocab_size=257152,
 )
 """pi0.5 as released: 3,353,433,872 parameters."""
+
+PI0 = dataclasses.replace(FULL, head="pi0", state_input="suffix", normalization="mean_std")
+"""pi0 as released: 3,238,048,528 parameters."""
+
+LANGUAGE_LORA = LoraConfig(rank=16, alpha=16.0)
+"""openpi's `gemma_2b_lora`."""
+
+EXPERT_LORA = LoraConfig(rank=32, alpha=32.0)
+"""openpi's `gemma_300m_lora`."""
 
 TINY = Pi05Config(
     vision=VisionConfig(width=128, depth=1, mlp_dim=256, num_heads=4, patch_size=16, image_size=64),
@@ -145,3 +194,6 @@ TINY = Pi05Config(
     remat=False,
 )
 """The same architecture for CPUs, tests and from-scratch training."""
+
+PI0_TINY = dataclasses.replace(TINY, head="pi0", state_input="suffix")
+"""pi0's head at the same size."""

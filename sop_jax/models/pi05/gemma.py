@@ -1,20 +1,24 @@
 """Two Gemma transformers that share attention: expert 0 is the language model, expert 1 acts (leaf names end in `_1`).
 
-Names, layout and numerics follow openpi. The action expert's normalisations are modulated by a condition (adaRMS).
+Names, layout and numerics follow openpi. With pi0.5's head a condition modulates the action expert's normalisations
+(adaRMS); with pi0's they are plain.
 
-Legend: `B` batch, `T` tokens now, `S` tokens attended to (cached ones first), `D` width, `N` query heads, `K` key heads,
-`h` head dimension, `depth` layers.
+Legend: `B` batch, `T` tokens now, `S` tokens attended to (cached ones first), `D` width, `C` features of the condition, `N`
+query heads, `K` key heads, `h` head dimension, `depth` layers, `M` = 3 times the action expert's width.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from sop_jax.models.pi05.config import ExpertConfig, Remat
-from sop_jax.models.pi05.layers import scan_layers, stack_layers
+from sop_jax.models.pi05.config import ExpertConfig, Pi05Config, Remat
+from sop_jax.models.pi05.layers import map_layers, scan_layers, stack_layers
+from sop_jax.models.pi05.lora import Einsum, FeedForward
+from sop_jax.models.pi05.norms import AdaRMSNorm, Modulations, RMSNorm
 
 Cache = tuple[Float[Array, "depth B _ K h"], Float[Array, "depth B _ K h"]]
 """Keys and values of every layer, for the tokens so far."""
@@ -43,67 +47,6 @@ def apply_rope(x: Float[Array, "B T N h"], positions: Int[Array, "B T"]) -> Floa
     return rotated.astype(x.dtype)
 
 
-def rms_normalize(x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-    """Unit root mean square over the width, in float32."""
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
-
-
-class RMSNorm(nnx.Module):
-    """Unit root mean square, then a learned scale around 1. Its gate is 1."""
-
-    def __init__(self, width: int):
-        self.scale = nnx.Param(jnp.zeros(width))
-
-    def __call__(self, x: Float[Array, "B T D"], cond: Array | None) -> tuple[Float[Array, "B T D"], Array | None]:
-        del cond
-        return (rms_normalize(x) * (1 + self.scale[...][None, None])).astype(x.dtype), None
-
-
-class AdaRMSNorm(nnx.Module):
-    """Scale, shift and gate come from a condition: one per example [B, C], or one per token [B, T, C].
-
-    openpi starts with every gate closed; a model trained from scratch starts with open ones.
-    """
-
-    def __init__(self, width: int, from_scratch: bool, rngs: nnx.Rngs):
-        kernel_init = nnx.initializers.normal(0.02) if from_scratch else nnx.initializers.zeros
-        self.Dense_0 = nnx.Linear(width, 3 * width, kernel_init=kernel_init, rngs=rngs)
-        if from_scratch:
-            self.Dense_0.bias = nnx.Param(jnp.concatenate([jnp.zeros(2 * width), jnp.ones(width)]))
-
-    def __call__(self, x: Float[Array, "B T D"], cond: Array) -> tuple[Float[Array, "B T D"], Array]:
-        modulation = self.Dense_0(cond if cond.ndim == 3 else cond[:, None])
-        scale, shift, gate = jnp.split(modulation, 3, axis=-1)
-        return (rms_normalize(x) * (1 + scale) + shift).astype(x.dtype), gate.astype(x.dtype)
-
-
-class Einsum(nnx.Module):
-    """One weight called `w`."""
-
-    def __init__(self, shape: tuple[int, ...], init: nnx.Initializer, rngs: nnx.Rngs):
-        self.w = nnx.Param(init(rngs.params(), shape))
-
-    def __call__(self, equation: str, x: Array) -> Array:
-        return jnp.einsum(equation, x, self.w[...].astype(x.dtype))
-
-
-class FeedForward(nnx.Module):
-    """GeGLU without biases."""
-
-    def __init__(self, config: ExpertConfig, rngs: nnx.Rngs):
-        init = nnx.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0,))
-        self.gating_einsum = nnx.Param(init(rngs.params(), (2, config.width, config.mlp_dim)))
-        self.linear = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), (config.mlp_dim, config.width)))
-
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        gating = self.gating_einsum[...].astype(x.dtype)
-        # Two-dimensional matrix products: XLA's CPU backend is twice as slow on the gradients of batched ones.
-        rows = x.reshape(-1, x.shape[-1])
-        fed = (nnx.gelu(rows @ gating[0]) * (rows @ gating[1])) @ self.linear[...].astype(x.dtype)
-        return fed.reshape(x.shape)
-
-
 class Attention(nnx.Module):
     """Attention over the tokens of both experts and the cache; each expert projects with its own weights."""
 
@@ -111,10 +54,10 @@ class Attention(nnx.Module):
         lecun = nnx.initializers.lecun_normal
         for i, c in enumerate(configs):
             q_init, kv_init = lecun(-2, -1, batch_axis=(0,)), lecun(-2, -1, batch_axis=(0, 1))
-            setattr(self, named("q_einsum", i), Einsum((c.num_heads, c.width, c.head_dim), q_init, rngs))
-            setattr(self, named("kv_einsum", i), Einsum((2, c.num_kv_heads, c.width, c.head_dim), kv_init, rngs))
-            out_shape = (c.num_heads, c.head_dim, c.width)
-            setattr(self, named("attn_vec_einsum", i), Einsum(out_shape, lecun((-3, -2), -1), rngs))
+            setattr(self, named("q_einsum", i), Einsum((c.num_heads, c.width, c.head_dim), q_init, c.lora, rngs))
+            kv_shape, out_shape = (2, c.num_kv_heads, c.width, c.head_dim), (c.num_heads, c.head_dim, c.width)
+            setattr(self, named("kv_einsum", i), Einsum(kv_shape, kv_init, c.lora, rngs))
+            setattr(self, named("attn_vec_einsum", i), Einsum(out_shape, lecun((-3, -2), -1), c.lora, rngs))
 
     def __call__(
         self,
@@ -151,32 +94,42 @@ class Attention(nnx.Module):
 class Block(nnx.Module):
     """One layer of both experts."""
 
-    def __init__(self, configs: tuple[ExpertConfig, ...], from_scratch: bool, rngs: nnx.Rngs):
-        self.attn = Attention(configs, rngs)
-        for i, config in enumerate(configs):
-            setattr(self, named("pre_attention_norm", i), make_norm(i, config.width, from_scratch, rngs))
-            setattr(self, named("pre_ffw_norm", i), make_norm(i, config.width, from_scratch, rngs))
-            setattr(self, named("mlp", i), FeedForward(config, rngs))
+    def __init__(self, config: Pi05Config, rngs: nnx.Rngs):
+        experts = (config.language, config.expert)
+        self.attn = Attention(experts, rngs)
+        for i, expert in enumerate(experts):
+            setattr(self, named("pre_attention_norm", i), make_norm(i, config, rngs))
+            setattr(self, named("pre_ffw_norm", i), make_norm(i, config, rngs))
+            setattr(self, named("mlp", i), FeedForward(expert, rngs))
+
+    def modulate(self, cond: Float[Array, "*rows C"]) -> tuple[Float[Array, "*rows M"], Float[Array, "*rows M"]]:
+        """What the condition makes of the action expert's two normalisations."""
+        attention, feed_forward = (getattr(self, named(name, 1)) for name in ("pre_attention_norm", "pre_ffw_norm"))
+        return attention.modulate(cond), feed_forward.modulate(cond)
 
     def __call__(
         self,
         xs: tuple[Array | None, ...],
         positions: Int[Array, "B T"],
         mask: Bool[Array, "B T S"],
-        cond: Array | None,
+        modulation: tuple[Array, Array] | tuple[None, None],
         cache: tuple[Array, Array] | None,
     ) -> tuple[tuple[Array | None, ...], tuple[Array, Array]]:
-        normed, gates = self._normalize("pre_attention_norm", xs, cond)
+        normed, gates = self._normalize("pre_attention_norm", xs, modulation[0])
         read, cache = self.attn(normed, positions, mask, cache)
         xs = tuple(add_gated(x, y, gate) for x, y, gate in zip(xs, read, gates, strict=True))
-        normed, gates = self._normalize("pre_ffw_norm", xs, cond)
+        normed, gates = self._normalize("pre_ffw_norm", xs, modulation[1])
         fed = [None if x is None else getattr(self, named("mlp", i))(x) for i, x in enumerate(normed)]
         return tuple(add_gated(x, y, gate) for x, y, gate in zip(xs, fed, gates, strict=True)), cache
 
     def _normalize(
-        self, name: str, xs: tuple[Array | None, ...], cond: Array | None
+        self, name: str, xs: tuple[Array | None, ...], modulation: Array | None
     ) -> tuple[tuple[Array | None, ...], tuple[Array | None, ...]]:
-        pairs = [(None, None) if x is None else getattr(self, named(name, i))(x, cond) for i, x in enumerate(xs)]
+        language, action = xs
+        pairs = (
+            (None, None) if language is None else getattr(self, name)(language),
+            (None, None) if action is None else getattr(self, named(name, 1))(action, modulation),
+        )
         return tuple(normed for normed, _ in pairs), tuple(gate for _, gate in pairs)
 
 
@@ -195,26 +148,24 @@ class Embedder(nnx.Module):
 class Gemma(nnx.Module):
     """Both experts: the language model reads the prefix, the action expert the suffix."""
 
-    def __init__(
-        self,
-        configs: tuple[ExpertConfig, ExpertConfig],
-        vocab_size: int,
-        from_scratch: bool,
-        remat: Remat,
-        rngs: nnx.Rngs,
-    ):
-        self.remat: Remat = remat
-        self.embedder = Embedder(vocab_size, configs[0].width, from_scratch, rngs)
-        self.layers = stack_layers(lambda rngs: Block(configs, from_scratch, rngs), configs[0].depth, rngs)
-        for i, config in enumerate(configs):
-            setattr(self, named("final_norm", i), make_norm(i, config.width, from_scratch, rngs))
+    def __init__(self, config: Pi05Config, rngs: nnx.Rngs):
+        self.remat: Remat = config.remat
+        self.embedder = Embedder(config.vocab_size, config.language.width, config.from_scratch, rngs)
+        self.layers = stack_layers(lambda rngs: Block(config, rngs), config.language.depth, rngs)
+        for i in range(2):
+            setattr(self, named("final_norm", i), make_norm(i, config, rngs))
+
+    def modulate(self, cond: Float[Array, "*rows C"]) -> Modulations:
+        """What conditions, one per row, make of every layer's normalisations: all of it in a few matrix products."""
+        attention, feed_forward = map_layers(self.layers, lambda block: block.modulate(cond))
+        return Modulations(attention, feed_forward, getattr(self, named("final_norm", 1)).modulate(cond))
 
     def __call__(
         self,
         xs: tuple[Array | None, Array | None],
         positions: Int[Array, "B T"],
         mask: Bool[Array, "B T S"],
-        cond: Array | None = None,
+        cond: Float[Array, "..."] | Modulations | None = None,
         cache: Cache | None = None,
     ) -> tuple[tuple[Array | None, ...], Cache]:
         """Runs the tokens of either expert or of both (prefix first).
@@ -223,21 +174,33 @@ class Gemma(nnx.Module):
             xs: embedded tokens [B, T0, D0] of the language model and [B, T1, D1] of the action expert; None = no tokens.
             positions: for the rotary embedding, of all tokens given now.
             mask: which of the S = cached + given tokens each given token sees.
-            cond: condition of the action expert, [B, C] or [B, T1, C]; required with action tokens.
+            cond: condition of the action expert, [B, C] or [B, T1, C], or what `modulate` made of it; required with action
+                tokens and adaRMS.
             cache: what an earlier call returned.
 
         Returns:
             The experts' outputs, and the keys and values of all S tokens.
         """
+        made, rows = (cond, None) if isinstance(cond, Modulations) else (None, cond)
+        if rows is not None and rows.ndim == 2:
+            rows = rows[:, None]
 
-        def body(block: Block, xs: tuple[Array | None, ...], cache: tuple[Array, Array] | None):
-            return block(xs, positions, mask, cond, cache)
+        def body(block: Block, xs: tuple[Array | None, ...], per_layer: tuple[Any, Any]):
+            cache, modulation = per_layer
+            if modulation is None:
+                # Made inside the layer, so that training with one condition per token keeps none of it.
+                modulation = (None, None) if rows is None else block.modulate(rows)
+            return block(xs, positions, mask, modulation, cache)
 
-        outputs, seen = scan_layers(self.layers, tuple(xs), cache, body, self.remat)
-        normed = [
-            None if x is None else getattr(self, named("final_norm", i))(x, cond)[0] for i, x in enumerate(outputs)
-        ]
-        return tuple(normed), seen
+        given = None if made is None else (made.attention, made.feed_forward)
+        (language, action), seen = scan_layers(self.layers, tuple(xs), (cache, given), body, self.remat)
+        if language is not None:
+            language, _ = getattr(self, named("final_norm", 0))(language)
+        if action is not None:
+            norm = getattr(self, named("final_norm", 1))
+            final = made.final if made is not None else None if rows is None else norm.modulate(rows)
+            action, _ = norm(action, final)
+        return (language, action), seen
 
 
 def attend(
@@ -256,8 +219,11 @@ def named(name: str, expert: int) -> str:
     return name if expert == 0 else f"{name}_{expert}"
 
 
-def make_norm(expert: int, width: int, from_scratch: bool, rngs: nnx.Rngs) -> RMSNorm | AdaRMSNorm:
-    return RMSNorm(width) if expert == 0 else AdaRMSNorm(width, from_scratch, rngs)
+def make_norm(expert: int, config: Pi05Config, rngs: nnx.Rngs) -> RMSNorm | AdaRMSNorm:
+    """Only pi0.5's action expert is modulated."""
+    if expert == 1 and config.head == "pi05":
+        return AdaRMSNorm(config.expert.width, jnp.dtype(config.dtype), config.from_scratch, rngs)
+    return RMSNorm((config.language, config.expert)[expert].width)
 
 
 def add_gated(x: Array | None, y: Array | None, gate: Array | None) -> Array | None:

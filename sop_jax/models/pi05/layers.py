@@ -25,6 +25,12 @@ def stack_layers(make: Callable[[nnx.Rngs], Layer], depth: int, rngs: nnx.Rngs) 
     return create(rngs)
 
 
+def map_layers(layers: Layer, body: Callable[[Layer], Any]) -> Any:
+    """`body(layer)` of every layer at once, stacked: for what needs no other layer's result."""
+    graphdef, state = nnx.split(layers)
+    return jax.vmap(lambda layer_state: body(nnx.merge(graphdef, layer_state)))(state)
+
+
 def scan_layers(
     layers: nnx.Module, carry: Any, per_layer: Any, body: Callable[[Any, Any, Any], tuple[Any, Any]], remat: Remat
 ) -> tuple[Any, Any]:
