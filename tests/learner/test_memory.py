@@ -96,7 +96,7 @@ def test_the_full_policy_on_eight_devices():
 def test_kept_activations_grow_with_the_batch_and_fall_with_recomputing():
     trained, frozen = split_params(stored_params(FULL), FULL.is_trained)
     one, nine = (kept_bytes(FULL, trained, frozen, 224, rows) for rows in (1, 9))
-    assert 8.5 < nine / one < 9.5
+    assert nine / one == pytest.approx(9, rel=0.1)
     # The language model's input to each of 18 layers, in bfloat16, is part of what is kept for one example.
     prefix = 3 * 256 + FULL.config.max_tokens + FULL.config.state_dim
     assert one > 18 * prefix * 2048 * 2
