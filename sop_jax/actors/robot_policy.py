@@ -4,7 +4,7 @@ Legend: `H` horizon, `A` action dimensions.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -93,7 +93,8 @@ class EpisodeGuard:
         self.is_closed = False
 
     @contextlib.contextmanager
-    def hold(self):
+    def hold(self) -> Iterator[None]:
+        """While an episode runs. Raises SwapInsideEpisodeError if one runs already."""
         if self.is_closed:
             raise SwapInsideEpisodeError("an episode is running on this policy already; give each robot its own")
         self.is_closed = True
