@@ -5,6 +5,8 @@ cd "$(dirname "$0")/.."
 lock() { "${UV:-.venv/bin/uv}" pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header "$@"; }
 lock requirements/base.in -o requirements/base.txt
 lock requirements/base.in requirements/dev.in -c requirements/base.txt -o requirements/dev.txt
+lock requirements/base.in requirements/cuda.in -c requirements/base.txt -o requirements/cuda.txt
+lock requirements/base.in requirements/tpu.in -c requirements/base.txt -o requirements/tpu.txt
 # The Reverb server exists for Linux on x86-64 and Python 3.11 or older alone, so its lock is for that platform.
 "${UV:-.venv/bin/uv}" pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
   --no-emit-index-url --no-header launch/reverb/requirements.in -o launch/reverb/requirements.txt

@@ -3,7 +3,7 @@
 #   gcloud compute tpus tpu-vm ssh NAME --zone ZONE --worker all --command "cd sop-jax && SOP_STORE=.. launch/tpu/learner.sh"
 # Set in the environment: SOP_STORE (gs://), SOP_REPLAY (HOST:PORT of `sop replay`), SOP_RUN (a folder that all hosts share, a
 # mounted disk). Optional: SOP_CONFIG, SOP_POLICY.
-# Each host needs .venv with JAX for TPUs (`make setup`, then the tpu extra of the locked JAX version).
+# Each host needs .venv with JAX for TPUs: `launch/setup.sh tpu`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
