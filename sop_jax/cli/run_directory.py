@@ -95,5 +95,8 @@ def find_policy(path: str) -> pathlib.Path:
     """A policy's directory. Raises UsageError if there is none."""
     found = find_in_repository(path)
     if not (found / "policy.json").exists():
-        raise UsageError(f"{path} is no policy: it has no policy.json. Make one with `sop pretrain --output DIRECTORY`")
+        raise UsageError(
+            f"{path} is no policy: it has no policy.json. Make one with `sop pretrain --output DIRECTORY` or `sop weights "
+            "import`"
+        )
     return found
