@@ -27,7 +27,7 @@ class GateConfig(Thresholds):
     progress_m: float = 0.0005
     empty_grasp_s: float = 0.4
     dropped_m: float = 0.07
-    fold_error_s: float = 1.0
+    fold_error_s: float = 2.0
     stages_lost: int = 2
     stage_s: float = 3.0
 
