@@ -16,7 +16,10 @@ DEMOS: Mapping[str, DemoConfig] = types.MappingProxyType(
     {config.name: config for config in (restock_demo.CONFIG, restock_demo.PI05_TINY, restock_demo.TINY)}
 )
 PRETRAININGS: Mapping[str, PretrainConfig] = types.MappingProxyType(
-    {config.name: config for config in (restock_pretrain.CONFIG, restock_pretrain.PI05_TINY)}
+    {
+        config.name: config
+        for config in (restock_pretrain.CONFIG, restock_pretrain.PI05_TINY, restock_pretrain.PI05_TINY_REAL_TIME)
+    }
 )
 FINETUNINGS: Mapping[str, DemoConfig] = types.MappingProxyType(
     {config.name: config for config in (pi05_finetune.ONE_GPU, pi05_finetune.EIGHT_GPUS, pi05_finetune.TPU_SLICE)}

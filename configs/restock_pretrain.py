@@ -1,4 +1,5 @@
-"""Base policies: `restock_compact`, from which the demo starts, and `restock_pi05_tiny`, the same by a small pi0.5.
+"""Base policies: `restock_compact`, from which the demo starts, and `restock_pi05_tiny`, the same by a small pi0.5;
+`restock_pi05_tiny_real_time` learns besides to continue the chunk under way (training-time real-time chunking).
 
 The first is limited by its number of demonstrations on purpose.
 """
@@ -47,3 +48,5 @@ PI05_TINY = dataclasses.replace(
     ),
 )
 """Four times the demonstrations: what a word means in the image, a transformer from scratch has to learn from them."""
+
+PI05_TINY_REAL_TIME = dataclasses.replace(PI05_TINY, name="restock_pi05_tiny_real_time", model="pi05_tiny_real_time")

@@ -7,7 +7,7 @@ from typing import Any
 
 from sop_jax.models.added_fields import may_lack
 from sop_jax.models.compact import CompactConfig, CompactPolicy
-from sop_jax.models.pi05.config import FULL, PI0, PI0_TINY, TINY, Pi05Config
+from sop_jax.models.pi05.config import FULL, PI0, PI0_TINY, TINY, TINY_REAL_TIME, Pi05Config
 from sop_jax.models.pi05.policy import Pi05Policy
 from sop_jax.models.policy import PolicyModel
 
@@ -16,6 +16,7 @@ PolicyConfig = CompactConfig | Pi05Config
 PRESETS: Mapping[str, PolicyConfig] = {
     "compact": CompactConfig(),
     "pi05_tiny": TINY,
+    "pi05_tiny_real_time": TINY_REAL_TIME,
     "pi05": FULL,
     "pi0_tiny": PI0_TINY,
     "pi0": PI0,

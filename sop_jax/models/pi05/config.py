@@ -203,5 +203,8 @@ TINY = Pi05Config(
 )
 """The same architecture for CPUs, tests and from-scratch training."""
 
+TINY_REAL_TIME = dataclasses.replace(TINY, max_training_delay=5)
+"""`TINY`, trained to continue the chunk under way when inference took up to 5 ticks."""
+
 PI0_TINY = dataclasses.replace(TINY, head="pi0", state_input="suffix")
 """pi0's head at the same size."""
