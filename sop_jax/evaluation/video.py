@@ -17,8 +17,8 @@ import envs
 from envs.film import Film
 from sop_jax.actors.episode import TrialResult
 from sop_jax.actors.rollout import RolloutConfig
-from sop_jax.evaluation.evaluate import Candidate
-from sop_jax.evaluation.trials import RobotTrials
+from sop_jax.evaluation.evaluate import SIDE_BY_SIDE, Candidate
+from sop_jax.evaluation.trials import SideBySide, Workplace
 from sop_jax.evaluation.worker import load_policy
 from sop_jax.evaluation.world import EVALUATED_ROBOT, WorldConfig, make_robot
 from sop_jax.robots.simulated import SimulatedRobot
@@ -51,6 +51,13 @@ class FilmedRobot:
     @property
     def instruction(self) -> str:
         return self._robot.instruction
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        return self._robot.stage_names
+
+    def stage(self) -> str:
+        return self._robot.stage()
 
     def reset(self, seed: int) -> None:
         self._robot.reset(seed)
@@ -88,7 +95,14 @@ class Take:
     control_hz: float
 
 
-def film_trial(candidate: Candidate, world: WorldConfig, rollout: RolloutConfig, clock: Clock, seed: int) -> Take:
+def film_trial(
+    candidate: Candidate,
+    world: WorldConfig,
+    rollout: RolloutConfig,
+    clock: Clock,
+    seed: int,
+    side_by_side: int = SIDE_BY_SIDE,
+) -> Take:
     """Runs one trial with a camera team: the trial of this seed, as `evaluate` runs it."""
     plain = make_robot(world, clock, EVALUATED_ROBOT)
     robot = FilmedRobot(plain)
@@ -98,7 +112,7 @@ def film_trial(candidate: Candidate, world: WorldConfig, rollout: RolloutConfig,
             expert = envs.make_expert(plain.environment)
         else:
             policy = load_policy(candidate, rollout.chunking)
-        result = RobotTrials(robot, policy, rollout, clock, expert).run(seed)
+        result = SideBySide(lambda _: Workplace(robot, expert), policy, rollout, clock, side_by_side).run(seed)
         return Take(robot.instruction, result, tuple(robot.pictures), tuple(robot.stages), robot.spec.control_hz)
     finally:
         robot.close()
