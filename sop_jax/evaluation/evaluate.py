@@ -197,5 +197,5 @@ def _run_missing(
 
 def _without_paths(candidate: Candidate) -> dict[str, Any]:
     """What of a candidate its trials depend on, beside the weights, which their fingerprints tell."""
-    values = dataclasses.asdict(candidate)
+    values = {"is_expert": candidate.is_expert, **dataclasses.asdict(candidate)}
     return {name: value for name, value in values.items() if name not in ("bundle", "store")}
