@@ -12,6 +12,7 @@ from sop_jax.evaluation.results import RESET_S, EvaluationResult, Subject, summa
 from sop_jax.evaluation.seeds import trial_seeds
 from sop_jax.evaluation.trial_pool import OnTrial, num_usable_cores, run_trials
 from sop_jax.evaluation.world import WorldConfig
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
 
 
@@ -21,11 +22,13 @@ class Candidate:
 
     bundle: directory of the base policy; "" = the scripted expert. store: root of the store that holds the publications.
     version: which publication; 0 = the base policy itself, which needs no store.
+    conditioning: what the policy is told beside its observation.
     """
 
     bundle: str = ""
     store: str = ""
     version: int = 0
+    conditioning: Conditioning = dataclasses.field(default_factory=Conditioning)
 
     def __post_init__(self) -> None:
         if self.version < 0 or (self.version > 0 and not (self.bundle and self.store)):
@@ -59,7 +62,8 @@ class WorkerTask:
     def from_json(text: str) -> "WorkerTask":
         values = json.loads(text)
         rollout = {**values["rollout"], "chunking": ChunkingConfig(**values["rollout"]["chunking"])}
-        return WorkerTask(Candidate(**values["candidate"]), WorldConfig(**values["world"]), RolloutConfig(**rollout))
+        candidate = {**values["candidate"], "conditioning": Conditioning(**values["candidate"]["conditioning"])}
+        return WorkerTask(Candidate(**candidate), WorldConfig(**values["world"]), RolloutConfig(**rollout))
 
 
 def evaluate(
