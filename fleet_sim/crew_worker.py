@@ -25,6 +25,7 @@ from sop_jax.evaluation.world import WorldConfig, make_robot
 from sop_jax.models.bundle import load_bundle
 from sop_jax.robots.scripted_supervisor import ScriptedSupervisor, SupervisorConfig
 from sop_jax.robots.simulated import SimulatedRobot
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import SopError
 from sop_jax.specs.records import Episode, Source
 from sop_jax.weights.follower import Follower
@@ -44,6 +45,7 @@ class WorkerSettings:
     rollout: RolloutConfig
     recording: RecordingConfig
     supervisor: SupervisorConfig
+    conditioning: Conditioning
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> "WorkerSettings":
@@ -56,6 +58,7 @@ class WorkerSettings:
             rollout=RolloutConfig(**rollout),
             recording=RecordingConfig(**values["recording"]),
             supervisor=SupervisorConfig(**values["supervisor"]),
+            conditioning=Conditioning(**values["conditioning"]),
         )
 
 
@@ -125,9 +128,8 @@ class EpisodePlayer:
     def _policy_of(self, version: int, robot: SimulatedRobot) -> PolicyRunner:
         settings = self._settings
         if self._policy is None or self._policy.version > version:
-            self._policy = PolicyRunner.from_bundle(
-                load_bundle(pathlib.Path(settings.bundle)), settings.rollout.chunking
-            )
+            bundle = load_bundle(pathlib.Path(settings.bundle))
+            self._policy = PolicyRunner.from_bundle(bundle, settings.rollout.chunking, settings.conditioning)
             self._policy.warm_up(robot.spec)
         policy = self._policy
         if policy.version != version:

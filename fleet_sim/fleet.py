@@ -21,7 +21,7 @@ from fleet_sim.journal import EpisodeRecord, Journal, PublicationRecord
 from fleet_sim.learning_side import LearningSide
 from fleet_sim.virtual_clock import VirtualClock
 from sop_jax.actors.seeds import episode_seed
-from sop_jax.algorithms.algorithm import Algorithm
+from sop_jax.algorithms.algorithm import Algorithm, Phase
 from sop_jax.episodes.paths import episode_path
 from sop_jax.models.bundle import PolicyBundle
 from sop_jax.specs.identifiers import make_episode_id
@@ -82,6 +82,7 @@ class SimulatedFleet:
                 "bundle": str(bundle_dir.absolute()),
                 "store": self._store_url,
                 "scratch": str(scratch.absolute()),
+                "conditioning": dataclasses.asdict(algorithm.conditioning(Phase.COLLECTING)),
                 **{
                     name: dataclasses.asdict(getattr(config, name))
                     for name in ("world", "rollout", "recording", "supervisor")

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 from fleet_sim.config import SimulatedFleetConfig
-from sop_jax.algorithms.algorithm import Algorithm
+from sop_jax.algorithms.algorithm import Algorithm, make_labeler
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.learner.learner import Learner
 from sop_jax.models.bundle import PolicyBundle
@@ -40,7 +40,7 @@ class LearningSide:
         self._intake = Intake(
             self.store,
             self._tables,
-            lambda manifest, arrays: algorithm.label_frames(manifest, arrays, model.horizon),
+            make_labeler(algorithm, model.horizon),
             clock=clock,
             metrics=metrics,
         )

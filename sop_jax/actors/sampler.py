@@ -4,13 +4,13 @@ Legend: `B` batch, `H` horizon, `A` action dimensions.
 """
 
 import threading
-from typing import final
+from typing import Any, final
 
 import jax
 import numpy as np
 
 from sop_jax.actors.chunking import ChunkingConfig
-from sop_jax.models.batch import ObservationBatch
+from sop_jax.models.batch import BarePrompt, ObservationBatch
 from sop_jax.models.chunking import ActionPrefix
 from sop_jax.models.normalization import NormStats
 from sop_jax.models.policy import PolicyModel
@@ -49,10 +49,14 @@ class ChunkSampler:
         observations: ObservationBatch,
         seeds: np.ndarray,
         prefixes: ActionPrefix | None,
+        bare_prompts: BarePrompt | None = None,
     ) -> np.ndarray:
-        """Absolute targets, float32 [B, H, A]; `seeds` is uint32 [B]. Blocks until they are there."""
+        """Absolute targets, float32 [B, H, A]; `seeds` is uint32 [B]. Blocks until they are there.
+
+        With `bare_prompts` (in every call or in none) by classifier-free guidance.
+        """
         with self._lock:
-            return np.asarray(self._sample(params, norm, observations, seeds, prefixes), np.float32)
+            return np.asarray(self._sample(params, norm, observations, seeds, prefixes, bare_prompts), np.float32)
 
     def _sample_rows(
         self,
@@ -61,19 +65,22 @@ class ChunkSampler:
         observations: ObservationBatch,
         seeds: jax.Array,
         prefixes: ActionPrefix | None,
+        bare_prompts: BarePrompt | None,
     ) -> jax.Array:
         self.num_compilations += 1  # Runs while tracing only.
 
-        def sample_one(observation: ObservationBatch, seed: jax.Array, prefix: ActionPrefix | None) -> jax.Array:
-            observation, prefix = jax.tree.map(lambda leaf: leaf[None], (observation, prefix))
-            key = jax.random.key(seed)
-            if prefix is None:
-                return self._model.sample_actions(params, norm, observation, key)[0]
-            return self._model.sample_actions(
-                params, norm, observation, key, action_prefix=prefix, guidance=self._guidance
-            )[0]
+        def sample_one(
+            observation: ObservationBatch, seed: jax.Array, prefix: ActionPrefix | None, bare: BarePrompt | None
+        ) -> jax.Array:
+            observation, prefix, bare = jax.tree.map(lambda leaf: leaf[None], (observation, prefix, bare))
+            options: dict[str, Any] = {}  # Only what is asked for, so that plain models need not know the rest.
+            if prefix is not None:
+                options.update(action_prefix=prefix, guidance=self._guidance)
+            if bare is not None:
+                options.update(bare_prompt=bare)
+            return self._model.sample_actions(params, norm, observation, jax.random.key(seed), **options)[0]
 
         if seeds.shape[0] == 1:  # Without vmap a robot alone runs the very program of its policy.
-            first = jax.tree.map(lambda leaf: leaf[0], (observations, seeds, prefixes))
+            first = jax.tree.map(lambda leaf: leaf[0], (observations, seeds, prefixes, bare_prompts))
             return sample_one(*first)[None]
-        return jax.vmap(sample_one)(observations, seeds, prefixes)
+        return jax.vmap(sample_one)(observations, seeds, prefixes, bare_prompts)

@@ -9,23 +9,27 @@ from typing import Any
 from sop_jax.algorithms.algorithm import Algorithm
 from sop_jax.algorithms.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
 from sop_jax.algorithms.hg_dagger import HgDagger, HgDaggerConfig
+from sop_jax.algorithms.recap.recap import Recap, RecapConfig
 from sop_jax.specs.errors import ConfigError
 
-AlgorithmConfig = BehaviourCloningConfig | HgDaggerConfig
+AlgorithmConfig = BehaviourCloningConfig | HgDaggerConfig | RecapConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class AlgorithmEntry:
-    """How an algorithm is made: `make(config)` with a config of `config_type`."""
+    """How an algorithm is made: `make(config)` with a config of `config_type`. `check` raises ConfigError if something that
+    it needs beside the policy is missing."""
 
     config_type: type
     make: Callable[[Any], Algorithm]
+    check: Callable[[Any], object] = lambda algorithm: None
 
 
 ALGORITHMS = types.MappingProxyType(
     {
         "behaviour_cloning": AlgorithmEntry(BehaviourCloningConfig, BehaviourCloning),
         "hg_dagger": AlgorithmEntry(HgDaggerConfig, HgDagger),
+        "recap": AlgorithmEntry(RecapConfig, Recap, lambda recap: recap.value_function),
     }
 )
 
@@ -48,3 +52,9 @@ def create_algorithm(algorithm: str | AlgorithmConfig) -> Algorithm:
             return entry.make(algorithm)
     expected = ", ".join(entry.config_type.__name__ for entry in ALGORITHMS.values())
     raise ConfigError(f"no algorithm takes a config of type {type(algorithm).__name__}; expected one of {expected}")
+
+
+def check_ready(algorithm: Algorithm) -> None:
+    """Raises ConfigError, or what reading it raises, if something that labelling needs is missing: RECAP's value function."""
+    if algorithm.name in ALGORITHMS:
+        ALGORITHMS[algorithm.name].check(algorithm)

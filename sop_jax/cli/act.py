@@ -12,6 +12,8 @@ from sop_jax.actors.actor import Actor, ActorConfig
 from sop_jax.actors.policy_runner import PolicyRunner
 from sop_jax.actors.spool import Spool
 from sop_jax.actors.weights_feed import BackgroundFeed, InlineFeed
+from sop_jax.algorithms.algorithm import Phase
+from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.cli.arguments import UsageError, parse
 from sop_jax.cli.collector import demonstrate
 from sop_jax.cli.output import note, print_json, say
@@ -115,7 +117,8 @@ def _act(arguments: ActArguments, config: DemoConfig, metrics: Metrics) -> int:
     robot = make_robot(config.world, clock, arguments.robot_id)
     store = EpisodeStore(as_store_url(arguments.store))
     bundle = load_bundle(find_policy(arguments.policy or config.policy))
-    policy = PolicyRunner.from_bundle(bundle, config.fleet.rollout.chunking)
+    conditioning = create_algorithm(config.learning.algorithm).conditioning(Phase.COLLECTING)
+    policy = PolicyRunner.from_bundle(bundle, config.fleet.rollout.chunking, conditioning)
     follower = Follower(as_store_url(arguments.store), policy.weights_base, policy.norm_stats)
     feed = BackgroundFeed(
         InlineFeed(follower, policy.trained_template, metrics), clock, policy.version, config.fleet.weights_poll_s

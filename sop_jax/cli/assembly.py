@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from configs.experiment import LearningConfig, ReplayConfig
-from sop_jax.algorithms.algorithm import Algorithm
+from sop_jax.algorithms.algorithm import Algorithm, make_labeler
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.world import WorldConfig
 from sop_jax.models.policy import PolicyModel
@@ -86,7 +86,7 @@ def fill_local_tables(
     intake = Intake(
         store,
         tables,
-        lambda manifest, arrays: algorithm.label_frames(manifest, arrays, horizon),
+        make_labeler(algorithm, horizon),
         replay.intake,
         clock,
         metrics,

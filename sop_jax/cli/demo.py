@@ -17,6 +17,7 @@ import tyro
 
 from configs.experiment import DemoConfig
 from configs.registry import find_demo
+from sop_jax.algorithms.registry import check_ready, create_algorithm
 from sop_jax.cli.arguments import UsageError, flag_value, parse
 from sop_jax.cli.demo_phases import DemoPhases
 from sop_jax.cli.demo_results import finish
@@ -65,6 +66,7 @@ def run(argv: Sequence[str]) -> int:
     if len(config.worlds) > 1:
         raise UsageError(f"a demo shows one task, {config.name} has {len(config.worlds)}: see sop study")
     find_policy(config.policy)
+    check_ready(create_algorithm(config.learning.algorithm))
     directory = _resumed(resume) if resume else _new_run(arguments)
     if resume and config != default.experiment:
         raise UsageError(

@@ -16,6 +16,7 @@ from configs.experiment import PretrainConfig
 from configs.files import to_json
 from configs.registry import find_pretraining
 from sop_jax.algorithms.registry import create_algorithm
+from sop_jax.cli import pretrain_value
 from sop_jax.cli.arguments import UsageError, flag_value, parse
 from sop_jax.cli.assembly import fill_local_tables, make_loader, with_seed
 from sop_jax.cli.collection import collect
@@ -47,7 +48,8 @@ _STEPS_PER_LOOK = 250
 @dataclasses.dataclass(frozen=True)
 class PretrainArguments:
     """Makes a base policy. The demonstrations are a function of the config alone; they are collected into
-    WORK/store and kept there, so that a second run starts from them."""
+    WORK/store and kept there, so that a second run starts from them. With --value-of POLICY it trains a value function for
+    RECAP instead, on the episodes of a store: see sop pretrain --value-of POLICY --help."""
 
     experiment: Annotated[PretrainConfig, tyro.conf.arg(name="")]
     """The resolved experiment; every value can be changed on the command line."""
@@ -72,6 +74,8 @@ class PretrainArguments:
 
 
 def run(argv: Sequence[str]) -> int:
+    if any(word == pretrain_value.FLAG or word.startswith(f"{pretrain_value.FLAG}=") for word in argv):
+        return pretrain_value.run(argv)
     experiment = find_pretraining(flag_value(argv, "--config", DEFAULT))
     default = PretrainArguments(experiment, pathlib.Path(f"assets/policies/{experiment.name}"))
     arguments = parse(PretrainArguments, argv, "pretrain", default)

@@ -17,6 +17,7 @@ from sop_jax.evaluation.trial_book import TrialBook
 from sop_jax.evaluation.trial_pool import num_usable_cores, run_trials
 from sop_jax.evaluation.trials import TrialJob
 from sop_jax.evaluation.world import WorldConfig
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
 
 SIDE_BY_SIDE = 4
@@ -29,11 +30,13 @@ class Candidate:
 
     bundle: directory of the base policy; "" = the scripted expert. store: root of the store that holds the publications.
     version: which publication; 0 = the base policy itself, which needs no store.
+    conditioning: what the policy is told beside its observation.
     """
 
     bundle: str = ""
     store: str = ""
     version: int = 0
+    conditioning: Conditioning = dataclasses.field(default_factory=Conditioning)
 
     def __post_init__(self) -> None:
         if self.version < 0 or (self.version > 0 and not (self.bundle and self.store)):
@@ -69,9 +72,8 @@ class WorkerTask:
         values = json.loads(text)
         rollout = {**values["rollout"], "chunking": ChunkingConfig(**values["rollout"]["chunking"])}
         worlds = tuple(WorldConfig(**world) for world in values["worlds"])
-        return WorkerTask(
-            Candidate(**values["candidate"]), worlds, RolloutConfig(**rollout), int(values["side_by_side"])
-        )
+        candidate = {**values["candidate"], "conditioning": Conditioning(**values["candidate"]["conditioning"])}
+        return WorkerTask(Candidate(**candidate), worlds, RolloutConfig(**rollout), int(values["side_by_side"]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sop_jax.algorithms.algorithm import Algorithm, Conditioning, Lesson, Phase
+from sop_jax.algorithms.algorithm import Algorithm, Lesson, Phase
 from sop_jax.algorithms.hg_dagger import HgDagger, HgDaggerConfig
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.records import Outcome, Source
 from tests.algorithms.conftest import episode_of, rows
