@@ -14,6 +14,7 @@ import numpy as np
 
 from sop_jax.actors.chunk_player import ChunkStats, NonFiniteActionError
 from sop_jax.actors.chunking import ChunkingConfig
+from sop_jax.actors.handover import HandoverConfig
 from sop_jax.actors.interrupts import deferred_interrupt
 from sop_jax.actors.pilot import FrameLabel, Pilot
 from sop_jax.specs.clock import Clock, Ticker
@@ -37,6 +38,7 @@ class RolloutConfig:
         simulates an inference that takes so long, repeatably; None computes on a thread while the robot goes on, for as long
         as it takes (real robots).
     chunking: whether a new chunk continues the one under way (real-time chunking).
+    handover: how the command eases from the policy's targets to the supervisor's and back; off unless set.
     reaction_delay_s: from a supervisor's request to its takeover [robot seconds].
     max_frames: a guard against episodes without end; the episode then ends as TIMEOUT, kind "max_frames".
     realtime: pace ticks by the clock at the robot's control rate; False runs a simulation as fast as the machine can.
@@ -48,6 +50,7 @@ class RolloutConfig:
     realtime: bool = False
     inference_delay_frames: int | None = 0
     chunking: ChunkingConfig = dataclasses.field(default_factory=ChunkingConfig)
+    handover: HandoverConfig = dataclasses.field(default_factory=HandoverConfig)
 
     def __post_init__(self) -> None:
         if self.execute_steps < 1 or self.max_frames < 1:
@@ -135,6 +138,7 @@ def roll_out(
                 label = pilot.begin_tick(frame)
                 observation = robot.observe(images=sink.keeps_images(frame) or pilot.needs_images)
                 executed = robot.apply(pilot.act(observation))
+                pilot.end_tick(executed)
                 sink.add(observation, executed, label)
                 frame += 1
                 pacer.end_tick()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from sop_jax.actors.chunking import ChunkingConfig
+from sop_jax.actors.handover import HandoverConfig
 from sop_jax.actors.rollout import RolloutConfig, never
 from sop_jax.evaluation.results import RESET_S, EvaluationResult, Subject, summarise
 from sop_jax.evaluation.seeds import trial_seeds
@@ -58,7 +59,11 @@ class WorkerTask:
     @staticmethod
     def from_json(text: str) -> "WorkerTask":
         values = json.loads(text)
-        rollout = {**values["rollout"], "chunking": ChunkingConfig(**values["rollout"]["chunking"])}
+        rollout = {
+            **values["rollout"],
+            "chunking": ChunkingConfig(**values["rollout"]["chunking"]),
+            "handover": HandoverConfig(**values["rollout"]["handover"]),
+        }
         return WorkerTask(Candidate(**values["candidate"]), WorldConfig(**values["world"]), RolloutConfig(**rollout))
 
 
