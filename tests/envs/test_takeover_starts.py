@@ -8,7 +8,7 @@ from envs.failing import FAILING_POLICIES
 from envs.g1.drive import NUM_ARM_JOINTS
 
 LARGEST_STEP_RAD = 0.08
-NUM_SEEDS = 3
+NUM_SEEDS = 2
 
 
 def first_steps(task, make_policy):
