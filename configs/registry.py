@@ -7,7 +7,7 @@ import types
 from collections.abc import Mapping
 from typing import TypeVar
 
-from configs import pi05_finetune, restock_demo, restock_pretrain
+from configs import generalist, pi05_finetune, restock_demo, restock_pretrain
 from configs.experiment import DemoConfig, PretrainConfig
 from configs.files import from_json
 from sop_jax.specs.errors import ConfigError
@@ -18,7 +18,12 @@ DEMOS: Mapping[str, DemoConfig] = types.MappingProxyType(
 PRETRAININGS: Mapping[str, PretrainConfig] = types.MappingProxyType(
     {
         config.name: config
-        for config in (restock_pretrain.CONFIG, restock_pretrain.PI05_TINY, restock_pretrain.PI05_TINY_REAL_TIME)
+        for config in (
+            restock_pretrain.CONFIG,
+            restock_pretrain.PI05_TINY,
+            restock_pretrain.PI05_TINY_REAL_TIME,
+            generalist.PRETRAIN,
+        )
     }
 )
 FINETUNINGS: Mapping[str, DemoConfig] = types.MappingProxyType(

@@ -97,6 +97,11 @@ class Environment(dm_env.Environment):
         towards it later."""
         return self._executed
 
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The task's stages, in the order in which they are passed."""
+        return self.task.stage_names
+
     def stage(self) -> str:
         """How far the episode has come, one of the task's stages."""
         return self.task.stage()

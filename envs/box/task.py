@@ -18,7 +18,7 @@ from envs.box.blank import BlankBody
 from envs.box.config import ENDS, SIDES, TABS, WALLS, BoxConfig
 from envs.box.hand_pose import READY_RAD, TIP_M
 from envs.box.scene import compile_model
-from envs.box.situation import Goal, Situation, has_tab_outside, is_done, may_latch, sides_stand, stage_of
+from envs.box.situation import STAGES, Goal, Situation, has_tab_outside, is_done, may_latch, sides_stand, stage_of
 from envs.g1.drive import CONTROL_HZ, NUM_ARM_JOINTS
 from envs.judged_task import JudgedTask
 from envs.room import randomise_light
@@ -43,6 +43,7 @@ class BoxTask(JudgedTask[Situation]):
 
     name = "box_assembly"
     world = "box_assembly/2"
+    stage_names = STAGES
 
     def __init__(self, config: BoxConfig | None = None) -> None:
         self.config = config or BoxConfig()

@@ -29,6 +29,7 @@ class LaundryTask(JudgedTask[Situation]):
 
     name = "laundry_fold"
     world = "laundry_fold/1"
+    stage_names = STAGES
 
     def __init__(self, config: LaundryConfig | None = None) -> None:
         self.config = config or LaundryConfig()

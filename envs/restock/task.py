@@ -20,7 +20,17 @@ from envs.restock.draws import draw_goal, draw_goods, draw_origins, draw_stands
 from envs.restock.hand_pose import LEFT_READY_RAD, READY_RAD
 from envs.restock.items import ItemBodies
 from envs.restock.scene import compile_model, item_bodies
-from envs.restock.situation import EMPTY_CLOSED, Goal, Situation, has_fallen, is_done, slot_of, stage_of, was_misplaced
+from envs.restock.situation import (
+    EMPTY_CLOSED,
+    STAGES,
+    Goal,
+    Situation,
+    has_fallen,
+    is_done,
+    slot_of,
+    stage_of,
+    was_misplaced,
+)
 from envs.room import randomise_light
 
 FAILURES = ("missed_grasp", "dropped", "wrong_object", "wrong_slot", "timeout")
@@ -28,6 +38,8 @@ FAILURES = ("missed_grasp", "dropped", "wrong_object", "wrong_slot", "timeout")
 
 class RestockTask(JudgedTask[Situation]):
     """The task. Owns the compiled model and what an episode's judgement has to remember."""
+
+    stage_names = STAGES
 
     def __init__(self, config: SceneConfig | None = None) -> None:
         self.config = config or RestockConfig()

@@ -22,6 +22,15 @@ class NonFiniteActionError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
+class ChunkRequest:
+    """One question to a policy: the arguments of `ActionSource.infer`."""
+
+    observation: Observation
+    seed: int
+    prefix: ChunkPrefix | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class ChunkStats:
     """What became of an episode's chunks.
 
@@ -105,9 +114,16 @@ class ChunkPlayer:
         self._frame = frame
         self._take()
 
+    def request(self, observation: Observation) -> ChunkRequest | None:
+        """What `act` will ask the policy on this tick; None if it won't. Changes nothing."""
+        if not self.needs_images:
+            return None
+        prefix = self._queue.prefix(self._policy.horizon, self._inference.delay_ticks) if self._continues else None
+        return ChunkRequest(observation, inference_seed(self._seed, self._frame), prefix)
+
     def act(self, observation: Observation) -> np.ndarray:
-        if self.needs_images:
-            self._start(observation)
+        if (request := self.request(observation)) is not None:
+            self._start(request)
             self._take()  # An inference without delay is there at once.
         action = self._queue.pop()
         if action is None:
@@ -130,11 +146,10 @@ class ChunkPlayer:
         """Waits for an inference that is still running."""
         self._inference.close()
 
-    def _start(self, observation: Observation) -> None:
-        prefix = self._queue.prefix(self._policy.horizon, self._inference.delay_ticks) if self._continues else None
+    def _start(self, request: ChunkRequest) -> None:
         frame = self._started = self._frame
         self._queue.mark()
-        self._inference.start(frame, lambda: self._infer(observation, frame, prefix))
+        self._inference.start(frame, lambda: self._infer(request, frame))
 
     def _take(self) -> None:
         chunk = self._inference.take(self._frame)
@@ -142,11 +157,9 @@ class ChunkPlayer:
             self._queue.replace(chunk)
             self._num_chunks += 1
 
-    def _infer(self, observation: Observation, frame: int, prefix: ChunkPrefix | None) -> np.ndarray:
-        seed = inference_seed(self._seed, frame)
-        chunk = (
-            self._policy.infer(observation, seed) if prefix is None else self._policy.infer(observation, seed, prefix)
-        )
+    def _infer(self, request: ChunkRequest, frame: int) -> np.ndarray:
+        prefix = () if request.prefix is None else (request.prefix,)
+        chunk = self._policy.infer(request.observation, request.seed, *prefix)
         if self._policy.version != self._version:
             raise RuntimeError(
                 f"the policy changed from version {self._version} to {self._policy.version} at frame {frame} of an "

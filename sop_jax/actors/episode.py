@@ -5,14 +5,25 @@ Legend: `A` action dimensions.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import numpy as np
 
-from sop_jax.actors.chunk_player import ChunkPlayer
+from sop_jax.actors.chunk_player import ChunkPlayer, ChunkRequest
 from sop_jax.actors.handover import Handover
+from sop_jax.actors.interrupts import deferred_interrupt
 from sop_jax.actors.pilot import Demonstrator, ExpertPilot, FrameLabel, Pilot, PolicyPilot
-from sop_jax.actors.rollout import INTERRUPTED, NoSink, RolloutConfig, RolloutReport, never, roll_out
+from sop_jax.actors.rollout import (
+    INTERRUPTED,
+    NoSink,
+    RolloutConfig,
+    RolloutReport,
+    never,
+    roll_out,
+    rollout_steps,
+    run_through,
+)
+from sop_jax.actors.stages import ShowsStages, StageWatch
 from sop_jax.episodes.images import DEFAULT_QUALITY
 from sop_jax.episodes.recorder import EpisodeRecorder
 from sop_jax.specs.clock import Clock
@@ -59,13 +70,19 @@ class EpisodeHeader:
 
 @dataclasses.dataclass(frozen=True)
 class TrialResult:
-    """One evaluation trial. `duration_s` is robot time: frames over the control rate."""
+    """One evaluation trial. `duration_s` is robot time: frames over the control rate.
+
+    last_stage, furthest_stage: where the task stood at the end, and how far it had come at best; "" on a robot that
+    doesn't know.
+    """
 
     seed: int
     outcome: Outcome
     failure_kind: str
     num_frames: int
     duration_s: float
+    last_stage: str = ""
+    furthest_stage: str = ""
 
     @property
     def success(self) -> bool:
@@ -148,15 +165,32 @@ def run_trial(
 
     The same seed draws the same scene and the same policy noise as in `run_episode`. Raises KeyboardInterrupt on Ctrl-C.
     """
+    with deferred_interrupt() as interrupted:
+        return run_through(trial_steps(robot, policy, config, clock, seed, expert, interrupted, should_stop))
+
+
+def trial_steps(
+    robot: Robot,
+    policy: ActionSource | None,
+    config: RolloutConfig,
+    clock: Clock,
+    seed: int,
+    expert: Demonstrator | None = None,
+    interrupted: Callable[[], bool] = never,
+    should_stop: Callable[[], bool] = never,
+) -> Generator[ChunkRequest, None, TrialResult]:
+    """The trial of `run_trial`, which stops before each question to the policy (see `rollout_steps`)."""
     pilot = _make_pilot(robot, policy, None, expert, seed, config)
     robot.reset(seed)
     if expert is not None:
         expert.reset()
+    watch = StageWatch(robot) if isinstance(robot, ShowsStages) else None
     with contextlib.closing(pilot):
-        report = roll_out(robot, pilot, NoSink(), config, clock, should_stop)
+        report = yield from rollout_steps(robot, pilot, watch or NoSink(), config, clock, interrupted, should_stop)
     if report.end == INTERRUPTED:
         raise KeyboardInterrupt
-    return TrialResult(seed, report.end.outcome, report.end.failure_kind, report.num_frames, report.duration_s)
+    stages = (watch.last, watch.furthest) if watch else ("", "")
+    return TrialResult(seed, report.end.outcome, report.end.failure_kind, report.num_frames, report.duration_s, *stages)
 
 
 def was_interrupted(episode: Episode) -> bool:

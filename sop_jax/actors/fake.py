@@ -1,9 +1,10 @@
 """Policies without a network, for tests and for measuring the loop around a policy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from sop_jax.actors.chunk_player import ChunkRequest
 from sop_jax.specs.chunking import ChunkPrefix
 from sop_jax.specs.records import Observation
 
@@ -43,6 +44,11 @@ class FakePolicy:
         if self._noise:
             chunk += np.random.default_rng(seed).normal(0.0, self._noise, chunk.shape).astype(np.float32)
         return chunk
+
+    def infer_rows(self, requests: Sequence[ChunkRequest], num_rows: int) -> np.ndarray:
+        """As `PolicyRunner.infer_rows`."""
+        del num_rows
+        return np.stack([self.infer(request.observation, request.seed, request.prefix) for request in requests])
 
 
 def reads_goal(observation: Observation) -> np.ndarray:

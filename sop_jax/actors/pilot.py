@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sop_jax.actors.chunk_player import ChunkPlayer, ChunkStats, require_finite
+from sop_jax.actors.chunk_player import ChunkPlayer, ChunkRequest, ChunkStats, require_finite
 from sop_jax.actors.handover import Handover
 from sop_jax.actors.takeover import Control, Takeover
 from sop_jax.specs.interfaces import Supervisor
@@ -41,6 +41,10 @@ class Pilot(Protocol):
         ...
 
     def begin_tick(self, frame: int) -> FrameLabel: ...
+
+    def request(self, observation: Observation) -> ChunkRequest | None:
+        """What `act` will ask a policy on this tick, for whoever answers many robots at once; None if nothing."""
+        ...
 
     def act(self, observation: Observation) -> np.ndarray: ...
 
@@ -92,6 +96,9 @@ class PolicyPilot:
         self._supervisor_acted = intervention
         return FrameLabel(self._player.version, intervention, self._takeover.new_request)
 
+    def request(self, observation: Observation) -> ChunkRequest | None:
+        return self._player.request(observation) if self.needs_images else None
+
     def act(self, observation: Observation) -> np.ndarray:
         if self._supervisor is not None and self._takeover.control is Control.SUPERVISOR:
             wish = require_finite(self._supervisor.act(), "supervisor", self._frame)
@@ -134,6 +141,9 @@ class ExpertPilot:
     def begin_tick(self, frame: int) -> FrameLabel:
         self._frame = frame
         return FrameLabel(NO_POLICY, intervention=True)
+
+    def request(self, observation: Observation) -> ChunkRequest | None:
+        del observation
 
     def act(self, observation: Observation) -> np.ndarray:
         del observation  # An expert looks at the world itself.

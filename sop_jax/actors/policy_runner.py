@@ -4,18 +4,21 @@ Legend: `H` horizon, `A` action dimensions.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import jax
 import numpy as np
 
+from sop_jax.actors.chunk_player import ChunkRequest
 from sop_jax.actors.chunking import ChunkingConfig
 from sop_jax.actors.observation_encoder import ObservationEncoder
 from sop_jax.actors.robot_policy import EpisodeGuard, black_scene
 from sop_jax.actors.sampler import ChunkSampler
 from sop_jax.actors.trained_leaves import replace_trained, trained_template
+from sop_jax.models.batch import ObservationBatch
 from sop_jax.models.bundle import PolicyBundle
+from sop_jax.models.chunking import ActionPrefix
 from sop_jax.models.normalization import NormStats
 from sop_jax.models.policy import PolicyModel
 from sop_jax.models.pytrees import Params
@@ -76,6 +79,20 @@ class PolicyRunner:
         batch = self._encoder.encode(observation)
         return self._sampler.sample(self._params, self._norm, batch, np.array([seed], np.uint32), prefixes)[0]
 
+    def infer_rows(self, requests: Sequence[ChunkRequest], num_rows: int) -> np.ndarray:
+        """Chunks float32 [N, H, A] of the N requests of as many robots, in one compiled call.
+
+        The call always has `num_rows` rows (at least N; the last request fills them up). Rows don't depend on their
+        neighbours, nor on their place, so a request's chunk depends on it and on `num_rows` alone.
+        """
+        batches = [self._encoder.encode(request.observation) for request in requests]
+        prefixes = [self._encoder.encode_prefix(request.prefix, self._sampler.takes_prefixes) for request in requests]
+        rows = [*range(len(requests)), *[len(requests) - 1] * (num_rows - len(requests))]
+        observations: ObservationBatch = jax.tree.map(_stack, *[batches[row] for row in rows])
+        prefix: ActionPrefix | None = jax.tree.map(_stack, *[prefixes[row] for row in rows])
+        seeds = np.array([requests[row].seed for row in rows], np.uint32)
+        return self._sampler.sample(self._params, self._norm, observations, seeds, prefix)[: len(requests)]
+
     def warm_up(self, spec: RobotSpec, instruction: str = "warm up") -> None:
         self.infer(black_scene(spec, instruction), 0)
 
@@ -86,3 +103,7 @@ class PolicyRunner:
         self._guard.check_open(self._version, version)
         self._params = replace_trained(self._model, self._params, params, version)
         self._version = version
+
+
+def _stack(*leaves: np.ndarray) -> np.ndarray:
+    return np.concatenate(leaves)

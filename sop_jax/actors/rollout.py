@@ -7,12 +7,12 @@ Legend: `A` action dimensions.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from sop_jax.actors.chunk_player import ChunkStats, NonFiniteActionError
+from sop_jax.actors.chunk_player import ChunkRequest, ChunkStats, NonFiniteActionError
 from sop_jax.actors.chunking import ChunkingConfig
 from sop_jax.actors.handover import HandoverConfig
 from sop_jax.actors.interrupts import deferred_interrupt
@@ -27,6 +27,8 @@ STOPPED = EpisodeEnd(Outcome.ABORTED, "stopped")
 MAX_FRAMES = EpisodeEnd(Outcome.TIMEOUT, "max_frames")
 NON_FINITE_ACTION = EpisodeEnd(Outcome.ERROR, "non_finite_action")
 INFERENCE_TIMEOUT = EpisodeEnd(Outcome.ERROR, "inference_timeout")
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,12 @@ class RolloutConfig:
             raise ConfigError(
                 f"RolloutConfig.inference_delay_frames must be >= 0, or None, got {self.inference_delay_frames}"
             )
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "RolloutConfig":
+        """The config back from `dataclasses.asdict`, as worker processes are told it."""
+        nested = {"chunking": ChunkingConfig(**values["chunking"]), "handover": HandoverConfig(**values["handover"])}
+        return RolloutConfig(**{**values, **nested})
 
     def delay_frames(self, control_hz: float) -> int:
         """The reaction delay in control ticks, rounded to the nearest."""
@@ -130,24 +138,42 @@ def roll_out(
     sees it, and so does an inference that missed its deadline. Any other exception of the robot, the pilot or the sink is
     raised.
     """
+    with deferred_interrupt() as interrupted:
+        return run_through(rollout_steps(robot, pilot, sink, config, clock, interrupted, should_stop))
+
+
+def rollout_steps(
+    robot: Robot,
+    pilot: Pilot,
+    sink: FrameSink,
+    config: RolloutConfig,
+    clock: Clock,
+    interrupted: Callable[[], bool] = never,
+    should_stop: Callable[[], bool] = never,
+) -> Generator[ChunkRequest, None, RolloutReport]:
+    """The rollout of `roll_out`, which stops before each question to the policy and says what it will be.
+
+    So one thread can run many robots side by side and have their questions answered together, before it goes on.
+    """
     pacer = _Pacer(clock, robot.spec.control_hz if config.realtime else None)
     frame = 0
-    with deferred_interrupt() as interrupted:
-        try:
-            while (end := _find_end(robot, frame, config, interrupted, should_stop)) is None:
-                label = pilot.begin_tick(frame)
-                observation = robot.observe(images=sink.keeps_images(frame) or pilot.needs_images)
-                executed = robot.apply(pilot.act(observation))
-                pilot.end_tick(executed)
-                sink.add(observation, executed, label)
-                frame += 1
-                pacer.end_tick()
-        except KeyboardInterrupt:
-            end = INTERRUPTED
-        except NonFiniteActionError:
-            end = NON_FINITE_ACTION
-        except InferenceTimeoutError:
-            end = INFERENCE_TIMEOUT
+    try:
+        while (end := _find_end(robot, frame, config, interrupted, should_stop)) is None:
+            label = pilot.begin_tick(frame)
+            observation = robot.observe(images=sink.keeps_images(frame) or pilot.needs_images)
+            if (request := pilot.request(observation)) is not None:
+                yield request
+            executed = robot.apply(pilot.act(observation))
+            pilot.end_tick(executed)
+            sink.add(observation, executed, label)
+            frame += 1
+            pacer.end_tick()
+    except KeyboardInterrupt:
+        end = INTERRUPTED
+    except NonFiniteActionError:
+        end = NON_FINITE_ACTION
+    except InferenceTimeoutError:
+        end = INFERENCE_TIMEOUT
     return RolloutReport(
         end=end,
         num_frames=frame,
@@ -159,6 +185,15 @@ def roll_out(
         max_late_s=pacer.max_late_s,
         chunks=pilot.chunk_stats,
     )
+
+
+def run_through(steps: Generator[ChunkRequest, None, T]) -> T:
+    """Runs a rollout whose policy answers for itself to its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def _find_end(

@@ -77,8 +77,11 @@ class ActArguments:
 def run(argv: Sequence[str]) -> int:
     arguments = parse(ActArguments, argv, "act")
     config = find_demo(arguments.config)
-    if arguments.task:
-        config = dataclasses.replace(config, world=dataclasses.replace(config.world, task=arguments.task))
+    tasks = [world.task for world in config.worlds]
+    if not arguments.task and len(tasks) > 1:
+        raise UsageError(f"{arguments.config} has several tasks; say which with --task: {', '.join(tasks)}")
+    task = arguments.task or tasks[0]
+    config = dataclasses.replace(config, world=dataclasses.replace(config.world, task=task), tasks=())
     if arguments.expert:
         return _demonstrate(arguments, config)
     with contextlib.ExitStack() as stack:

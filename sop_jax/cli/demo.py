@@ -62,6 +62,8 @@ def run(argv: Sequence[str]) -> int:
     default = DemoArguments(find_demo(str(_resumed(resume).config) if resume else config_name))
     arguments = parse(DemoArguments, argv, "demo", default)
     config = arguments.experiment
+    if len(config.worlds) > 1:
+        raise UsageError(f"a demo shows one task, {config.name} has {len(config.worlds)}: see sop study")
     find_policy(config.policy)
     directory = _resumed(resume) if resume else _new_run(arguments)
     if resume and config != default.experiment:

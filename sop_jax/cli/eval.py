@@ -1,22 +1,23 @@
-"""`sop eval`: success rate with its interval, of a policy or of the scripted expert."""
+"""`sop eval`: success rates with their intervals, of a policy or of the scripted expert."""
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Literal
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 from sop_jax.actors.chunking import ChunkingConfig
 from sop_jax.actors.episode import TrialResult
 from sop_jax.actors.rollout import RolloutConfig, never
-from sop_jax.cli.arguments import UsageError, parse
+from sop_jax.cli.arguments import parse
+from sop_jax.cli.eval_output import describe, film, film_failures, write_output
 from sop_jax.cli.output import print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
 from sop_jax.cli.weights_location import find_candidate
-from sop_jax.evaluation.evaluate import Candidate, evaluate
+from sop_jax.evaluation.evaluate import SIDE_BY_SIDE, Candidate, Evaluated, evaluate_worlds
 from sop_jax.evaluation.results import RESET_S, EvaluationResult
-from sop_jax.evaluation.seeds import trial_seeds
+from sop_jax.evaluation.suites import find_suite, tasks_suite
 from sop_jax.evaluation.world import WorldConfig
-from sop_jax.specs.clock import WallClock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,15 @@ class EvalArguments:
 
     task: str = "restock_shelf"
     """Which task."""
+
+    tasks: tuple[str, ...] = ()
+    """Several tasks, instead of one."""
+
+    suite: Literal["", "main", "restocking", "retention"] = ""
+    """A named set of tasks. retention: what is not trained now, and restocking with goods that nobody trains on."""
+
+    trained: tuple[str, ...] = ()
+    """The tasks that are being trained: --suite retention leaves them out."""
 
     expert: bool = False
     """Evaluate the scripted expert instead of weights."""
@@ -40,13 +50,23 @@ class EvalArguments:
     """Directory of the base policy that a store's publications build on."""
 
     trials: int = 100
-    """Number of trials."""
+    """Number of trials per task."""
 
     seed: int = 0
     """Which trials: equal seeds give equal scenes and equal policy noise."""
 
+    selection: bool = False
+    """Use the seeds that are kept for choosing a policy or a setting, so that those of the evaluation stay unseen."""
+
+    output: pathlib.Path | None = None
+    """Folder for the trials as they end, results.json, table.md and report.html. The same command goes on where it was
+    stopped."""
+
     workers: int = 0
     """Processes; 0 = one per usable core. The result doesn't depend on it."""
+
+    side_by_side: int = SIDE_BY_SIDE
+    """Trials that a process runs at once, their inferences in one batch. Another number can change chunks' last bits."""
 
     execute_steps: int = 8
     """Ticks from the start of one inference to the start of the next."""
@@ -74,71 +94,80 @@ class EvalArguments:
     """Folder for an mp4 of each of the first trials and a contact sheet of them; the trials are run again for it."""
 
     video_trials: int = 3
-    """How many trials are filmed."""
+    """How many trials of each task are filmed."""
+
+    video_failures: int = 0
+    """How many of each task's failed trials are filmed, the first ones, into OUTPUT/failures."""
 
     json: bool = False
     """Print one JSON object as the last line."""
 
+    def __post_init__(self) -> None:
+        if self.expert == bool(self.weights):
+            raise ValueError("say whom to evaluate: either --expert or --weights W")
+        if self.video is not None and not 1 <= self.video_trials <= self.trials:
+            raise ValueError(f"--video-trials must be 1 .. {self.trials} (the number of trials)")
+        if self.video_failures and self.output is None:
+            raise ValueError("--video-failures needs a folder: name it with --output")
+        if self.tasks and self.suite:
+            raise ValueError("say where to evaluate: either --tasks or --suite")
+        if self.side_by_side < 1 or self.video_failures < 0:
+            raise ValueError("--side-by-side must be at least 1, and --video-failures at least 0")
+
+    @property
+    def worlds(self) -> dict[str, WorldConfig]:
+        """By label. Raises ConfigError: a task is unknown."""
+        if self.suite:
+            worlds = find_suite(self.suite, trained=self.trained, image_size=self.image_size)
+        else:
+            worlds = tasks_suite(self.tasks or (self.task,), self.image_size)
+        return {
+            label: dataclasses.replace(world, shuffle_instructions=self.shuffle_instructions)
+            for label, world in worlds.items()
+        }
+
+    @property
+    def rollout(self) -> RolloutConfig:
+        return RolloutConfig(
+            execute_steps=self.execute_steps,
+            inference_delay_frames=self.inference_delay,
+            chunking=ChunkingConfig(self.chunking, max_guidance_weight=self.guidance_weight),
+        )
+
 
 def run(argv: Sequence[str]) -> int:
     arguments = parse(EvalArguments, argv, "eval")
-    if arguments.expert == bool(arguments.weights):
-        raise UsageError("say whom to evaluate: either --expert or --weights W")
-    if arguments.video is not None and not 1 <= arguments.video_trials <= arguments.trials:
-        raise UsageError(f"--video-trials must be 1 .. {arguments.trials} (the number of trials)")
+    worlds = arguments.worlds
     candidate = (
         Candidate() if arguments.expert else find_candidate(arguments.weights, arguments.version, arguments.base)
     )
-    world = WorldConfig(
-        task=arguments.task,
-        image_size=arguments.image_size,
-        shuffle_instructions=arguments.shuffle_instructions,
-    )
-    rollout = RolloutConfig(
-        execute_steps=arguments.execute_steps,
-        inference_delay_frames=arguments.inference_delay,
-        chunking=ChunkingConfig(arguments.chunking, max_guidance_weight=arguments.guidance_weight),
-    )
-    result = evaluate_with_progress(
-        f"{arguments.task}: {candidate.name}",
+    found = evaluate_worlds_with_progress(
         candidate,
-        world,
+        worlds,
         arguments.trials,
         arguments.seed,
-        rollout=rollout,
+        rollout=arguments.rollout,
+        side_by_side=arguments.side_by_side,
         num_workers=arguments.workers,
         reset_s=arguments.reset_s,
+        for_selection=arguments.selection,
+        folder=arguments.output,
     )
-    say(describe(result))
+    for evaluated in found.values():
+        say(describe(evaluated.result, evaluated.label))
     if arguments.video is not None:
-        seeds = trial_seeds(arguments.seed, arguments.trials)[: arguments.video_trials]
-        sheet = film(candidate, world, rollout, seeds, arguments.video)
-        say(f"videos: {arguments.video}, contact sheet: {sheet}")
+        _film_first(arguments, candidate, found, arguments.video)
+    if arguments.output is not None:
+        sheets = film_failures(
+            candidate, found, arguments.rollout, arguments.side_by_side, arguments.video_failures, arguments.output
+        )
+        command = shlex.join(["sop", "eval", *argv])
+        say(f"report: {write_output(arguments.output, found, sheets, command, arguments.selection)}")
     if arguments.json:
-        print_json(result)
+        results = {label: evaluated.result for label, evaluated in found.items()}
+        single = not arguments.tasks and not arguments.suite
+        print_json(results[arguments.task] if single else {"results": results, "output": arguments.output})
     return 0
-
-
-def film(
-    candidate: Candidate,
-    world: WorldConfig,
-    rollout: RolloutConfig,
-    seeds: Sequence[int],
-    folder: pathlib.Path,
-    videos: bool = True,
-) -> pathlib.Path:
-    """Runs the trials of these seeds again before a camera team. Writes TASK-SEED.mp4 each; returns the contact sheet."""
-    # Only here: it loads JAX and a video encoder into a process that otherwise only waits for its workers.
-    from sop_jax.evaluation.video import film_trial, write_contact_sheet, write_video  # noqa: PLC0415
-
-    folder.mkdir(parents=True, exist_ok=True)
-    takes = []
-    for seed in seeds:
-        takes.append(film_trial(candidate, world, rollout, WallClock(), seed))
-        if videos:
-            write_video(takes[-1], folder / f"{world.task}-{seed}.mp4")
-    write_contact_sheet(takes, sheet := folder / f"{world.task}.jpg")
-    return sheet
 
 
 def evaluate_with_progress(
@@ -153,34 +182,56 @@ def evaluate_with_progress(
     reset_s: float,
     should_stop: Callable[[], bool] = never,
 ) -> EvaluationResult:
-    """Evaluates and shows on stderr how far it has come: trials done, success so far, time left."""
-    num_done = num_successes = 0
-    with WorkProgress(progress_console, what, num_trials) as progress:
+    """Evaluates in one world and shows on stderr how far it has come: trials done, success so far, time left."""
+    found = evaluate_worlds_with_progress(
+        candidate,
+        {world.task: world},
+        num_trials,
+        seed,
+        what=what,
+        rollout=rollout,
+        num_workers=num_workers,
+        reset_s=reset_s,
+        should_stop=should_stop,
+    )
+    return found[world.task].result
 
-        def on_trial(trial: TrialResult) -> None:
+
+def evaluate_worlds_with_progress(
+    candidate: Candidate,
+    worlds: Mapping[str, WorldConfig],
+    num_trials: int,
+    seed: int,
+    *,
+    what: str = "",
+    **options: Any,
+) -> dict[str, Evaluated]:
+    """As `evaluate_worlds`, whose `options` it takes; shows on stderr how far it has come."""
+    num_done = num_successes = 0
+    with WorkProgress(progress_console, what or f"{candidate.name}", num_trials * len(worlds)) as progress:
+
+        def on_trial(label: str, trial: TrialResult) -> None:
             nonlocal num_done, num_successes
             num_done += 1
             num_successes += trial.success
-            progress.update(num_done, f"success {num_successes / num_done:.0%}")
+            where = f"{label}, " if len(worlds) > 1 else ""
+            progress.update(num_done, f"{where}success {num_successes / num_done:.0%}")
 
-        return evaluate(
+        return evaluate_worlds(candidate, worlds, num_trials, seed, on_trial=on_trial, **options)
+
+
+def _film_first(
+    arguments: EvalArguments, candidate: Candidate, found: Mapping[str, Evaluated], folder: pathlib.Path
+) -> None:
+    for label, evaluated in found.items():
+        seeds = [trial.seed for trial in evaluated.trials[: arguments.video_trials]]
+        sheet = film(
             candidate,
-            world,
-            num_trials,
-            seed,
-            rollout=rollout,
-            num_workers=num_workers,
-            reset_s=reset_s,
-            on_trial=on_trial,
-            should_stop=should_stop,
+            evaluated.world,
+            arguments.rollout,
+            seeds,
+            folder,
+            name=label,
+            side_by_side=arguments.side_by_side,
         )
-
-
-def describe(result: EvaluationResult) -> str:
-    """One sentence."""
-    kinds = ", ".join(f"{kind} {count}" for kind, count in result.failures.items())
-    return (
-        f"{result.task}, {result.policy}: success {result.success:.0%} [{result.success_low:.0%}, {result.success_high:.0%}] "
-        f"in {result.num_trials} trials, {result.successes_per_hour:.0f} successes/h, "
-        f"mean episode {result.mean_duration_s:.1f} s" + (f"; failures: {kinds}" if kinds else "")
-    )
+        say(f"videos: {folder}, contact sheet: {sheet}")

@@ -61,7 +61,7 @@ def run(argv: Sequence[str]) -> int:
     config = find_demo(arguments.config)
     horizon = load_bundle(find_policy(arguments.policy or config.policy)).model.horizon
     algorithm = create_algorithm(config.learning.algorithm)
-    tables_config = mix_tables([config.world.task], config.replay.mix)
+    tables_config = mix_tables([world.task for world in config.worlds], config.replay.mix)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequests())
         metrics: Metrics = NoMetrics()

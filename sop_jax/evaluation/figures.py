@@ -75,7 +75,7 @@ def comparison(results: Mapping[str, EvaluationResult]) -> str:
         axes.set_yticks(range(len(results)), list(results)[::-1], color=INK, fontsize=10.5)
         axes.set_ylim(-0.5, len(results) - 0.35)
         axes.grid(axis="y", visible=False)
-        _share_axis(axes, "x")
+        share_axis(axes, "x")
         axes.set_xlabel("success rate, 95% interval")
 
     return draw_svg("comparison", draw, width_in=8.6, height_in=0.7 + 0.62 * len(results))
@@ -97,7 +97,7 @@ def success_curve(history: RunHistory) -> str:
                 high.append(interval.high)
         axes.fill_between(minutes, low, high, color=BLUE, alpha=0.16, lw=0)
         axes.plot(minutes, value, color=BLUE, lw=1.8)
-        _share_axis(axes, "y")
+        share_axis(axes, "y")
         axes.set_xlabel("minutes")
 
     return draw_svg("success", draw)
@@ -141,7 +141,7 @@ def sampler_curve(history: RunHistory) -> str:
             axes.plot(times, [s.asked_share for s in samples], color=colour, lw=1.8, label=f"asked{suffix}")
             axes.plot(times, [s.given_share for s in samples], color=colour, lw=1.2, ls=(0, (3, 2)),
                       label=f"given{suffix}")  # fmt: skip
-        _share_axis(axes, "y")
+        share_axis(axes, "y")
         axes.set_xlabel("minutes")
         if tasks:
             axes.legend(loc="lower left", ncols=2)
@@ -162,7 +162,7 @@ def learner_curve(history: RunHistory) -> str:
         waiting.plot(times, [sample.wait_share for sample in history.learner], color=GREY, lw=1.2)
         waiting.set_ylabel("share of time waiting", color=GREY)
         waiting.grid(visible=False)
-        _share_axis(waiting, "y")
+        share_axis(waiting, "y")
 
     return draw_svg("learner", draw)
 
@@ -219,7 +219,8 @@ def _histogram(name: str, values: Sequence[float], label: str, colour: str) -> s
     return draw_svg(name, draw)
 
 
-def _share_axis(axes: Axes, which: str) -> None:
+def share_axis(axes: Axes, which: str) -> None:
+    """Marks the axis "x" or "y" from 0 to 100%."""
     ticks = [0, 0.25, 0.5, 0.75, 1]
     labels = ["0", "25%", "50%", "75%", "100%"]
     if which == "x":

@@ -6,17 +6,16 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jinja2
-
 from sop_jax.evaluation import figures
 from sop_jax.evaluation.filmstrips import Filmstrip
+from sop_jax.evaluation.pages import render_page, write_page
 from sop_jax.evaluation.provenance import Provenance
 from sop_jax.evaluation.results import EvaluationResult
 from sop_jax.evaluation.run_history import RunHistory
 from sop_jax.evaluation.run_metrics import RunTotals
 from sop_jax.evaluation.statistics import Interval, difference_interval
 
-_TEMPLATE = pathlib.Path(__file__).with_name("report_template.html")
+_TEMPLATE = "report_template.html"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,16 +60,12 @@ class _Chart:
 
 def render_report(data: ReportData) -> str:
     """The page as HTML."""
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters.update(percent=_percent, points=_points, number=_number, seconds=_seconds)
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     results = {"base policy (before)": data.before}
     if data.control is not None:
         results["control: demonstrations only"] = data.control
     results["after the loop"] = data.after
-    return template.render(
+    return render_page(
+        _TEMPLATE,
         data=data,
         results=results,
         comparison=figures.comparison(results),
@@ -81,9 +76,7 @@ def render_report(data: ReportData) -> str:
 
 def write_report(data: ReportData, path: pathlib.Path) -> None:
     """Writes the page; a reader never sees half of it."""
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(render_report(data), encoding="utf-8")
-    temporary.replace(path)
+    write_page(render_report(data), path)
 
 
 def _charts(history: RunHistory) -> list[_Chart]:
@@ -123,23 +116,3 @@ def _charts(history: RunHistory) -> list[_Chart]:
         _Chart("Learner speed", figures.learner_curve(history), "Learner steps per second, beside the robots."),
         _Chart("Training loss", figures.loss_curve(history), "Mean loss of a batch, and its average over 20 samples."),
     ]
-
-
-def _percent(value: float) -> str:
-    return f"{value:.0%}"
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.0f}"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 100 or float(value).is_integer() else f"{value:.2g}"
-
-
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"

@@ -24,7 +24,8 @@ class EvaluationResult:
     successes_per_hour: successes per hour of robot time, `reset_s` after every episode included.
     throughput_per_hour: episodes ended per hour (success, failure or timeout) of policy execution time only, the paper's
         figure; it counts quick failures too.
-    failures: kind -> number of trials that ended so.
+    failures: kind -> number of trials that ended so. failure_stages: the furthest stage that they came to -> kind -> number,
+        stages in the order of the numbers; empty on robots that don't know their stage.
     mean_duration_s, mean_success_duration_s: robot time of an episode, and of a successful one (0 if there is none).
     """
 
@@ -44,6 +45,7 @@ class EvaluationResult:
     mean_duration_s: float
     mean_success_duration_s: float
     failures: Mapping[str, int]
+    failure_stages: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -76,7 +78,7 @@ def summarise(subject: Subject, trials: Sequence[TrialResult], seed: int, reset_
     interval = wilson_interval(len(successes), len(trials))
     acting_s = sum(trial.duration_s for trial in trials)
     total_s = acting_s + reset_s * len(trials)
-    kinds = collections.Counter(trial.failure_kind or trial.outcome.value for trial in trials if not trial.success)
+    failed = [trial for trial in trials if not trial.success]
     return EvaluationResult(
         task=subject.task,
         policy=subject.policy,
@@ -93,5 +95,23 @@ def summarise(subject: Subject, trials: Sequence[TrialResult], seed: int, reset_
         reset_s=reset_s,
         mean_duration_s=acting_s / len(trials) if trials else 0.0,
         mean_success_duration_s=sum(t.duration_s for t in successes) / len(successes) if successes else 0.0,
-        failures=dict(sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))),
+        failures=_count(failed),
+        failure_stages=_by_stage(failed),
     )
+
+
+def failure_of(trial: TrialResult) -> str:
+    """The kind of a failed trial; its outcome if it has none."""
+    return trial.failure_kind or trial.outcome.value
+
+
+def _count(failed: Sequence[TrialResult]) -> dict[str, int]:
+    """Kinds, the most frequent first."""
+    kinds = collections.Counter(failure_of(trial) for trial in failed)
+    return dict(sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0])))
+
+
+def _by_stage(failed: Sequence[TrialResult]) -> dict[str, dict[str, int]]:
+    stages = collections.Counter(trial.furthest_stage for trial in failed if trial.furthest_stage)
+    order = sorted(stages, key=lambda stage: (-stages[stage], stage))
+    return {stage: _count([trial for trial in failed if trial.furthest_stage == stage]) for stage in order}

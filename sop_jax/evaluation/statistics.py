@@ -30,7 +30,7 @@ def wilson_interval(num_successes: int, num_trials: int, confidence: float = 0.9
         raise ValueError(f"expected 0 <= num_successes <= num_trials, got {num_successes} of {num_trials}")
     if num_trials == 0:
         return Interval(0.0, 0.0, 1.0)
-    z = _normal_quantile(confidence)
+    z = normal_quantile(confidence)
     share = num_successes / num_trials
     centre = share + z**2 / (2 * num_trials)
     spread = z * math.sqrt(share * (1 - share) / num_trials + z**2 / (4 * num_trials**2))
@@ -71,7 +71,8 @@ def bootstrap_median(
     return Interval(min(float(low), median), median, max(float(high), median))
 
 
-def _normal_quantile(confidence: float) -> float:
+def normal_quantile(confidence: float) -> float:
+    """How many standard deviations hold this share of a normal distribution, both sides together."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
     return NormalDist().inv_cdf(1 - (1 - confidence) / 2)

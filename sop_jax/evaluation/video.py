@@ -5,7 +5,7 @@ Legend: `h w` pixels of one picture.
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import av
@@ -17,8 +17,8 @@ import envs
 from envs.film import Film
 from sop_jax.actors.episode import TrialResult
 from sop_jax.actors.rollout import RolloutConfig
-from sop_jax.evaluation.evaluate import Candidate
-from sop_jax.evaluation.trials import RobotTrials
+from sop_jax.evaluation.evaluate import SIDE_BY_SIDE, Candidate
+from sop_jax.evaluation.trials import SideBySide, Workplace
 from sop_jax.evaluation.worker import load_policy
 from sop_jax.evaluation.world import EVALUATED_ROBOT, WorldConfig, make_robot
 from sop_jax.robots.simulated import SimulatedRobot
@@ -52,6 +52,13 @@ class FilmedRobot:
     def instruction(self) -> str:
         return self._robot.instruction
 
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        return self._robot.stage_names
+
+    def stage(self) -> str:
+        return self._robot.stage()
+
     def reset(self, seed: int) -> None:
         self._robot.reset(seed)
         self.pictures, self.stages = [], []
@@ -79,17 +86,32 @@ class FilmedRobot:
 
 @dataclasses.dataclass(frozen=True)
 class Take:
-    """One filmed trial: a picture per tick, the first before the first action."""
+    """One filmed trial: pictures with the ticks and stages at which they were taken, the first before the first action."""
 
     instruction: str
     result: TrialResult
     pictures: tuple[Picture, ...]
     stages: tuple[str, ...]
+    ticks: tuple[int, ...]
     control_hz: float
 
+    def thinned(self) -> "Take":
+        """Only the pictures that a contact sheet shows: a whole trial's are hundreds of megabytes."""
+        kept = spread(len(self.pictures), _SHEET_COLUMNS)
+        pick = [(self.pictures[index], self.stages[index], self.ticks[index]) for index in kept]
+        pictures, stages, ticks = zip(*pick, strict=True)
+        return dataclasses.replace(self, pictures=pictures, stages=stages, ticks=ticks)
 
-def film_trial(candidate: Candidate, world: WorldConfig, rollout: RolloutConfig, clock: Clock, seed: int) -> Take:
-    """Runs one trial with a camera team: the trial of this seed, as `evaluate` runs it."""
+
+def film_trials(
+    candidate: Candidate,
+    world: WorldConfig,
+    rollout: RolloutConfig,
+    clock: Clock,
+    seeds: Sequence[int],
+    side_by_side: int = SIDE_BY_SIDE,
+) -> Iterator[Take]:
+    """Runs trials with a camera team: the trials of these seeds, as `evaluate_worlds` runs them."""
     plain = make_robot(world, clock, EVALUATED_ROBOT)
     robot = FilmedRobot(plain)
     try:
@@ -98,8 +120,12 @@ def film_trial(candidate: Candidate, world: WorldConfig, rollout: RolloutConfig,
             expert = envs.make_expert(plain.environment)
         else:
             policy = load_policy(candidate, rollout.chunking)
-        result = RobotTrials(robot, policy, rollout, clock, expert).run(seed)
-        return Take(robot.instruction, result, tuple(robot.pictures), tuple(robot.stages), robot.spec.control_hz)
+        trials = SideBySide(lambda _: Workplace(robot, expert), policy, rollout, clock, side_by_side)
+        for seed in seeds:
+            result = trials.run(seed)
+            pictures, stages = tuple(robot.pictures), tuple(robot.stages)
+            ticks = tuple(range(len(pictures)))
+            yield Take(robot.instruction, result, pictures, stages, ticks, robot.spec.control_hz)
     finally:
         robot.close()
 
@@ -125,7 +151,7 @@ def write_contact_sheet(takes: Sequence[Take], path: pathlib.Path) -> None:
         axes = row.subplots(1, _SHEET_COLUMNS)
         for ax, index in zip(axes, spread(len(take.pictures), _SHEET_COLUMNS), strict=True):
             ax.imshow(take.pictures[index])
-            ax.set_title(f"{index / take.control_hz:.1f} s  {take.stages[index]}", fontsize=8, pad=2)
+            ax.set_title(f"{take.ticks[index] / take.control_hz:.1f} s  {take.stages[index]}", fontsize=8, pad=2)
             ax.axis("off")
     figure.savefig(path, dpi=100)
 

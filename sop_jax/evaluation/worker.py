@@ -1,5 +1,7 @@
 """A worker process of an evaluation: `python -m sop_jax.evaluation.worker TASK` (see `trial_pool`)."""
 
+import hashlib
+import json
 import pathlib
 import sys
 
@@ -8,7 +10,7 @@ from sop_jax.actors.chunking import ChunkingConfig
 from sop_jax.actors.policy_runner import PolicyRunner
 from sop_jax.evaluation.evaluate import Candidate, WorkerTask
 from sop_jax.evaluation.trial_pool import Identity, serve
-from sop_jax.evaluation.trials import RobotTrials
+from sop_jax.evaluation.trials import SideBySide, Workplace
 from sop_jax.evaluation.world import EVALUATED_ROBOT, make_robot
 from sop_jax.models.bundle import load_bundle
 from sop_jax.specs.clock import WallClock
@@ -20,16 +22,29 @@ from sop_jax.weights.management import list_publications
 
 def main(task: WorkerTask) -> None:
     """Loads the policy, makes the robot, and runs the trials that are asked for."""
-    clock = WallClock()
-    robot = make_robot(task.world, clock, EVALUATED_ROBOT)
+    worlds = []
+    for world in task.worlds:
+        robot = make_robot(world, WallClock(), EVALUATED_ROBOT)
+        worlds.append(robot.world)
+        robot.close()
     if task.candidate.is_expert:
-        expert = envs.make_expert(robot.environment)
-        serve(RobotTrials(robot, None, task.rollout, clock, expert), Identity(world=robot.world))
+        serve(make_trials(task, None), Identity(worlds=tuple(worlds)))
         return
     policy = load_policy(task.candidate, task.rollout.chunking)
-    policy.warm_up(robot.spec)
-    identity = Identity(policy.version, policy.weights_base, robot.world)
-    serve(RobotTrials(robot, policy, task.rollout, clock), identity)
+    digest = weights_digest(task.candidate, policy)
+    serve(make_trials(task, policy), Identity(policy.version, policy.weights_base, digest, tuple(worlds)))
+
+
+def make_trials(task: WorkerTask, policy: PolicyRunner | None) -> SideBySide:
+    """The task's trials in this process; `policy` None: of the worlds' experts."""
+    clock = WallClock()
+
+    def make_workplace(index: int) -> Workplace:
+        robot = make_robot(task.worlds[index], clock, EVALUATED_ROBOT)
+        return Workplace(robot, envs.make_expert(robot.environment) if policy is None else None)
+
+    # An expert is asked tick by tick: there is nothing to compute together.
+    return SideBySide(make_workplace, policy, task.rollout, clock, task.side_by_side if policy is not None else 1)
 
 
 def load_policy(candidate: Candidate, chunking: ChunkingConfig | None = None) -> PolicyRunner:
@@ -41,6 +56,14 @@ def load_policy(candidate: Candidate, chunking: ChunkingConfig | None = None) ->
         publication = find_publication(candidate)
         policy.swap(follower.load(publication, policy.trained_template), publication.version)
     return policy
+
+
+def weights_digest(candidate: Candidate, policy: PolicyRunner) -> str:
+    """Tells weights apart: the base's fingerprint, or a digest of the publication's checksums."""
+    if not candidate.version:
+        return policy.weights_base
+    files = sorted(find_publication(candidate).files.items())
+    return hashlib.sha256(json.dumps([policy.weights_base, files]).encode()).hexdigest()[:16]
 
 
 def find_publication(candidate: Candidate) -> Publication:

@@ -16,7 +16,8 @@ class WorldConfig:
     """A task and its scene.
 
     task: one of the worlds' tasks. image_size: height and width of every camera's images [pixels].
-    num_distractors: items beside the wanted one; None = the task's own number.
+    catalogue: where the goods of a restocking task come from: one of `envs.restock.catalogue.CATALOGUES`; None = the task's
+        own. num_distractors: items beside the wanted one; None = the task's own number.
     time_limit_s: longest episode [robot seconds]; None = the task's own.
     individuals: how much robots and their workplaces differ: one of `envs.DISTRIBUTIONS`.
     shuffle_instructions: robots are told anything that could be asked for in the scene and judged by what was asked for,
@@ -25,6 +26,7 @@ class WorldConfig:
 
     task: str = "restock_shelf"
     image_size: int = 64
+    catalogue: str | None = None
     num_distractors: int | None = None
     time_limit_s: float | None = None
     individuals: str = "identical"
@@ -45,6 +47,7 @@ def make_robot(world: WorldConfig, clock: Clock, robot_id: str) -> SimulatedRobo
         environment = envs.load(
             world.task,
             image_size=world.image_size,
+            catalogue=world.catalogue,
             num_distractors=world.num_distractors,
             time_limit_s=world.time_limit_s,
             individual=envs.draw_individual(world.individuals, robot_id),

@@ -55,6 +55,15 @@ class SimulatedRobot:
         """Name and version of the world, for manifests."""
         return self._environment.world
 
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The task's stages, in the order in which they are passed."""
+        return self._environment.stage_names
+
+    def stage(self) -> str:
+        """How far the task has come, from the world's own state."""
+        return self.stage_names[0] if self._timestep is None else self._environment.stage()
+
     def reset(self, seed: int) -> None:
         self._start_ns = self._clock.now_ns()
         self._num_ticks = 0

@@ -1,5 +1,7 @@
 """No jump when the hands change: a device that stands elsewhere, a fresh chunk that begins elsewhere, grippers."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -162,8 +164,9 @@ def test_no_step_of_a_handover_is_larger_than_the_bound(blend_s, max_step, devic
 
 
 def test_the_setting_travels_to_a_worker():
-    task = WorkerTask(Candidate(), WorldConfig(), RolloutConfig(handover=HandoverConfig(0.3, 0.1)))
+    task = WorkerTask(Candidate(), (WorldConfig(),), RolloutConfig(handover=HandoverConfig(0.3, 0.1)))
     assert WorkerTask.from_json(task.to_json()) == task
+    assert RolloutConfig.from_dict(dataclasses.asdict(task.rollout)) == task.rollout
 
 
 @pytest.mark.parametrize(

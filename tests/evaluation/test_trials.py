@@ -5,18 +5,26 @@ import sys
 import time
 
 import pytest
-from trial_worker import noisy_policy_trials
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trial_worker import IDENTITY, noisy_policy_trials
 
 from sop_jax.actors.chunking import ChunkingConfig
 from sop_jax.actors.episode import TrialResult
 from sop_jax.actors.fake import FakePolicy, reads_goal
 from sop_jax.actors.rollout import RolloutConfig
-from sop_jax.actors.seeds import derive_seed
+from sop_jax.actors.seeds import derive_seed, episode_seed
 from sop_jax.evaluation.evaluate import Candidate, WorkerTask
 from sop_jax.evaluation.results import EvaluationResult, Subject, summarise
-from sop_jax.evaluation.seeds import FIRST_EVALUATION_SEED, MAX_EVALUATION_SEED, trial_seeds
-from sop_jax.evaluation.trial_pool import Identity, run_trials
-from sop_jax.evaluation.trials import EvaluationFailedError, RobotTrials
+from sop_jax.evaluation.seeds import (
+    FIRST_EVALUATION_SEED,
+    FIRST_SELECTION_SEED,
+    MAX_EVALUATION_SEED,
+    selection_seeds,
+    trial_seeds,
+)
+from sop_jax.evaluation.trial_pool import run_trials
+from sop_jax.evaluation.trials import EvaluationFailedError, SideBySide, TrialJob, Workplace
 from sop_jax.evaluation.world import WorldConfig
 from sop_jax.robots.fake import FakeExpert, FakeRobot, FakeRobotConfig
 from sop_jax.specs.clock import ManualClock
@@ -26,8 +34,9 @@ from sop_jax.specs.records import Outcome
 WORKER = [sys.executable, str(pathlib.Path(__file__).parent / "trial_worker.py")]
 
 
-def _trials(policy, **config) -> RobotTrials:
-    return RobotTrials(FakeRobot(FakeRobotConfig(**config)), policy, RolloutConfig(execute_steps=4), ManualClock())
+def _trials(policy, **config) -> SideBySide:
+    workplace = Workplace(FakeRobot(FakeRobotConfig(**config)))
+    return SideBySide(lambda _: workplace, policy, RolloutConfig(execute_steps=4), ManualClock())
 
 
 def test_a_good_policy_succeeds_and_a_still_one_times_out():
@@ -43,7 +52,8 @@ def test_a_good_policy_succeeds_and_a_still_one_times_out():
 
 def test_an_expert_needs_no_images():
     robot = FakeRobot()
-    assert RobotTrials(robot, None, RolloutConfig(), ManualClock(), FakeExpert(robot)).run(3).success
+    workplace = Workplace(robot, FakeExpert(robot))
+    assert SideBySide(lambda _: workplace, None, RolloutConfig(), ManualClock()).run(3).success
     assert robot.num_renders == 0
 
 
@@ -54,30 +64,100 @@ def test_trials_depend_on_the_seed_alone():
     assert {seed: runner.run(seed) for seed in reversed(seeds)} == forwards
 
 
+class CountingRows(FakePolicy):
+    """Remembers how many requests each call answered, and of how many rows it was."""
+
+    def __init__(self):
+        super().__init__(act=reads_goal, noise=0.02)
+        self.calls = []
+
+    def infer_rows(self, requests, num_rows):
+        self.calls.append((len(requests), num_rows))
+        return super().infer_rows(requests, num_rows)
+
+
+def test_trials_side_by_side_share_calls_of_one_size():
+    jobs = [TrialJob(0, seed) for seed in trial_seeds(0, 7)]
+    policy = CountingRows()
+    runner = SideBySide(lambda _: Workplace(FakeRobot()), policy, RolloutConfig(execute_steps=4), ManualClock(), 3)
+    todo, found = list(jobs), {}
+    while todo or runner.num_running:
+        while todo and runner.has_room:
+            runner.begin(todo.pop())
+        found.update(runner.advance())
+    assert found == {job: noisy_policy_trials().run(job.seed) for job in jobs}
+    assert {num_rows for _, num_rows in policy.calls} == {3}
+    assert max(num_requests for num_requests, _ in policy.calls) == 3
+    alone = sum(len(answers) for answers in (trial_chunks(job.seed) for job in jobs))
+    assert sum(num_requests for num_requests, _ in policy.calls) == alone
+    assert len(policy.calls) < alone / 2
+
+
+def trial_chunks(seed):
+    policy = CountingRows()
+    _trials(policy).run(seed)
+    return policy.calls
+
+
+def test_a_seat_changes_its_robot_with_the_world_and_closes_it():
+    made = []
+
+    class Closing(FakeRobot):
+        closed = False
+
+        def close(self):
+            self.closed = True
+
+    def make_workplace(world):
+        made.append((world, Closing(FakeRobotConfig(time_limit_frames=10 * (world + 1)))))
+        return Workplace(made[-1][1])
+
+    runner = SideBySide(make_workplace, FakePolicy(), RolloutConfig(execute_steps=4), ManualClock(), 1)
+    assert [runner.run(seed, world).num_frames for world, seed in ((0, 1), (0, 2), (1, 1))] == [10, 10, 20]
+    assert [(world, robot.closed) for world, robot in made] == [(0, True), (1, False)]
+    runner.close()
+    assert made[1][1].closed
+
+
 def test_workers_give_what_one_process_gives_whatever_their_number():
-    seeds = trial_seeds(0, 6)
-    expected = [noisy_policy_trials().run(seed) for seed in seeds]
+    jobs = [TrialJob(world, seed) for world in (0, 1) for seed in trial_seeds(0, 4)]
+    expected = [noisy_policy_trials().run(job.seed, job.world) for job in jobs]
+    assert len({trial.num_frames for trial in expected}) > 2
     seen = []
-    for num_workers in (1, 3):
-        found = run_trials(WORKER, seeds, num_workers, on_trial=seen.append)
+    for num_workers, side_by_side in ((1, 1), (3, 1), (2, 3)):
+        command = [*WORKER, "-1", str(side_by_side)]
+        found = run_trials(
+            command, jobs, num_workers, side_by_side=side_by_side, on_trial=lambda job, trial: seen.append((job, trial))
+        )
         assert list(found.trials) == expected
-        assert found.identity == Identity(3, "fingerprint", "fake/1")
-    assert len(seen) == 12
+        assert found.identity == IDENTITY
+    assert sorted(seen, key=str) == sorted(list(zip(jobs, expected, strict=True)) * 3, key=str)
+
+
+def test_an_identity_that_is_refused_ends_the_evaluation():
+    def refuse(identity):
+        assert identity == IDENTITY
+        raise ConfigError("not these weights")
+
+    with pytest.raises(ConfigError, match="not these weights"):
+        run_trials(WORKER, [TrialJob(0, 1)], 1, on_identity=refuse)
 
 
 def test_a_dead_worker_ends_the_evaluation_with_its_last_words():
     seeds = trial_seeds(0, 6)
     started = time.monotonic()
     with pytest.raises(EvaluationFailedError, match=f"seed {seeds[2]} with exit code 7: the gripper fell off"):
-        run_trials([*WORKER, str(seeds[2])], seeds, 2)
+        run_trials([*WORKER, str(seeds[2])], [TrialJob(0, seed) for seed in seeds], 2)
     assert time.monotonic() - started < 20
 
 
 def test_what_a_worker_is_told_comes_back_from_json():
     rollout = RolloutConfig(execute_steps=4, inference_delay_frames=2, chunking=ChunkingConfig("guided", "linear", 1.5))
     for task in (
-        WorkerTask(Candidate("policies/mine", "file:///store/", 3), WorldConfig(time_limit_s=5.0), rollout),
-        WorkerTask(Candidate(), WorldConfig(), RolloutConfig(inference_delay_frames=None)),
+        WorkerTask(Candidate("policies/mine", "file:///store/", 3), (WorldConfig(time_limit_s=5.0),), rollout, 2),
+        WorkerTask(
+            Candidate(), (WorldConfig(), WorldConfig("laundry_fold")), RolloutConfig(inference_delay_frames=None)
+        ),
     ):
         assert WorkerTask.from_json(task.to_json()) == task
 
@@ -91,6 +171,24 @@ def test_evaluation_seeds_are_reserved():
         trial_seeds(MAX_EVALUATION_SEED + 1, 1)
     with pytest.raises(ConfigError, match="number of trials"):
         trial_seeds(0, 0)
+    with pytest.raises(ConfigError, match="selection seed"):
+        selection_seeds(-1, 1)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, MAX_EVALUATION_SEED),
+    st.integers(0, MAX_EVALUATION_SEED),
+    st.integers(1, 100_000),
+    st.text(max_size=9),
+    st.integers(0, 10**9),
+)
+def test_training_evaluation_and_selection_share_no_seed(evaluation, selection, num_trials, robot_id, count):
+    evaluated, selected = trial_seeds(evaluation, num_trials), selection_seeds(selection, num_trials)
+    assert 0 <= episode_seed(0, robot_id, count) < FIRST_EVALUATION_SEED <= evaluated[0]
+    assert evaluated[-1] < FIRST_SELECTION_SEED <= selected[0]
+    assert selected[-1] < 2**32
+    assert len(evaluated) == len(selected) == num_trials
 
 
 def test_summary_hand_computed():

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import av
 import matplotlib.image
@@ -7,9 +8,9 @@ import pytest
 
 from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.cli import eval as eval_command
-from sop_jax.evaluation.evaluate import Candidate
+from sop_jax.evaluation.evaluate import Candidate, Evaluated
 from sop_jax.evaluation.results import Subject, summarise
-from sop_jax.evaluation.video import describe_end, film_trial, spread, write_contact_sheet, write_video
+from sop_jax.evaluation.video import describe_end, film_trials, spread, write_contact_sheet, write_video
 from sop_jax.evaluation.world import WorldConfig
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.records import Outcome
@@ -19,7 +20,7 @@ SEED = 2**31
 
 @pytest.fixture(scope="module")
 def take():
-    return film_trial(Candidate(), WorldConfig(time_limit_s=5.0), RolloutConfig(), ManualClock(), SEED)
+    return next(film_trials(Candidate(), WorldConfig(time_limit_s=5.0), RolloutConfig(), ManualClock(), [SEED]))
 
 
 def test_a_filmed_trial_is_the_trial(take):
@@ -66,10 +67,31 @@ def test_ends_and_indices_are_told_plainly(take):
     assert spread(2, 3) == [0, 0, 1]
 
 
+def fake_evaluation(trials):
+    world = WorldConfig(time_limit_s=5.0)
+    result = summarise(Subject("restock_shelf", "expert"), trials, seed=0)
+    return {"restock_shelf": Evaluated("restock_shelf", world, result, tuple(trials))}
+
+
 def test_eval_films_the_first_trials(monkeypatch, tmp_path, take, capsys):
-    result = summarise(Subject("restock_shelf", "expert"), [take.result] * 4, seed=0)
-    monkeypatch.setattr(eval_command, "evaluate_with_progress", lambda *words, **options: result)
+    found = fake_evaluation([take.result] * 4)
+    monkeypatch.setattr(eval_command, "evaluate_worlds_with_progress", lambda *words, **options: found)
     folder = tmp_path / "films"
     assert eval_command.run(["--expert", "--trials", "4", "--video", str(folder), "--video-trials", "1"]) == 0
     assert sorted(path.name for path in folder.iterdir()) == [f"restock_shelf-{SEED}.mp4", "restock_shelf.jpg"]
     assert str(folder) in capsys.readouterr().out
+
+
+def test_eval_films_the_first_failures_into_its_report(monkeypatch, tmp_path, take):
+    failed = [
+        dataclasses.replace(take.result, seed=SEED + i, outcome=Outcome.FAILURE, failure_kind="dropped") for i in (1, 2)
+    ]
+    found = fake_evaluation([take.result, *failed])
+    monkeypatch.setattr(eval_command, "evaluate_worlds_with_progress", lambda *words, **options: found)
+    output = tmp_path / "out"
+    assert eval_command.run(["--expert", "--output", str(output), "--video-failures", "1"]) == 0
+    folder = output / "failures"
+    assert sorted(path.name for path in folder.iterdir()) == [f"restock_shelf-{SEED + 1}.mp4", "restock_shelf.jpg"]
+    page = (output / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 1
+    assert json.loads((output / "results.json").read_text())["results"]["restock_shelf"]["failures"] == {"dropped": 2}

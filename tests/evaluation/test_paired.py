@@ -1,0 +1,145 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sop_jax.actors.episode import TrialResult
+from sop_jax.evaluation.paired import (
+    PairCounts,
+    compare,
+    hierarchical_difference,
+    hierarchical_rate,
+    mcnemar_exact,
+    success_table,
+    tango_interval,
+    tango_score,
+)
+from sop_jax.evaluation.retention import forgetting
+from sop_jax.specs.records import Outcome
+
+BENTUR = PairCounts(both=1, first_only=1, second_only=7, neither=12)
+"""Airway hyper-responsiveness before and after transplantation (Bentur et al. 2009, in Fagerland et al. 2014)."""
+
+counts = st.tuples(*[st.integers(0, 30)] * 4).filter(sum).map(lambda four: PairCounts(*four))
+
+
+def trials(successes, first_seed=0):
+    return [
+        TrialResult(first_seed + i, Outcome.SUCCESS if success else Outcome.TIMEOUT, "", 30, 1.0)
+        for i, success in enumerate(successes)
+    ]
+
+
+def test_mcnemar_hand_computed_and_published():
+    assert mcnemar_exact(BENTUR) == pytest.approx(2 * (1 + 8) / 2**8)  # published: 0.070
+    assert mcnemar_exact(PairCounts(5, 0, 0, 5)) == 1.0
+    assert mcnemar_exact(PairCounts(0, 3, 3, 0)) == 1.0
+    assert mcnemar_exact(PairCounts(0, 0, 6, 0)) == pytest.approx(2 / 64)
+
+
+def test_tango_published_and_closed_form():
+    # Fagerland, Lydersen and Laake (2014), table III: difference -0.286 of before minus after, (-0.517, -0.026).
+    interval = tango_interval(BENTUR)
+    assert interval.value == pytest.approx(6 / 21)
+    assert interval.low == pytest.approx(0.026, abs=5e-4)
+    assert interval.high == pytest.approx(0.517, abs=5e-4)
+    # Without discordant pairs the score is -n delta / sqrt(n delta (1 - delta)): z^2 / (n + z^2) each side.
+    still = tango_interval(PairCounts(6, 0, 0, 4))
+    bound = 3.841459 / (10 + 3.841459)
+    assert (still.low, still.high) == (pytest.approx(-bound, abs=1e-6), pytest.approx(bound, abs=1e-6))
+    assert tango_interval(PairCounts(0, 0, 0, 0)).low == -1.0
+
+
+@settings(deadline=None, max_examples=40)
+@given(counts)
+def test_tango_bounds_are_where_the_score_is_the_quantile(pairs):
+    interval = tango_interval(pairs)
+    assert -1 <= interval.low <= interval.value <= interval.high <= 1
+    for bound, z in ((interval.low, 1.959964), (interval.high, -1.959964)):
+        if abs(bound) < 0.999:
+            assert most_likely_score(pairs, bound) == pytest.approx(z, abs=0.02)
+    swapped = tango_interval(PairCounts(pairs.both, pairs.second_only, pairs.first_only, pairs.neither))
+    assert (swapped.low, swapped.high) == (pytest.approx(-interval.high), pytest.approx(-interval.low))
+
+
+def most_likely_score(pairs, delta):
+    """The score with the nuisance share found by brute force instead of Tango's closed form."""
+    n, up, down = pairs.total, pairs.second_only, pairs.first_only
+    share = np.linspace(max(0.0, -delta), (1 - delta) / 2, 50_001)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = [(up, share + delta), (down, share), (n - up - down, 1 - 2 * share - delta)]
+        likelihood = sum(count * np.log(value) for count, value in terms if count)
+    best = share[np.nanargmax(likelihood)]
+    assert tango_score(pairs, delta) == pytest.approx(
+        (up - down - n * delta) / math.sqrt(n * (2 * best + delta * (1 - delta))), abs=0.02
+    )
+    return (up - down - n * delta) / math.sqrt(n * (2 * best + delta * (1 - delta)))
+
+
+def test_trials_are_paired_by_seed_whatever_their_order():
+    first, second = trials([1, 1, 0, 0, 0]), trials([1, 0, 1, 1, 0])
+    found = compare(first, second[::-1])
+    assert found.counts == PairCounts(both=1, first_only=1, second_only=2, neither=1)
+    assert (found.first, found.second) == (0.4, 0.6)
+    assert found.difference.value == pytest.approx(0.2)
+    assert found.p_value == 1.0
+    with pytest.raises(ValueError, match=r"without a partner: \[0, 5\]"):
+        compare(first, trials([1, 0, 1, 1, 0], first_seed=1))
+    with pytest.raises(ValueError, match="at least one"):
+        compare([], [])
+
+
+def test_hierarchical_bootstrap_without_any_spread_is_a_point():
+    same = np.tile([True, False], (3, 5))
+    rise = hierarchical_difference(same, same)
+    assert (rise.low, rise.value, rise.high) == (0.0, 0.0, 0.0)  # equal pairs: drawn together, they cancel
+    everything = hierarchical_rate(np.ones((2, 4), bool))
+    assert (everything.low, everything.high) == (1.0, 1.0)
+
+
+def test_hierarchical_bootstrap_knows_that_few_training_seeds_are_few():
+    # Two training seeds, one always right and one always wrong: trials say nothing, the seeds all.
+    split = np.array([[True] * 200, [False] * 200])
+    rate = hierarchical_rate(split)
+    assert (rate.low, rate.value, rate.high) == (0.0, 0.5, 1.0)
+    # One training seed: a plain bootstrap over trials, standard error sqrt(0.25 / 400) = 0.025.
+    rng = np.random.default_rng(0)
+    one = rng.permutation(np.arange(400) < 200)[None]
+    plain = hierarchical_rate(one, seed=3)
+    assert plain.high - plain.low == pytest.approx(2 * 1.96 * 0.025, rel=0.08)
+    assert hierarchical_rate(one, seed=3) == plain
+
+
+def test_hierarchical_difference_pairs_seeds_only_where_told():
+    # Seeds differ by 0.5 in both methods, the second method is better by 0.25 on every seed.
+    first = np.array([[True] * 2 + [False] * 6, [True] * 6 + [False] * 2] * 3)
+    second = np.array([[True] * 4 + [False] * 4, [True] * 8] * 3)
+    paired = hierarchical_difference(first, second)
+    apart = hierarchical_difference(first, second, paired_seeds=False)
+    assert paired.value == apart.value == 0.25
+    assert apart.high - apart.low > 1.2 * (paired.high - paired.low)
+    with pytest.raises(ValueError, match="same trials"):
+        hierarchical_difference(first, second[:, :5])
+
+
+def test_success_tables_need_equal_trials():
+    runs = [trials([1, 0, 1]), trials([0, 0, 1])[::-1]]
+    assert success_table(runs).tolist() == [[True, False, True], [False, False, True]]
+    with pytest.raises(ValueError, match="same trials"):
+        success_table([trials([1, 0]), trials([1, 0], first_seed=5)])
+
+
+def test_forgetting_is_what_was_lost_per_world_and_in_all():
+    before = {"a": trials([1] * 9 + [0]), "b": trials([1] * 5 + [0] * 5)}
+    after = {"a": trials([0] * 6 + [1] * 3 + [0]), "b": trials([1] * 5 + [0] * 4 + [1])}
+    first, second, overall = forgetting(before, after)
+    assert (first.label, first.before, first.after) == ("a", 0.9, 0.3)
+    assert first.forgotten.value == pytest.approx(0.6)
+    assert first.p_value == pytest.approx(2 / 64)
+    assert second.forgotten.value == pytest.approx(-0.1)
+    assert (overall.label, overall.num_trials, overall.forgotten.value) == ("all", 20, pytest.approx(0.25))
+    assert first.forgotten.low > 0 > second.forgotten.low
+    with pytest.raises(ValueError, match="same worlds"):
+        forgetting(before, {"a": after["a"]})
