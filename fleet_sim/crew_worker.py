@@ -14,7 +14,6 @@ from typing import IO, Any
 
 import envs
 from fleet_sim.crew import EpisodeOrder, PlayedEpisode
-from sop_jax.actors.chunking import ChunkingConfig
 from sop_jax.actors.episode import EpisodeHeader, RecordingConfig, run_episode
 from sop_jax.actors.policy_runner import PolicyRunner
 from sop_jax.actors.rollout import RolloutConfig
@@ -49,13 +48,12 @@ class WorkerSettings:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> "WorkerSettings":
-        rollout = {**values["rollout"], "chunking": ChunkingConfig(**values["rollout"]["chunking"])}
         return WorkerSettings(
             bundle=values["bundle"],
             store=values["store"],
             scratch=values["scratch"],
             world=WorldConfig(**values["world"]),
-            rollout=RolloutConfig(**rollout),
+            rollout=RolloutConfig.from_dict(values["rollout"]),
             recording=RecordingConfig(**values["recording"]),
             supervisor=SupervisorConfig(**values["supervisor"]),
             conditioning=Conditioning(**values["conditioning"]),

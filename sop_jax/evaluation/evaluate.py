@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sop_jax.actors.chunking import ChunkingConfig
 from sop_jax.actors.episode import TrialResult
 from sop_jax.actors.rollout import RolloutConfig, never
 from sop_jax.evaluation.results import RESET_S, EvaluationResult, Subject, summarise
@@ -70,10 +69,11 @@ class WorkerTask:
     @staticmethod
     def from_json(text: str) -> "WorkerTask":
         values = json.loads(text)
-        rollout = {**values["rollout"], "chunking": ChunkingConfig(**values["rollout"]["chunking"])}
         worlds = tuple(WorldConfig(**world) for world in values["worlds"])
         candidate = {**values["candidate"], "conditioning": Conditioning(**values["candidate"]["conditioning"])}
-        return WorkerTask(Candidate(**candidate), worlds, RolloutConfig(**rollout), int(values["side_by_side"]))
+        return WorkerTask(
+            Candidate(**candidate), worlds, RolloutConfig.from_dict(values["rollout"]), int(values["side_by_side"])
+        )
 
 
 @dataclasses.dataclass(frozen=True)
