@@ -70,7 +70,7 @@ class MainResults:
         link_episodes(self._places.demonstrations, work / "store")
         algorithm_config = self._algorithm(method)
         fleet_config = dataclasses.replace(
-            config.fleet, algorithm=algorithm_config, seed=seed, sampler=self._sampler(method)
+            config.fleet, algorithm=algorithm_config, seed=seed, sampler=self.sampler_of(method)
         )
         algorithm = create_algorithm(algorithm_config)
         fleet = SimulatedFleet(
@@ -83,7 +83,7 @@ class MainResults:
             on_progress=self._watch,
         )
         try:
-            for stage in self._stages(method, twin):
+            for stage in self.stages_of(method, twin):
                 fleet.run(stage)
             times = [config.duration_s * (n + 1) / config.curve_points for n in range(config.curve_points)]
             versions = fleet.keep_versions_at(times if method.way == "online" else [])
@@ -106,7 +106,8 @@ class MainResults:
             **(self._retention(candidate(journal.last_version)) if method.way == "online" else {}),
         }
 
-    def _stages(self, method: Method, twin: Mapping[str, Any] | None) -> list[Stage]:
+    def stages_of(self, method: Method, twin: Mapping[str, Any] | None) -> list[Stage]:
+        """What the fleet does; `twin` is the result of the method's twin."""
         config = self._config
         steps = round(config.duration_s * config.fleet.timing.learner_steps_per_s)
         if method.way == "online":
@@ -126,7 +127,8 @@ class MainResults:
             return dataclasses.replace(self._config.recap, value_function=str(self._places.value))
         return self._config.hg_dagger if method.algorithm == "hg_dagger" else BehaviourCloningConfig()
 
-    def _sampler(self, method: Method) -> SamplerConfig:
+    def sampler_of(self, method: Method) -> SamplerConfig:
+        """How the learner mixes."""
         sampler = self._config.fleet.sampler
         if method.way == "demonstrations":
             return dataclasses.replace(sampler, mode="fixed", fixed_online_share=0.0)
