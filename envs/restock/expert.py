@@ -10,7 +10,9 @@ import dataclasses
 import numpy as np
 
 from envs.environment import Environment
+from envs.g1.clear_way import ClearWay
 from envs.g1.drive import LEFT_ARM, LEFT_GRIPPER, RIGHT_ARM, RIGHT_GRIPPER
+from envs.g1.kinematics import SIDES
 from envs.restock.config import SceneConfig
 from envs.restock.door_plan import is_in_the_way, work_door
 from envs.restock.hand_motion import HandMotion, MirroredHandMotion
@@ -57,10 +59,13 @@ class RestockExpert:
         """`instruction` replaces the episode's own (to measure how much the words matter)."""
         self._env, self._task, self._style_seed, self._instruction = env, task, style_seed, instruction
         config = task.config
-        self._motion = HandMotion(config.workspace_m, config.robot, config.tilt_rad, config.settle_per_s)
+        ways = {side: ClearWay(task.model, env.data, side) for side in SIDES}
+        self._motion = HandMotion(config.workspace_m, config.robot, ways["right"], config.tilt_rad, config.settle_per_s)
         self._left_motion = None
         if config.door:
-            self._left_motion = MirroredHandMotion(config.door.workspace_m, config.robot, config.settle_per_s)
+            self._left_motion = MirroredHandMotion(
+                config.door.workspace_m, config.robot, ways["left"], config.settle_per_s
+            )
         self._style = Style()
 
     def reset(self) -> None:
