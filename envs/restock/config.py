@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -120,6 +121,11 @@ class SceneConfig(abc.ABC):
             raise ValueError(f"lighting must be in 0 .. 1, got {self.lighting}")
         if self.time_limit_s <= 0.0:
             raise ValueError(f"time_limit_s must be positive, got {self.time_limit_s}")
+
+    @property
+    def wall_x_m(self) -> float:
+        """Where a wall stands behind the staging area; infinite where none does."""
+        return math.inf
 
     @property
     def num_items(self) -> int:

@@ -21,6 +21,7 @@ _STRAY_RAD, _BACK_RAD = 0.7, 0.12
 _LOST_TRACK_RAD = 0.15
 _GAIN_PER_S = 5.0
 _ACCELERATION_M_S2 = 2.5
+_TURN_PER_S = 1.0
 _CATCH_UP_STEPS = 40
 _SETTLE_WITHIN_M = 0.03
 _LEFT_SHOULDER_M = 0.0021
@@ -55,16 +56,21 @@ class HandMotion:
         self._usual = np.array(READY_RAD)
         self._velocity = np.zeros(3)
         self._returning = False
+        self.ahead = 0.0
+        """How far the hand is turned, as in `Intent`."""
 
     def reset(self, measured: np.ndarray) -> None:
         """Starts from where the arm is (joint angles [7])."""
         self._joints, self._velocity, self._settling = measured.copy(), np.zeros(3), np.zeros(3)
-        self._returning, self._way = False, []
+        self._returning, self._way, self.ahead = False, [], 0.0
         tool = self._inside(self._ik.pose(measured)[0])
         self._usual = self._ik.solve(np.array(READY_RAD), tool, self._rotation(tool), _CATCH_UP_STEPS)
 
-    def step(self, measured: np.ndarray, goal: np.ndarray, speed_m_s: float) -> np.ndarray:
-        """One tick from the measured joints [7] towards a tool position [3]; returns the new target [7]."""
+    def step(self, measured: np.ndarray, goal: np.ndarray, speed_m_s: float, ahead: float = 0.0) -> np.ndarray:
+        """One tick from the measured joints [7] towards a tool position [3] and a turn of the hand, as in `Intent`; returns
+        the new target [7].
+        """
+        self.ahead += float(np.clip(ahead - self.ahead, -_TURN_PER_S / CONTROL_HZ, _TURN_PER_S / CONTROL_HZ))
         if np.abs(self._joints - measured).max() > _LOST_TRACK_RAD:
             self._joints, self._velocity, self._way = measured.copy(), np.zeros(3), []
         tool, _ = self._ik.pose(self._joints)
@@ -110,7 +116,7 @@ class HandMotion:
         return self._ways.find(self._joints, goal) or self._ways.find(self._joints, ready) or [goal]
 
     def _rotation(self, position: np.ndarray) -> np.ndarray:
-        return hand_rotation(position, self._tilt_rad)
+        return hand_rotation(position, self._tilt_rad, self.ahead)
 
     def _inside(self, position: np.ndarray) -> np.ndarray:
         return np.clip(position, self._low, self._high)
