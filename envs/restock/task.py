@@ -131,10 +131,16 @@ class RestockTask(JudgedTask[Situation]):
         self._closed_empty |= situation.held is None and closure > EMPTY_CLOSED
         if has_fallen(self.config, situation):
             self._failure = "dropped"
-        elif any(was_misplaced(self.config, situation, i) for i in range(self.config.num_items) if i != goal.item):
+        elif self._another_was_misplaced(situation):
             self._failure = "wrong_object"
         else:
             self._success = is_done(self.config, situation, goal)
+
+    def _another_was_misplaced(self, situation: Situation) -> bool:
+        for item in range(self.config.num_items):  # on every tick: a loop is half as dear as a generator
+            if item != self.goal.item and was_misplaced(self.config, situation, item):
+                return True
+        return False
 
     def stage(self) -> str:
         """One of `situation.STAGES`."""
@@ -153,9 +159,7 @@ class RestockTask(JudgedTask[Situation]):
     def _observe(self, data: mujoco.MjData, executed: np.ndarray, closure: float, time_s: float) -> Situation:
         return Situation(
             tool=data.site_xpos[self._tool].copy(),
-            items=self._items.positions(data),
-            extents=self._items.half_extents_z(data),
-            speeds=self._items.speeds(data),
+            goods=self._items.states(data),
             held=self._grasp.held,
             closure=closure,
             command=float(executed[RIGHT_GRIPPER]),
