@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -27,9 +27,9 @@ class Slot:
     half_m: float
     surface_m: float
 
-    def holds(self, position: np.ndarray) -> bool:
+    def holds(self, position: Sequence[float]) -> bool:
         """Whether a position lies above or in this slot."""
-        return abs(position.item(0) - self.x_m) <= self.half_m and abs(position.item(1) - self.y_m) <= self.half_m
+        return abs(position[0] - self.x_m) <= self.half_m and abs(position[1] - self.y_m) <= self.half_m
 
 
 @dataclasses.dataclass(frozen=True)

@@ -111,6 +111,11 @@ class ItemStates:
         self._half_heights, self._half_widths = half_heights, half_widths
 
     @functools.cached_property
+    def centres(self) -> list[list[float]]:
+        """`positions` as plain numbers: what is judged on every tick is judged by them in half the time."""
+        return self.positions.tolist()
+
+    @functools.cached_property
     def extents(self) -> np.ndarray:
         """How far each item reaches below its centre [items] in m, whether it stands or lies."""
         up = np.abs(self._rotations[:, 6:9])

@@ -1,6 +1,7 @@
 """The privileged state of one control tick, and what follows from it: which item stands in which slot, the stage."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -86,7 +87,7 @@ class Situation:
 
 def slot_of(config: SceneConfig, situation: Situation, item: int) -> str | None:
     """The slot in which an item stands or lies, let go of; None while it is held or elsewhere."""
-    position = situation.items[item]
+    position = situation.goods.centres[item]
     name = nearest_slot(config, position)
     if name is None or situation.held == item:
         return None
@@ -97,7 +98,7 @@ def slot_of(config: SceneConfig, situation: Situation, item: int) -> str | None:
 def rests_in_slot(config: SceneConfig, situation: Situation, item: int, slot: str) -> bool:
     """Whether an item is in this slot, let go of and still."""
     return (
-        nearest_slot(config, situation.items[item]) == slot
+        nearest_slot(config, situation.goods.centres[item]) == slot
         and slot_of(config, situation, item) == slot
         and situation.goods.speeds.item(item) < _RESTING_M_S
     )
@@ -105,13 +106,13 @@ def rests_in_slot(config: SceneConfig, situation: Situation, item: int, slot: st
 
 def was_misplaced(config: SceneConfig, situation: Situation, item: int) -> bool:
     """Whether an item rests in another slot than at first."""
-    name = nearest_slot(config, situation.items[item])
+    name = nearest_slot(config, situation.goods.centres[item])
     return name is not None and name != situation.origin(item) and rests_in_slot(config, situation, item, name)
 
 
 def has_fallen(config: SceneConfig, situation: Situation) -> bool:
     """Whether any item has left the table."""
-    return min(situation.items[:, 2].tolist()) < config.table_height_m - 0.03
+    return min(z for _, _, z in situation.goods.centres) < config.table_height_m - 0.03
 
 
 def is_done(config: SceneConfig, situation: Situation, goal: Goal) -> bool:
@@ -139,9 +140,9 @@ def stage_of(config: SceneConfig, situation: Situation, goal: Goal) -> str:
     return "grasp" if away < _NEAR_ITEM_M else "approach"
 
 
-def nearest_slot(config: SceneConfig, position: np.ndarray) -> str | None:
+def nearest_slot(config: SceneConfig, position: Sequence[float]) -> str | None:
     """The slot above which a position lies, or None."""
-    for name, slot in config.slots.items():  # on every tick: a loop is half as dear as a generator
+    for name, slot in config.slots.items():
         if slot.holds(position):
             return name
     return None
