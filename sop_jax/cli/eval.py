@@ -207,15 +207,14 @@ def evaluate_worlds_with_progress(
     **options: Any,
 ) -> dict[str, Evaluated]:
     """As `evaluate_worlds`, whose `options` it takes; shows on stderr how far it has come."""
-    num_done = num_successes = 0
-    with WorkProgress(progress_console, what or f"{candidate.name}", num_trials * len(worlds)) as progress:
+    done: dict[str, list[bool]] = {label: [] for label in worlds}
+    with WorkProgress(progress_console, what or candidate.name, num_trials * len(worlds)) as progress:
 
         def on_trial(label: str, trial: TrialResult) -> None:
-            nonlocal num_done, num_successes
-            num_done += 1
-            num_successes += trial.success
-            where = f"{label}, " if len(worlds) > 1 else ""
-            progress.update(num_done, f"{where}success {num_successes / num_done:.0%}")
+            done[label].append(trial.success)
+            where = f"{label}: " if len(worlds) > 1 else ""
+            success = sum(done[label]) / len(done[label])
+            progress.update(sum(map(len, done.values())), f"{where}success {success:.0%}")
 
         return evaluate_worlds(candidate, worlds, num_trials, seed, on_trial=on_trial, **options)
 

@@ -15,6 +15,9 @@ from sop_jax.evaluation.tables import results_table
 from sop_jax.evaluation.world import WorldConfig
 from sop_jax.specs.clock import WallClock
 
+_PAGE_COLUMNS = 5
+"""Pictures in a row of a contact sheet that can be read on a page."""
+
 
 def describe(result: EvaluationResult, label: str = "") -> str:
     """One sentence. `label` says where; without one, the task."""
@@ -37,6 +40,7 @@ def film(
     *,
     name: str = "",
     side_by_side: int = SIDE_BY_SIDE,
+    columns: int = 8,
 ) -> pathlib.Path:
     """Runs the trials of these seeds again before a camera team. Writes NAME-SEED.mp4 each; returns the contact sheet."""
     # Only here: it loads JAX and a video encoder into a process that otherwise only waits for its workers.
@@ -48,8 +52,8 @@ def film(
     for take in film_trials(candidate, world, rollout, WallClock(), seeds, side_by_side):
         if videos:
             write_video(take, folder / f"{name}-{take.result.seed}.mp4")
-        rows.append(take.thinned())
-    write_contact_sheet(rows, sheet := folder / f"{name}.jpg")
+        rows.append(take.thinned(columns))
+    write_contact_sheet(rows, sheet := folder / f"{name}.jpg", columns)
     return sheet
 
 
@@ -69,7 +73,14 @@ def film_failures(
             note(f"{label}: filming {len(seeds)} failed trials ...")
             folder = output / "failures"
             sheets[label] = film(
-                candidate, evaluated.world, rollout, seeds, folder, name=label, side_by_side=side_by_side
+                candidate,
+                evaluated.world,
+                rollout,
+                seeds,
+                folder,
+                name=label,
+                side_by_side=side_by_side,
+                columns=_PAGE_COLUMNS,
             )
     return sheets
 

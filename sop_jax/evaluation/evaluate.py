@@ -163,7 +163,9 @@ def evaluate_worlds(
         found = {}
         for index, (label, world) in enumerate(worlds.items()):
             trials = tuple(book.trials[TrialJob(index, trial_seed)] for trial_seed in seeds)
-            subject = Subject(world.task, candidate.name, identity.policy_version, identity.base)
+            subject = Subject(
+                world.task, candidate.name, identity.policy_version, identity.base, identity.stages[index]
+            )
             found[label] = Evaluated(label, world, summarise(subject, trials, seed, reset_s), trials)
         return found
 

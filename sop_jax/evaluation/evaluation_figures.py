@@ -31,13 +31,14 @@ def success_by_world(results: Mapping[str, EvaluationResult]) -> str:
         for row, result in enumerate(reversed(list(results.values()))):
             axes.plot([result.success_low, result.success_high], [row, row], color=BLUE, lw=7, alpha=0.28,
                       solid_capstyle="round")  # fmt: skip
-            axes.plot(result.success, row, "o", color=BLUE, ms=8)
+            axes.plot(result.success, row, "o", color=BLUE, ms=8, clip_on=False)
             axes.annotate(f"{result.success:.0%}", (result.success, row), (0, 8), textcoords="offset points",
                           ha="center", color=BLUE, fontsize=10.5, fontweight="bold")  # fmt: skip
         axes.set_yticks(range(len(results)), list(results)[::-1], color=INK, fontsize=10.5)
         axes.set_ylim(-0.5, len(results) - 0.35)
         axes.grid(axis="y", visible=False)
         share_axis(axes, "x")
+        axes.set_xlim(-0.025, 1.03)  # room for a rate of 0
         axes.set_xlabel("success rate, 95% interval")
 
     return draw_svg("success_by_world", draw, width_in=8.6, height_in=0.75 + 0.55 * len(results))

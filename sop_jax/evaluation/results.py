@@ -25,7 +25,7 @@ class EvaluationResult:
     throughput_per_hour: episodes ended per hour (success, failure or timeout) of policy execution time only, the paper's
         figure; it counts quick failures too.
     failures: kind -> number of trials that ended so. failure_stages: the furthest stage that they came to -> kind -> number,
-        stages in the order of the numbers; empty on robots that don't know their stage.
+        in the order in which stages are passed; empty on robots that don't know their stage.
     mean_duration_s, mean_success_duration_s: robot time of an episode, and of a successful one (0 if there is none).
     """
 
@@ -64,12 +64,13 @@ class EvaluationResult:
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """Who is evaluated, for the record."""
+    """Who is evaluated, for the record. `stages`: the task's, in the order in which they are passed; () = not known."""
 
     task: str
     policy: str
     policy_version: int = -1
     base: str = ""
+    stages: tuple[str, ...] = ()
 
 
 def summarise(subject: Subject, trials: Sequence[TrialResult], seed: int, reset_s: float = RESET_S) -> EvaluationResult:
@@ -96,7 +97,7 @@ def summarise(subject: Subject, trials: Sequence[TrialResult], seed: int, reset_
         mean_duration_s=acting_s / len(trials) if trials else 0.0,
         mean_success_duration_s=sum(t.duration_s for t in successes) / len(successes) if successes else 0.0,
         failures=_count(failed),
-        failure_stages=_by_stage(failed),
+        failure_stages=_by_stage(failed, subject.stages),
     )
 
 
@@ -111,7 +112,8 @@ def _count(failed: Sequence[TrialResult]) -> dict[str, int]:
     return dict(sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0])))
 
 
-def _by_stage(failed: Sequence[TrialResult]) -> dict[str, dict[str, int]]:
-    stages = collections.Counter(trial.furthest_stage for trial in failed if trial.furthest_stage)
-    order = sorted(stages, key=lambda stage: (-stages[stage], stage))
-    return {stage: _count([trial for trial in failed if trial.furthest_stage == stage]) for stage in order}
+def _by_stage(failed: Sequence[TrialResult], order: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Stages that occur, in order; those that the order lacks come last, by name."""
+    reached = {trial.furthest_stage for trial in failed if trial.furthest_stage}
+    stages = [*(stage for stage in order if stage in reached), *sorted(reached.difference(order))]
+    return {stage: _count([trial for trial in failed if trial.furthest_stage == stage]) for stage in stages}

@@ -91,19 +91,22 @@ def time_to_target(
     return TimeToTarget(target, time_s, low_s, high_s, len(tables), num_reached, horizon_s)
 
 
-def rolling_curve(ends_s: Sequence[float], successes: Sequence[bool], window: int = 40) -> list[tuple[float, float]]:
-    """(time, share of the last `window` episodes that succeeded), from the first full window on.
+def rolling_curve(ends_s: Sequence[float], successes: Sequence[bool], window: int = 40) -> list[CurvePoint]:
+    """The last `window` episodes at the end of each one, from the first full window on, for `first_time`.
 
-    For runs without held-out evaluations: it sees the working policy, takeovers and all, and lags by half a window.
+    For runs without held-out evaluations: it sees the working policy, takeovers and all, and lags by half a window. Its
+    points share most of their episodes, so `time_to_target`'s interval does not suit it.
     """
     if len(ends_s) != len(successes) or window < 1:
         raise ValueError(
-            f"expected equally many times and successes, and window >= 1, got {len(ends_s)}, {len(successes)}"
+            f"expected equally many times and successes and a window of at least 1, got {len(ends_s)}, {len(successes)}, "
+            f"{window}"
         )
-    order = np.argsort(np.asarray(ends_s, np.float64), kind="stable")
-    times, done = np.asarray(ends_s, np.float64)[order], np.asarray(successes, np.float64)[order]
-    sums = np.concatenate([[0.0], np.cumsum(done)])
-    return [(float(times[end - 1]), (sums[end] - sums[end - window]) / window) for end in range(window, len(done) + 1)]
+    order = sorted(range(len(ends_s)), key=ends_s.__getitem__)
+    return [
+        CurvePoint(ends_s[order[end - 1]], tuple(successes[index] for index in order[end - window : end]))
+        for end in range(window, len(order) + 1)
+    ]
 
 
 def _as_table(curve: Sequence[CurvePoint]) -> tuple[np.ndarray, np.ndarray]:

@@ -50,7 +50,13 @@ class TrialBook:
         if self._identity is not None:
             return self._identity
         headers = [log.header for log in self._logs if log.header is not None]
-        return Identity(*(headers[0][name] for name in ("policy_version", "base", "weights")))
+        return Identity(
+            policy_version=headers[0]["policy_version"],
+            base=headers[0]["base"],
+            weights=headers[0]["weights"],
+            worlds=tuple(header["world_version"] for header in headers),
+            stages=tuple(tuple(header["stages"]) for header in headers),
+        )
 
     def read(self, seeds: Sequence[int]) -> None:
         """Takes up the trials of these seeds that are on disk."""
@@ -64,7 +70,8 @@ class TrialBook:
         self._identity = identity
         known = {"policy_version": identity.policy_version, "base": identity.base, "weights": identity.weights}
         for index, log in enumerate(self._logs):
-            log.claim({**self._asked[index], **known, "world_version": identity.worlds[index]})
+            world = {"world_version": identity.worlds[index], "stages": identity.stages[index]}
+            log.claim({**self._asked[index], **known, **world})
 
     def write(self, job: TrialJob, trial: TrialResult) -> None:
         self.trials[job] = trial

@@ -44,17 +44,20 @@ class Identity:
     """Whom a worker evaluates, and where.
 
     policy_version, base: version and base fingerprint of the weights it loaded. weights: a digest that tells publications
-    of one base and version in different stores apart. worlds: names and versions of the worlds it works in.
+    of one base and version in different stores apart. worlds: names and versions of the worlds it works in. stages: of
+    each world, its stages in the order in which they are passed.
     """
 
     policy_version: int = -1
     base: str = ""
     weights: str = ""
     worlds: tuple[str, ...] = ()
+    stages: tuple[tuple[str, ...], ...] = ()
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> "Identity":
-        return Identity(**{**values, "worlds": tuple(values["worlds"])})
+        stages = tuple(tuple(names) for names in values["stages"])
+        return Identity(**{**values, "worlds": tuple(values["worlds"]), "stages": stages})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,7 @@ from sop_jax.specs.records import EpisodeEnd, Observation, RobotSpec
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
-_SHEET_COLUMNS = 8
+SHEET_COLUMNS = 8
 _SHEET_INCHES = (2.4, 2.05)  # of one picture with its caption
 
 
@@ -95,9 +95,9 @@ class Take:
     ticks: tuple[int, ...]
     control_hz: float
 
-    def thinned(self) -> "Take":
+    def thinned(self, columns: int) -> "Take":
         """Only the pictures that a contact sheet shows: a whole trial's are hundreds of megabytes."""
-        kept = spread(len(self.pictures), _SHEET_COLUMNS)
+        kept = spread(len(self.pictures), columns)
         pick = [(self.pictures[index], self.stages[index], self.ticks[index]) for index in kept]
         pictures, stages, ticks = zip(*pick, strict=True)
         return dataclasses.replace(self, pictures=pictures, stages=stages, ticks=ticks)
@@ -141,15 +141,15 @@ def write_video(take: Take, path: pathlib.Path) -> None:
         container.mux(stream.encode())
 
 
-def write_contact_sheet(takes: Sequence[Take], path: pathlib.Path) -> None:
+def write_contact_sheet(takes: Sequence[Take], path: pathlib.Path, columns: int = SHEET_COLUMNS) -> None:
     """A picture with a row per trial: evenly spaced moments with time and stage, below what was asked and what came of it."""
     width, height = _SHEET_INCHES
-    figure = matplotlib.figure.Figure(figsize=(width * _SHEET_COLUMNS, height * len(takes)), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(width * columns, height * len(takes)), layout="constrained")
     rows = figure.subfigures(len(takes), 1, squeeze=False)[:, 0]
     for row, take in zip(rows.tolist(), takes, strict=True):
         row.suptitle(f"{take.instruction}: {describe_end(take.result)}", fontsize=11, x=0.005, ha="left")
-        axes = row.subplots(1, _SHEET_COLUMNS)
-        for ax, index in zip(axes, spread(len(take.pictures), _SHEET_COLUMNS), strict=True):
+        axes = row.subplots(1, columns)
+        for ax, index in zip(axes, spread(len(take.pictures), columns), strict=True):
             ax.imshow(take.pictures[index])
             ax.set_title(f"{take.ticks[index] / take.control_hz:.1f} s  {take.stages[index]}", fontsize=8, pad=2)
             ax.axis("off")
@@ -157,9 +157,10 @@ def write_contact_sheet(takes: Sequence[Take], path: pathlib.Path) -> None:
 
 
 def describe_end(result: TrialResult) -> str:
-    """For example "success after 3.2 s" or "failure (dropped) after 2.0 s"."""
+    """For example "success after 3.2 s" or "failure (dropped) after 2.0 s, furthest stage: move"."""
     kind = f" ({result.failure_kind})" if result.failure_kind else ""
-    return f"{result.outcome}{kind} after {result.duration_s:.1f} s"
+    stage = f", furthest stage: {result.furthest_stage}" if result.furthest_stage and not result.success else ""
+    return f"{result.outcome}{kind} after {result.duration_s:.1f} s{stage}"
 
 
 def spread(num: int, count: int) -> list[int]:

@@ -1,5 +1,6 @@
 """A worker process of an evaluation: `python -m sop_jax.evaluation.worker TASK` (see `trial_pool`)."""
 
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -22,17 +23,20 @@ from sop_jax.weights.management import list_publications
 
 def main(task: WorkerTask) -> None:
     """Loads the policy, makes the robot, and runs the trials that are asked for."""
-    worlds = []
+    worlds, stages = [], []
     for world in task.worlds:
         robot = make_robot(world, WallClock(), EVALUATED_ROBOT)
         worlds.append(robot.world)
+        stages.append(robot.stage_names)
         robot.close()
+    identity = Identity(worlds=tuple(worlds), stages=tuple(stages))
     if task.candidate.is_expert:
-        serve(make_trials(task, None), Identity(worlds=tuple(worlds)))
+        serve(make_trials(task, None), identity)
         return
     policy = load_policy(task.candidate, task.rollout.chunking)
     digest = weights_digest(task.candidate, policy)
-    serve(make_trials(task, policy), Identity(policy.version, policy.weights_base, digest, tuple(worlds)))
+    identity = dataclasses.replace(identity, policy_version=policy.version, base=policy.weights_base, weights=digest)
+    serve(make_trials(task, policy), identity)
 
 
 def make_trials(task: WorkerTask, policy: PolicyRunner | None) -> SideBySide:

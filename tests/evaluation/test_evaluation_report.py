@@ -21,7 +21,7 @@ def trials(*ends):
 
 FAILURE, SUCCESS, TIMEOUT = Outcome.FAILURE, Outcome.SUCCESS, Outcome.TIMEOUT
 SHELF = summarise(
-    Subject("restock_shelf", "mine"),
+    Subject("restock_shelf", "mine", stages=("approach", "grasp", "move", "place", "done")),
     trials(
         (SUCCESS, "", "done", 12), (FAILURE, "dropped", "move", 3), (TIMEOUT, "missed_grasp", "grasp", 4),
         (TIMEOUT, "timeout", "move", 1),
@@ -34,6 +34,7 @@ LAUNDRY = summarise(Subject("laundry_fold", "mine"), trials((SUCCESS, "", "done"
 def test_failures_are_counted_by_stage_and_kind():
     assert SHELF.failures == {"missed_grasp": 4, "dropped": 3, "timeout": 1}
     assert SHELF.failure_stages == {"grasp": {"missed_grasp": 4}, "move": {"dropped": 3, "timeout": 1}}
+    assert list(SHELF.failure_stages) == ["grasp", "move"]  # as they are passed
     assert LAUNDRY.failure_stages == {}
     blind = summarise(Subject("a", "b"), trials((TIMEOUT, "", "", 2)), seed=0)
     assert (blind.failures, blind.failure_stages) == ({"timeout": 2}, {})
@@ -71,8 +72,7 @@ def test_the_page_holds_its_numbers_and_no_outside_address(tmp_path):
     assert "missed_grasp 4, dropped 3, timeout 1" in text
     assert "sop eval --weights &lt;mine&gt;" in page
     assert "data:image/jpeg;base64,/9hwaXhlbHM=" in page
-    addresses = set(re.findall(r"https?://[^\s\"'<>)]+", page))
-    assert all(address.startswith(("http://www.w3.org/", "https://matplotlib.org")) for address in addresses), addresses
+    assert set(re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)([^"']*)""", page)) == set()
     assert not re.search(r"<(link|script|iframe)\b", page)
 
 

@@ -56,7 +56,9 @@ def test_the_same_seed_gives_the_same_interval_and_nonsense_is_refused():
 
 def test_a_rolling_curve_starts_with_the_first_full_window():
     ends_s, successes = [3.0, 1.0, 2.0, 4.0], [True, False, True, True]
-    assert rolling_curve(ends_s, successes, window=2) == [(2.0, 0.5), (3.0, 1.0), (4.0, 1.0)]
+    rolling = rolling_curve(ends_s, successes, window=2)
+    assert [(point.time_s, point.rate) for point in rolling] == [(2.0, 0.5), (3.0, 1.0), (4.0, 1.0)]
+    assert first_time(rolling) == 3.0
     assert rolling_curve(ends_s, successes, window=5) == []
     with pytest.raises(ValueError, match="equally many"):
         rolling_curve([1.0], [], window=1)

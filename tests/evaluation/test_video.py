@@ -59,10 +59,18 @@ def test_the_contact_sheet_has_a_row_per_trial(take, tmp_path):
     assert heights[1] == 2 * heights[0]
 
 
+def test_a_thinned_take_makes_the_same_sheet(take, tmp_path):
+    for name, one in (("whole", take), ("thin", take.thinned(5))):
+        write_contact_sheet([one], tmp_path / f"{name}.png", columns=5)
+    assert len(take.thinned(5).pictures) == 5
+    assert (tmp_path / "whole.png").read_bytes() == (tmp_path / "thin.png").read_bytes()
+
+
 def test_ends_and_indices_are_told_plainly(take):
     assert describe_end(take.result) == f"success after {take.result.duration_s:.1f} s"
     failed = dataclasses.replace(take.result, outcome=Outcome.FAILURE, failure_kind="dropped", duration_s=2.0)
-    assert describe_end(failed) == "failure (dropped) after 2.0 s"
+    assert describe_end(failed) == "failure (dropped) after 2.0 s, furthest stage: done"
+    assert describe_end(dataclasses.replace(failed, furthest_stage="")) == "failure (dropped) after 2.0 s"
     assert spread(11, 3) == [0, 5, 10]
     assert spread(2, 3) == [0, 0, 1]
 

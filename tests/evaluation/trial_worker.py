@@ -10,7 +10,7 @@ from sop_jax.evaluation.trials import SideBySide, TrialJob, Workplace
 from sop_jax.robots.fake import FakeRobot, FakeRobotConfig
 from sop_jax.specs.clock import ManualClock
 
-IDENTITY = Identity(3, "fingerprint", "digest", ("fake/1", "short/1"))
+IDENTITY = Identity(3, "fingerprint", "digest", ("fake/1", "short/1"), ((), ()))
 
 
 def make_workplace(world: int) -> Workplace:
