@@ -20,6 +20,7 @@ from sop_jax.evaluation.trials import EvaluationFailedError, RobotTrials
 from sop_jax.evaluation.world import WorldConfig
 from sop_jax.robots.fake import FakeExpert, FakeRobot, FakeRobotConfig
 from sop_jax.specs.clock import ManualClock
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.records import Outcome
 
@@ -77,6 +78,11 @@ def test_what_a_worker_is_told_comes_back_from_json():
     rollout = RolloutConfig(execute_steps=4, inference_delay_frames=2, chunking=ChunkingConfig("guided", "linear", 1.5))
     for task in (
         WorkerTask(Candidate("policies/mine", "file:///store/", 3), WorldConfig(time_limit_s=5.0), rollout),
+        WorkerTask(
+            Candidate("policies/mine", "file:///store/", 3, Conditioning("Advantage: positive", 2.0)),
+            WorldConfig(),
+            rollout,
+        ),
         WorkerTask(Candidate(), WorldConfig(), RolloutConfig(inference_delay_frames=None)),
     ):
         assert WorkerTask.from_json(task.to_json()) == task
