@@ -125,9 +125,11 @@ class EpisodePlayer:
 
     def _policy_of(self, version: int, robot: SimulatedRobot) -> PolicyRunner:
         settings = self._settings
-        if self._policy is None or self._policy.version > version:
+        if self._policy is None or self._policy.version > version or self._policy.version == 0 < version:
+            # The base policy was never told what the algorithm tells its own: it acts on the bare instruction.
+            conditioning = settings.conditioning if version else None
             bundle = load_bundle(pathlib.Path(settings.bundle))
-            self._policy = PolicyRunner.from_bundle(bundle, settings.rollout.chunking, settings.conditioning)
+            self._policy = PolicyRunner.from_bundle(bundle, settings.rollout.chunking, conditioning)
             self._policy.warm_up(robot.spec)
         policy = self._policy
         if policy.version != version:

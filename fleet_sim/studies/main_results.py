@@ -94,7 +94,9 @@ class MainResults:
         conditioning = algorithm.conditioning(Phase.EVALUATING)
 
         def candidate(version: int) -> Candidate:
-            return Candidate(str(self._places.policy), store if version else "", version, conditioning)
+            if not version:  # nobody told the base policy anything
+                return Candidate(str(self._places.policy))
+            return Candidate(str(self._places.policy), store, version, conditioning)
 
         return {
             "evaluation": self._evaluate(candidate(journal.last_version)),

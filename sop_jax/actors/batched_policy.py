@@ -102,7 +102,7 @@ class BatchedPolicy:
         self._norm: NormStats = jax.device_put(norm)
         self._versions: dict[int, Params] = {version: jax.device_put(params)}
         self._template = trained_template(model, params)
-        self._sampler = ChunkSampler(model, chunking or ChunkingConfig())
+        self._sampler = ChunkSampler(model, chunking or ChunkingConfig(), conditioning)
         self._encoder = ObservationEncoder(model, conditioning)
         self._seats: weakref.WeakSet[PolicySeat] = weakref.WeakSet()
         self._lock = threading.Lock()

@@ -49,7 +49,7 @@ class PolicyRunner:
         self._params: Params = jax.device_put(params)
         self._norm: NormStats = jax.device_put(norm)
         self._version = version
-        self._sampler = ChunkSampler(model, chunking or ChunkingConfig())
+        self._sampler = ChunkSampler(model, chunking or ChunkingConfig(), conditioning)
         self._encoder = ObservationEncoder(model, conditioning)
         self._guard = EpisodeGuard()
         self.weights_base = weights_base

@@ -15,6 +15,7 @@ from sop_jax.models.chunking import ActionPrefix
 from sop_jax.models.normalization import NormStats
 from sop_jax.models.policy import PolicyModel
 from sop_jax.models.pytrees import Params
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
 
 
@@ -24,12 +25,13 @@ class ChunkSampler:
 
     Each row is a batch of one to the model, so its noise follows from its own seed and never from its neighbours. In
     chunking mode "none" there are no prefixes; in the others every call gives them, so that one compilation serves both
-    the first chunk of an episode and its successors. Thread-safe: calls take turns.
+    the first chunk of an episode and its successors. A conditioning with guidance doubles the rows inside. Thread-safe: calls
+    take turns.
 
     Raises ConfigError if the mode is "trained" and the model was not.
     """
 
-    def __init__(self, model: PolicyModel, chunking: ChunkingConfig):
+    def __init__(self, model: PolicyModel, chunking: ChunkingConfig, conditioning: Conditioning | None = None):
         if chunking.mode == "trained" and not getattr(model.config, "max_training_delay", 0):
             raise ConfigError(
                 "chunking mode 'trained' needs a policy that was trained with max_training_delay above 0, which this one was "
@@ -38,6 +40,7 @@ class ChunkSampler:
         self._model = model
         self._guidance = chunking.guidance
         self.takes_prefixes = chunking.mode != "none"
+        self.takes_bare_prompts = conditioning is not None and conditioning.is_guided
         self.num_compilations = 0
         self._lock = threading.Lock()
         self._sample = jax.jit(self._sample_rows)
@@ -53,8 +56,12 @@ class ChunkSampler:
     ) -> np.ndarray:
         """Absolute targets, float32 [B, H, A]; `seeds` is uint32 [B]. Blocks until they are there.
 
-        With `bare_prompts` (in every call or in none) by classifier-free guidance.
+        By classifier-free guidance with `bare_prompts`, which every call gives where the conditioning asks for it, and none
+        elsewhere (ValueError).
         """
+        if (bare_prompts is not None) != self.takes_bare_prompts:
+            wanted = "bare prompts" if self.takes_bare_prompts else "no bare prompts"
+            raise ValueError(f"this policy's conditioning needs {wanted}; ask ObservationEncoder.encode_bare_prompt")
         with self._lock:
             return np.asarray(self._sample(params, norm, observations, seeds, prefixes, bare_prompts), np.float32)
 

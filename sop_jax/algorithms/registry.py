@@ -34,6 +34,15 @@ ALGORITHMS = types.MappingProxyType(
 )
 
 
+def default_config(name: str) -> AlgorithmConfig:
+    """The defaults of the algorithm of this name. Raises ConfigError on an unknown name, with near matches."""
+    if name in ALGORITHMS:
+        return ALGORITHMS[name].config_type()
+    near = difflib.get_close_matches(name, ALGORITHMS, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "these exist:"
+    raise ConfigError(f"unknown algorithm {name!r}; {hint} (all: {', '.join(sorted(ALGORITHMS))})")
+
+
 def create_algorithm(algorithm: str | AlgorithmConfig) -> Algorithm:
     """The algorithm of this name with its defaults, or the one that this config belongs to.
 
@@ -41,12 +50,7 @@ def create_algorithm(algorithm: str | AlgorithmConfig) -> Algorithm:
     its object to the loader and the learner.
     """
     if isinstance(algorithm, str):
-        if algorithm in ALGORITHMS:
-            entry = ALGORITHMS[algorithm]
-            return entry.make(entry.config_type())
-        near = difflib.get_close_matches(algorithm, ALGORITHMS, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "these exist:"
-        raise ConfigError(f"unknown algorithm {algorithm!r}; {hint} (all: {', '.join(sorted(ALGORITHMS))})")
+        algorithm = default_config(algorithm)
     for entry in ALGORITHMS.values():
         if type(algorithm) is entry.config_type:
             return entry.make(algorithm)

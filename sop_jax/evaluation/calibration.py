@@ -13,7 +13,7 @@ from sop_jax.algorithms.recap.returns import JUDGED, returns
 from sop_jax.algorithms.recap.value_function import ValueFunction
 from sop_jax.episodes.episode_images import EpisodeImages
 from sop_jax.models.value.distribution import HIGHEST, LOWEST
-from sop_jax.specs.records import EpisodeArrays, EpisodeManifest, Outcome
+from sop_jax.specs.records import EpisodeArrays, EpisodeManifest, Outcome, Source
 
 _NUM_PARTS = 10
 """Parts of [-1, 0], and of [0, 1], that predictions are sorted into."""
@@ -62,7 +62,8 @@ class TaskCalibration:
     mean_abs_error, root_mean_square_error, bias (predicted - realised): of normalised returns; `frames_per_unit` turns them
         into frames. baseline_error: mean absolute error of the best guess without looking: the training episodes' mean
         return after as many seconds.
-    auc: of a frame's prediction, successes against failures; auc_first_frame: at the very first look.
+    auc: of a frame's prediction, successes against failures; auc_first_frame: at the very first look; auc_of_policy: in
+        episodes of a policy alone, because demonstrations, which succeed, may be known by other things than their prospects.
     brier, calibration_error: of the probability of success; the latter is the expected one over ten equal parts.
     by_prediction, by_stage, by_elapsed: the same frames sorted in three ways; stages are those of a replay in simulation.
     """
@@ -78,6 +79,7 @@ class TaskCalibration:
     baseline_error: float
     auc: float | None
     auc_first_frame: float | None
+    auc_of_policy: float | None
     brier: float
     calibration_error: float
     by_prediction: tuple[Part, ...]
@@ -139,6 +141,7 @@ def _calibrate_task(task: str, episodes: Sequence[Judged], value_function: Value
     held = [episode for episode in episodes if episode.held_out]
     predicted, realised = _join(held, lambda e: e.predicted), _join(held, lambda e: e.realised)
     succeeded = np.concatenate([np.full(len(e.predicted), e.succeeded) for e in held])
+    of_policy = np.concatenate([np.full(len(e.predicted), e.manifest.source == Source.ONLINE) for e in held])
     p_success, elapsed_s = _join(held, lambda e: e.p_success), _join(held, lambda e: e.elapsed_s)
     owner = np.concatenate([np.full(len(e.predicted), number) for number, e in enumerate(held)])
     error = predicted - realised
@@ -169,6 +172,7 @@ def _calibrate_task(task: str, episodes: Sequence[Judged], value_function: Value
         auc_first_frame=area_under_curve(
             np.array([e.predicted[0] for e in held]), np.array([e.succeeded for e in held])
         ),
+        auc_of_policy=area_under_curve(predicted[of_policy], succeeded[of_policy]),
         brier=float(np.square(p_success - succeeded).mean()),
         calibration_error=_expected_calibration_error(p_success, succeeded),
         by_prediction=parts(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from model_cases import COMPACT, MODELS, PI05, make_observation, norm_for
+from model_cases import COMPACT, MODELS, PI05, make_observation, norm_for, randomize
 
 from sop_jax.models.pi05.config import FULL, TINY
 from sop_jax.models.policy import abstract_params
@@ -69,7 +69,7 @@ def test_it_learns_what_depends_on_words_state_and_images(model):
         updates, moments = optimizer.update(grads, moments)
         return optax.apply_updates(params, updates), moments, loss
 
-    params = jax.jit(model.init_params)(KEY)
+    params = randomize(jax.eval_shape(model.init_params, KEY))
     moments, losses = optimizer.init(params), []
     for _ in range(150):
         params, moments, loss = step(params, moments)
@@ -80,8 +80,8 @@ def test_it_learns_what_depends_on_words_state_and_images(model):
 
 def test_it_takes_the_policys_towers(model):
     policy = model_policy(model)
-    policy_params = jax.jit(policy.init_params)(jax.random.key(7))
-    params = jax.jit(model.init_params)(KEY)
+    policy_params = randomize(abstract_params(policy), seed=7)
+    params = randomize(jax.eval_shape(model.init_params, KEY))
     grafted, before = flatten_params(graft_towers(model, params, policy_params)), flatten_params(params)
     given = flatten_params(policy_params)
     taken = [path for path in grafted if model.is_tower(path)]
