@@ -40,7 +40,7 @@ class Film:
 
 
 def _outside_camera() -> mujoco.MjvCamera:
-    """Looks down from the robot's front right at what both hands do; the head just fits in."""
+    """Looks down from the robot's front right at what both hands do."""
     camera = mujoco.MjvCamera()
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
     camera.lookat[:] = (0.62, -0.04, 0.75)
