@@ -6,7 +6,8 @@
 `Environment.step` against a bare `mj_step` with as many substeps, on the same model, from the same states with the same
 controls; so `ratio` is what our layer leaves of the bare physics. Steps with images hold three pictures each. The top
 level is the first task's, `tasks` holds all of them. Time is the process's CPU time, so that other work on the machine
-counts little; the rounds alternate and each figure is the best round. Rates are those of one core of its own.
+counts little; the rounds alternate, and the best of them counts, for steps tick by tick. Rates are those of one core of
+its own.
 """
 
 import argparse
@@ -77,38 +78,39 @@ def measure_steps(task: str, num_ticks: int, num_rounds: int) -> dict[str, float
     env = envs.load(task)
     episodes = record_episodes(env, num_ticks)
     num_ticks = sum(map(len, episodes.values()))
-    substeps = round(1 / env.control_hz / env.task.model.opt.timestep)
-    ours_s = bare_s = float("inf")
+    best_s = {seed: np.full((2, len(ticks)), np.inf) for seed, ticks in episodes.items()}
     for _ in range(num_rounds):
-        ours_s = min(ours_s, time_ours(env, episodes))
-        bare_s = min(bare_s, time_bare(env.task.model, episodes, substeps))
+        for seed, ticks in episodes.items():
+            best_s[seed] = np.minimum(best_s[seed], [time_ours(env, seed, ticks), time_bare(env, ticks)])
+    ours_s, bare_s = np.concatenate(list(best_s.values()), axis=1).sum(axis=1)
     rates = {"env_steps_per_s": num_ticks / ours_s, "bare_steps_per_s": num_ticks / bare_s}
     return rates | best_rate({"resets_per_s": lambda: env.reset(0)}, 10, 2)
 
 
-def time_ours(env: envs.Environment, episodes: dict[int, list[Tick]]) -> float:
-    """CPU seconds of the environment's steps along the episodes."""
-    total_s = 0.0
-    for seed, ticks in episodes.items():
-        env.reset(seed)
-        for tick in ticks:
-            start = time.process_time()
-            env.step(tick.action)
-            total_s += time.process_time() - start
-    return total_s
+def time_ours(env: envs.Environment, seed: int, ticks: list[Tick]) -> list[float]:
+    """CPU seconds of each of the environment's steps along an episode."""
+    env.reset(seed)
+    seconds = []
+    for tick in ticks:
+        start = time.process_time()
+        env.step(tick.action)
+        seconds.append(time.process_time() - start)
+    return seconds
 
 
-def time_bare(model: mujoco.MjModel, episodes: dict[int, list[Tick]], substeps: int) -> float:
-    """CPU seconds of the physics alone, from the same states with the same controls."""
-    total_s, data = 0.0, mujoco.MjData(model)
-    for ticks in episodes.values():
-        for tick in ticks:
-            mujoco.mj_setState(model, data, tick.state, mujoco.mjtState.mjSTATE_INTEGRATION)
-            data.ctrl[:] = tick.ctrl
-            start = time.process_time()
-            mujoco.mj_step(model, data, substeps)
-            total_s += time.process_time() - start
-    return total_s
+def time_bare(env: envs.Environment, ticks: list[Tick]) -> list[float]:
+    """CPU seconds of the physics alone in each tick of the environment's last episode, from the same state with the same
+    controls, on the model as that episode left it: with its goods, and its welds where they gripped.
+    """
+    model, seconds = env.task.model, []
+    data, substeps = mujoco.MjData(model), round(1 / env.control_hz / model.opt.timestep)
+    for tick in ticks:
+        mujoco.mj_setState(model, data, tick.state, mujoco.mjtState.mjSTATE_INTEGRATION)
+        data.ctrl[:] = tick.ctrl
+        start = time.process_time()
+        mujoco.mj_step(model, data, substeps)
+        seconds.append(time.process_time() - start)
+    return seconds
 
 
 def measure_images(task: str, num_calls: int, num_rounds: int) -> dict[str, float]:

@@ -4,6 +4,7 @@ Times are wall seconds unless named otherwise; counts are `num_x`.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from sop_jax.actors.demonstrate import DemonstrationConfig
@@ -28,18 +29,20 @@ class DemonstrationsConfig:
     num_episodes: in all. robot_hours: robot time in all, in place of a number of episodes; 0 = the number counts.
     num_collectors: robots that collect side by side; each draws its own scenes, so changing the number changes the
         demonstrations.
+    num_by_task: number of episodes of some tasks, where several are collected and they should differ.
     name: of the collectors, before their number. Episodes of several tasks in one store need several names.
     """
 
     num_episodes: int = 100
     robot_hours: float = 0.0
+    num_by_task: Mapping[str, int] = dataclasses.field(default_factory=dict)
     num_collectors: int = 2
     seed: int = 0
     name: str = "demonstrator"
     collection: DemonstrationConfig = dataclasses.field(default_factory=DemonstrationConfig)
 
     def __post_init__(self) -> None:
-        if self.num_episodes < 1 or self.num_collectors < 1:
+        if min(self.num_episodes, self.num_collectors, *self.num_by_task.values()) < 1:
             raise ConfigError(f"DemonstrationsConfig: num_episodes and num_collectors must be at least 1, got {self}")
         if self.robot_hours < 0:
             raise ConfigError(f"DemonstrationsConfig.robot_hours must be at least 0, got {self.robot_hours}")
@@ -48,6 +51,15 @@ class DemonstrationsConfig:
     def collectors(self) -> tuple[str, ...]:
         """The collectors' robot_ids."""
         return tuple(f"{self.name}-{number}" for number in range(self.num_collectors))
+
+    def for_task(self, task: str) -> "DemonstrationsConfig":
+        """The same for one task of several, by collectors whose names tell the task."""
+        return dataclasses.replace(
+            self,
+            name=f"{self.name}-{task}",
+            num_episodes=self.num_by_task.get(task, self.num_episodes),
+            num_by_task={},
+        )
 
     def share_of(self, collector: int) -> int | None:
         """How many episodes collector number `collector` contributes; None if robot time counts."""
@@ -134,6 +146,8 @@ class ReplayConfig:
 class DemoConfig:
     """The whole loop on one machine.
 
+    world, tasks: one world per task, alike but for the task (none: the world's own); robots take them in turns, and all
+        share one policy.
     policy: the base policy's directory. seed: of the robots' scenes and the learner's order of data (demonstrations and
         evaluation have their own).
     max_loop_s: longest time that the fleet works; the learner's number of steps usually ends it first.
@@ -147,6 +161,7 @@ class DemoConfig:
     learning: LearningConfig
     seed: int = 0
     world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
+    tasks: tuple[str, ...] = ()
     demonstrations: DemonstrationsConfig = dataclasses.field(default_factory=DemonstrationsConfig)
     fleet: FleetConfig = dataclasses.field(default_factory=FleetConfig)
     replay: ReplayConfig = dataclasses.field(default_factory=ReplayConfig)
@@ -163,13 +178,20 @@ class DemoConfig:
                 "DemoConfig: replay.intake.segment_length and learning.loader.picker.segment_length must be equal, got "
                 f"{self.replay.intake.segment_length} and {self.learning.loader.picker.segment_length}"
             )
+        check_tasks(self.tasks)
+
+    @property
+    def worlds(self) -> tuple[WorldConfig, ...]:
+        """One world per task."""
+        return worlds_of(self.world, self.tasks)
 
 
 @dataclasses.dataclass(frozen=True)
 class PretrainConfig:
     """How a base policy is made: demonstrations, then behaviour cloning.
 
-    model: a preset's name. seed: of the parameters' start and of the order of data.
+    model: a preset's name. seed: of the parameters' start and of the order of data. world, tasks: as in `DemoConfig`;
+    every task has its own demonstrations.
     """
 
     name: str
@@ -177,6 +199,26 @@ class PretrainConfig:
     learning: LearningConfig
     seed: int = 0
     world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
+    tasks: tuple[str, ...] = ()
     demonstrations: DemonstrationsConfig = dataclasses.field(default_factory=DemonstrationsConfig)
     replay: ReplayConfig = dataclasses.field(default_factory=ReplayConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        check_tasks(self.tasks)
+
+    @property
+    def worlds(self) -> tuple[WorldConfig, ...]:
+        """One world per task."""
+        return worlds_of(self.world, self.tasks)
+
+
+def worlds_of(world: WorldConfig, tasks: Sequence[str]) -> tuple[WorldConfig, ...]:
+    """The same world for every task; without tasks, the world itself."""
+    return tuple(dataclasses.replace(world, task=task) for task in tasks) if tasks else (world,)
+
+
+def check_tasks(tasks: Sequence[str]) -> None:
+    """Raises ConfigError if a task repeats."""
+    if len(set(tasks)) != len(tasks):
+        raise ConfigError(f"tasks must be different, got {list(tasks)}")

@@ -7,9 +7,10 @@ import types
 from collections.abc import Mapping
 from typing import TypeVar
 
-from configs import pi05_finetune, restock_demo, restock_pretrain
+from configs import generalist, pi05_finetune, restock_demo, restock_pretrain, value_training
 from configs.experiment import DemoConfig, PretrainConfig
 from configs.files import from_json
+from configs.value_training import ValueTrainingConfig
 from sop_jax.specs.errors import ConfigError
 
 DEMOS: Mapping[str, DemoConfig] = types.MappingProxyType(
@@ -18,13 +19,22 @@ DEMOS: Mapping[str, DemoConfig] = types.MappingProxyType(
 PRETRAININGS: Mapping[str, PretrainConfig] = types.MappingProxyType(
     {
         config.name: config
-        for config in (restock_pretrain.CONFIG, restock_pretrain.PI05_TINY, restock_pretrain.PI05_TINY_REAL_TIME)
+        for config in (
+            restock_pretrain.CONFIG,
+            restock_pretrain.PI05_TINY,
+            restock_pretrain.PI05_TINY_REAL_TIME,
+            generalist.PRETRAIN,
+        )
     }
 )
 FINETUNINGS: Mapping[str, DemoConfig] = types.MappingProxyType(
     {config.name: config for config in (pi05_finetune.ONE_GPU, pi05_finetune.EIGHT_GPUS, pi05_finetune.TPU_SLICE)}
 )
 """For `sop learn` and robots; their base policies don't come with this repository, so no demo runs on them."""
+
+VALUE_TRAININGS: Mapping[str, ValueTrainingConfig] = types.MappingProxyType(
+    {value_training.CONFIG.name: value_training.CONFIG}
+)
 
 Experiment = TypeVar("Experiment")
 
@@ -42,6 +52,11 @@ def find_learning(name_or_file: str) -> DemoConfig:
 def find_pretraining(name_or_file: str) -> PretrainConfig:
     """The pretraining of this name, or the one saved in this file. Raises ConfigError."""
     return _find(name_or_file, PRETRAININGS, PretrainConfig)
+
+
+def find_value_training(name_or_file: str) -> ValueTrainingConfig:
+    """The value training of this name, or the one saved in this file. Raises ConfigError."""
+    return _find(name_or_file, VALUE_TRAININGS, ValueTrainingConfig)
 
 
 def _find(name_or_file: str, known: Mapping[str, Experiment], kind: type[Experiment]) -> Experiment:

@@ -173,7 +173,7 @@ class Environment(dm_env.Environment):
         if self._fatal is not None:
             error, self._fatal = self._fatal, None
             raise self._diverged(f" ({str(error).splitlines()[0]})") from error
-        if not math.isfinite(_total(data.qpos) + _total(data.qvel) + _total(data.qacc)):
+        if not math.isfinite(_square(data.qpos) + _square(data.qvel) + _square(data.qacc)):
             raise self._diverged()
         task.after_step(data, self._followed, self.time_s)
         return self._timestep()
@@ -236,6 +236,6 @@ class Environment(dm_env.Environment):
         return observation
 
 
-def _total(array: np.ndarray) -> float:
-    """The sum, without the checks of `ndarray.sum`, which cost as much as the sum."""
-    return np.add.reduce(array)
+def _square(array: np.ndarray) -> float:
+    """The sum of squares: not finite where any element isn't, and three times as fast as to look at each."""
+    return array.dot(array)

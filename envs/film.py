@@ -40,9 +40,9 @@ class Film:
 
 
 def _outside_camera() -> mujoco.MjvCamera:
-    """Stands at the robot's front right, where the table, both hands and the head are in view."""
+    """Looks down from the robot's front right at what both hands do; the head just fits in."""
     camera = mujoco.MjvCamera()
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
-    camera.lookat[:] = (0.55, -0.05, 0.78)
-    camera.distance, camera.azimuth, camera.elevation = 1.45, 140.0, -24.0
+    camera.lookat[:] = (0.62, -0.04, 0.75)
+    camera.distance, camera.azimuth, camera.elevation = 1.2, 145.0, -33.0
     return camera

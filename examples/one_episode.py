@@ -8,6 +8,7 @@ import envs
 from sop_jax.actors.episode import EpisodeHeader, run_episode
 from sop_jax.actors.policy_runner import PolicyRunner
 from sop_jax.actors.rollout import RolloutConfig
+from sop_jax.algorithms.algorithm import make_labeler
 from sop_jax.algorithms.hg_dagger import HgDagger, HgDaggerConfig
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.learner.config import LearnerConfig
@@ -50,7 +51,7 @@ def main(root: str) -> None:
     # replay: intake verifies what the store holds and inserts light items.
     algorithm = HgDagger(HgDaggerConfig())
     tables = LocalTables(mix_tables([task]), seed=0)
-    intake = Intake(store, tables, lambda m, a: algorithm.label_frames(m, a, policy.horizon), clock=clock)
+    intake = Intake(store, tables, make_labeler(algorithm, policy.horizon), clock=clock)
     print(f"intake: {intake.poll().num_items} items")
 
     # sampling -> learner -> weights: a few steps, one publication.

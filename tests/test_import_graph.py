@@ -30,6 +30,7 @@ NEIGHBOURS = {
     ("sop_jax.replay", "sop_jax.episodes"),  # intake reads the store
     ("sop_jax.sampling", "sop_jax.algorithms"),  # the batch builder asks the algorithm for its mask
     ("sop_jax.algorithms", "sop_jax.sampling"),
+    ("fleet_sim", "sop_jax.evaluation"),  # a simulated fleet works in the worlds that evaluations use
 }
 
 # A robot's computer installs no training code.

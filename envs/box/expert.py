@@ -103,7 +103,9 @@ class BoxExpert:
 def plan(situation: Situation, goal: Goal, style: Style) -> np.ndarray:
     """Where both fingertips should go next [2, 3], base frame: a function of state alone."""
     mirrors = [np.array([1.0, sign, 1.0]) for sign in _SIGNS]  # between the box frame and each hand's own
-    tips = [in_box_frame(situation, tip) * mirror for tip, mirror in zip(situation.tips, mirrors, strict=True)]
+    tips = [
+        np.array(in_box_frame(situation, tip)) * mirror for tip, mirror in zip(situation.tips, mirrors, strict=True)
+    ]
     targets = [_hand_target(situation, goal, style, index, tips) for index in range(len(SIDES))]
     return np.array([in_base_frame(situation, target * m) for target, m in zip(targets, mirrors, strict=True)])
 

@@ -61,12 +61,12 @@ class Situation:
         return self.tabs.item(len(ENDS) * index + ENDS.index(end))
 
 
-def in_box_frame(situation: Situation, position: np.ndarray) -> np.ndarray:
+def in_box_frame(situation: Situation, position: np.ndarray) -> tuple[float, float, float]:
     """A position [3] of the base frame as (u, v, z)."""
-    x, y, yaw = situation.pose
+    (x, y, yaw), (at_x, at_y, at_z) = situation.pose.tolist(), position.tolist()
     cos, sin = math.cos(yaw), math.sin(yaw)
-    dx, dy = position[0] - x, position[1] - y
-    return np.array([cos * dx + sin * dy, cos * dy - sin * dx, position[2] - situation.plane_m])
+    dx, dy = at_x - x, at_y - y
+    return cos * dx + sin * dy, cos * dy - sin * dx, at_z - situation.plane_m
 
 
 def in_base_frame(situation: Situation, position: np.ndarray) -> np.ndarray:
@@ -98,12 +98,10 @@ def sides_stand(situation: Situation) -> bool:
 
 def may_latch(situation: Situation, end: str) -> bool:
     """Whether an end clicks now: everything square, and both tabs behind the wall."""
+    if abs(situation.end(end) - UPRIGHT_RAD) >= _LATCH_RAD:  # so on most ticks
+        return False
     square = [angle for index in (0, 1) for angle in (situation.side(index), situation.tab(index, end))]
-    return (
-        abs(situation.end(end) - UPRIGHT_RAD) < _LATCH_RAD
-        and all(abs(angle - UPRIGHT_RAD) < _SQUARE_RAD for angle in square)
-        and not has_tab_outside(situation, end)
-    )
+    return all(abs(angle - UPRIGHT_RAD) < _SQUARE_RAD for angle in square) and not has_tab_outside(situation, end)
 
 
 def is_closed(situation: Situation, goal: Goal) -> bool:
@@ -121,8 +119,8 @@ def clearance(situation: Situation, index: int) -> float:
     """How far (m) a fingertip is outside the box's four standing walls."""
     u, v, z = in_box_frame(situation, situation.tips[index])
     size = situation.size
-    beyond = np.array([abs(u) - size.half_length, abs(v) - size.half_width, z - size.height])
-    return float(np.linalg.norm(np.maximum(beyond, 0.0)))
+    beyond = (abs(u) - size.half_length, abs(v) - size.half_width, z - size.height)
+    return math.hypot(*(max(distance, 0.0) for distance in beyond))
 
 
 def stage_of(situation: Situation, goal: Goal) -> str:

@@ -59,7 +59,7 @@ class G1Drive:
         """What the robot measures, float64 [16]; grippers are how far the pads have really closed."""
         state = np.empty(STATE_DIM)
         state[:NUM_ARM_JOINTS] = data.qpos.take(self._qpos)
-        state[LEFT_GRIPPER], state[RIGHT_GRIPPER] = (self.closure(data, side) for side in SIDES)
+        state[LEFT_GRIPPER], state[RIGHT_GRIPPER] = self.closure(data, "left"), self.closure(data, "right")
         return state
 
     def closure(self, data: mujoco.MjData, side: str) -> float:

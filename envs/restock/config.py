@@ -3,7 +3,8 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -26,9 +27,9 @@ class Slot:
     half_m: float
     surface_m: float
 
-    def holds(self, position: np.ndarray) -> bool:
+    def holds(self, position: Sequence[float]) -> bool:
         """Whether a position lies above or in this slot."""
-        return abs(position.item(0) - self.x_m) <= self.half_m and abs(position.item(1) - self.y_m) <= self.half_m
+        return abs(position[0] - self.x_m) <= self.half_m and abs(position[1] - self.y_m) <= self.half_m
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +121,11 @@ class SceneConfig(abc.ABC):
             raise ValueError(f"lighting must be in 0 .. 1, got {self.lighting}")
         if self.time_limit_s <= 0.0:
             raise ValueError(f"time_limit_s must be positive, got {self.time_limit_s}")
+
+    @property
+    def wall_x_m(self) -> float:
+        """Where a wall stands behind the staging area; infinite where none does."""
+        return math.inf
 
     @property
     def num_items(self) -> int:

@@ -17,7 +17,7 @@ class Doorway:
         self._grasp = GraspWeld(model, "left", ("handle",))
         self._handle = model.body("handle").id
         self._tool = model.site("g1/left_tcp").id
-        self._qpos, self._dof = model.joint("door").qposadr[0], model.joint("door").dofadr[0]
+        self._qpos, self._dof = model.joint("door").qposadr.item(), model.joint("door").dofadr.item()
 
     def reset(self, data: mujoco.MjData, rng: np.random.Generator) -> None:
         """Shuts the door and draws how hard it closes by itself."""
@@ -32,7 +32,7 @@ class Doorway:
     def observe(self, data: mujoco.MjData, command: float) -> Door:
         """The door now."""
         return Door(
-            opening_m=float(data.qpos[self._qpos]),
+            opening_m=data.qpos.item(self._qpos),
             handle=data.xpos[self._handle].copy(),
             tool=data.site_xpos[self._tool].copy(),
             held=self._grasp.held is not None,

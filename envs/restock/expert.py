@@ -10,7 +10,9 @@ import dataclasses
 import numpy as np
 
 from envs.environment import Environment
+from envs.g1.clear_way import ClearWay
 from envs.g1.drive import LEFT_ARM, LEFT_GRIPPER, RIGHT_ARM, RIGHT_GRIPPER
+from envs.g1.kinematics import SIDES
 from envs.restock.config import SceneConfig
 from envs.restock.door_plan import is_in_the_way, work_door
 from envs.restock.hand_motion import HandMotion, MirroredHandMotion
@@ -24,6 +26,9 @@ _LEFT_STEP_RAD = 0.03
 _GRASP_ABOVE_CENTRE_M = 0.012  # keeps the palm clear of the neighbours' tops
 _BEFORE_DOOR_M, _OVER_DOOR_M = 0.05, 0.02  # where a hand waits for an open door
 _HOLD_M = 0.010  # close enough to close or open
+_FINGER_REACH_M = 0.07  # from the tool to the outside of an open finger
+_PAD_DEPTH_M = 0.02  # nearer to a wall than this, a hand that points straight ahead would come down on it
+_TURNED, _TURNS_ABOVE_M = 0.1, 0.08
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +62,13 @@ class RestockExpert:
         """`instruction` replaces the episode's own (to measure how much the words matter)."""
         self._env, self._task, self._style_seed, self._instruction = env, task, style_seed, instruction
         config = task.config
-        self._motion = HandMotion(config.workspace_m, config.robot, config.tilt_rad, config.settle_per_s)
+        ways = {side: ClearWay(task.model, env.data, side) for side in SIDES}
+        self._motion = HandMotion(config.workspace_m, config.robot, ways["right"], config.tilt_rad, config.settle_per_s)
         self._left_motion = None
         if config.door:
-            self._left_motion = MirroredHandMotion(config.door.workspace_m, config.robot, config.settle_per_s)
+            self._left_motion = MirroredHandMotion(
+                config.door.workspace_m, config.robot, ways["left"], config.settle_per_s
+            )
         self._style = Style()
 
     def reset(self) -> None:
@@ -76,12 +84,12 @@ class RestockExpert:
         measured = self._task.drive.state(self._env.data)
         goal = self._task.parse(self._instruction or self._env.instruction)
         config, situation = self._task.config, self._task.situation
-        intent = wait_for_door(config, situation, plan(config, situation, goal, self._style))
+        intent = wait_for_door(config, situation, plan(config, situation, goal, self._style, self._motion.ahead))
         action = self._task.rest_state
         action[LEFT_ARM] = measured[LEFT_ARM] + np.clip(
             action[LEFT_ARM] - measured[LEFT_ARM], -_LEFT_STEP_RAD, _LEFT_STEP_RAD
         )
-        action[RIGHT_ARM] = self._motion.step(measured[RIGHT_ARM], intent.tool, self._style.speed_m_s)
+        action[RIGHT_ARM] = self._motion.step(measured[RIGHT_ARM], intent.tool, self._style.speed_m_s, intent.ahead)
         action[RIGHT_GRIPPER] = intent.gripper
         if self._left_motion and config.door and situation.door:
             left = work_door(config, config.door, situation, situation.door, goal)
@@ -90,8 +98,29 @@ class RestockExpert:
         return action.astype(np.float32)
 
 
-def plan(config: SceneConfig, situation: Situation, goal: Goal, style: Style) -> Intent:
-    """What to do in a situation: a function of state alone."""
+def plan(config: SceneConfig, situation: Situation, goal: Goal, style: Style, ahead: float = 0.0) -> Intent:
+    """What to do in a situation: a function of state alone, to which belongs how far the hand is turned."""
+    item = goal.item if situation.held is None else situation.held
+    wanted = float(is_before_wall(config, situation, item))
+    intent = dataclasses.replace(_plan(config, situation, goal, style), ahead=wanted)
+    return _from_above(config, situation, intent) if abs(wanted - ahead) > _TURNED else intent
+
+
+def is_before_wall(config: SceneConfig, situation: Situation, item: int) -> bool:
+    """Whether a finger of the hand, as it usually points, would come down on the wall behind an item."""
+    to_wall_m = config.wall_x_m - situation.items.item(item, 0)
+    bottom = situation.items.item(item, 2) - situation.extents.item(item)
+    return 0.0 < to_wall_m < _FINGER_REACH_M and bottom < config.table_height_m + config.rim_m
+
+
+def _from_above(config: SceneConfig, situation: Situation, intent: Intent) -> Intent:
+    """The same intent, but high up: a hand that turns has to be clear of what stands there."""
+    high = config.table_height_m + config.rim_m + _TURNS_ABOVE_M
+    above = np.array([intent.tool[0], intent.tool[1], max(float(intent.tool[2]), high)])
+    return dataclasses.replace(intent, tool=by_way_of_height(situation.tool, above, 0.0))
+
+
+def _plan(config: SceneConfig, situation: Situation, goal: Goal, style: Style) -> Intent:
     if situation.held is not None and situation.held == goal.item:
         slot = config.slots[goal.slot]
         spot = np.array([slot.x_m, slot.y_m]) + style.place_offset_m
@@ -119,7 +148,8 @@ def wait_for_door(config: SceneConfig, situation: Situation, intent: Intent) -> 
     if is_in_the_way(config.door, barred):
         before = min(float(intent.tool[0]), config.door.front_x_m - _BEFORE_DOOR_M)
         height = config.door.clear_z_m + _OVER_DOOR_M
-        return Intent(np.array([before, intent.tool[1], height]), 1.0 if situation.held is not None else intent.gripper)
+        gripper = 1.0 if situation.held is not None else intent.gripper
+        return dataclasses.replace(intent, tool=np.array([before, intent.tool[1], height]), gripper=gripper)
     return intent
 
 
@@ -134,7 +164,11 @@ def _pick_up(config: SceneConfig, situation: Situation, item: int, style: Style)
     if low and gap < (0.02 if closing else _HOLD_M) and (closing or situation.closure < config.hand_open + 0.1):
         return Intent(grasp, 1.0)
     still_closed = situation.closure > config.hand_open + 0.15
-    height = style.reach_height_m * (1.0 if still_closed else funnel(gap, config.funnel_m))
+    height, stays_high = style.reach_height_m, still_closed
+    if is_before_wall(config, situation, item):
+        height = carry_height_m(config, height)
+        stays_high |= bool(situation.tool[0] > config.wall_x_m - _PAD_DEPTH_M)
+    height *= 1.0 if stays_high else funnel(gap, config.funnel_m)
     return Intent(by_way_of_height(situation.tool, grasp, height), config.hand_open)
 
 

@@ -33,6 +33,10 @@ def hand_yaw(position_m: np.ndarray, tilt_rad: float = TILT_RAD) -> float:
     return math.atan2(dy, dx) + math.acos(min(max(cosine, -1.0), 1.0))
 
 
-def hand_rotation(position_m: np.ndarray, tilt_rad: float = TILT_RAD) -> np.ndarray:
-    """Rotation matrix [3, 3] of the tool at a position of the base frame."""
-    return tool_rotation(tilt_rad, hand_yaw(position_m, tilt_rad))
+def hand_rotation(position_m: np.ndarray, tilt_rad: float = TILT_RAD, ahead: float = 0.0) -> np.ndarray:
+    """Rotation matrix [3, 3] of the tool at a position of the base frame; `ahead` as in `Intent`.
+
+    A hand that points straight down can face straight ahead wherever the wrist gets to.
+    """
+    usual = 1.0 - ahead
+    return tool_rotation(usual * tilt_rad, usual * hand_yaw(position_m, tilt_rad))

@@ -7,10 +7,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Intent:
-    """Where the tool should be going [3] and what the gripper should do (0 open, 1 close)."""
+    """Where the tool should be going [3], what the gripper should do (0 open, 1 close), and how far the hand should be turned
+    from where it usually points to straight ahead and down (0 .. 1).
+    """
 
     tool: np.ndarray
     gripper: float
+    ahead: float = 0.0
 
 
 def by_way_of_height(position: np.ndarray, goal: np.ndarray, height_m: float) -> np.ndarray:

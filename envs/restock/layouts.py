@@ -67,6 +67,11 @@ class CoolerConfig(SceneConfig):
     divider_height_m: float = 0.045
     floor_thickness_m: float = 0.012
 
+    @property
+    def wall_x_m(self) -> float:
+        """The outside of the cooler's front."""
+        return self.row_x_m[0] - self.compartment_half_m - self.wall_m
+
     @functools.cached_property
     def slots(self) -> Mapping[str, Slot]:
         """Front and back row, each left and right."""
@@ -104,6 +109,11 @@ class FreezerConfig(SceneConfig):
     basket_half_m: float = 0.058
     floor_thickness_m: float = 0.015
     wall_m: float = 0.012
+
+    @property
+    def wall_x_m(self) -> float:
+        """The outside of the chest's front."""
+        return self.chest_x_m[0] - self.wall_m
 
     @functools.cached_property
     def slots(self) -> Mapping[str, Slot]:

@@ -1,10 +1,12 @@
 """The privileged state of one control tick, and what follows from it: which item stands in which slot, the stage."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from envs.restock.config import SceneConfig
+from envs.restock.items import ItemStates
 
 STAGES = ("approach", "grasp", "move", "place", "close", "done")  # "close" only where there is a door
 RETREAT_M = 0.07  # how far the tool must be from a placed item for it to count as left alone
@@ -54,21 +56,29 @@ class Door:
 class Situation:
     """What expert, gate and judgement look at. Positions in m in the base frame.
 
-    `tool` [3] lies between the right pads; `items` [n, 3] are centres, `extents` [n] how far each reaches below its
-    centre, `speeds` [n] in m/s; `held` is an item's index or None; `closure` and `command` are the right gripper's
-    measured and commanded value, 0 open .. 1 closed. `origins` are the slots in which the items stood at first (none: ()).
+    `tool` [3] lies between the right pads; `goods` are the items, `held` is an item's index or None; `closure` and `command`
+    are the right gripper's measured and commanded value, 0 open .. 1 closed. `origins` are the slots in which the items
+    stood at first (none: ()).
     """
 
     tool: np.ndarray
-    items: np.ndarray
-    extents: np.ndarray
-    speeds: np.ndarray
+    goods: ItemStates
     held: int | None
     closure: float
     command: float
     time_s: float
     origins: tuple[str | None, ...] = ()
     door: Door | None = None
+
+    @property
+    def items(self) -> np.ndarray:
+        """The items' centres [n, 3]."""
+        return self.goods.positions
+
+    @property
+    def extents(self) -> np.ndarray:
+        """How far each item reaches below its centre [n]."""
+        return self.goods.extents
 
     def origin(self, item: int) -> str | None:
         """The slot in which an item stood at first, if it was in one."""
@@ -77,7 +87,7 @@ class Situation:
 
 def slot_of(config: SceneConfig, situation: Situation, item: int) -> str | None:
     """The slot in which an item stands or lies, let go of; None while it is held or elsewhere."""
-    position = situation.items[item]
+    position = situation.goods.centres[item]
     name = nearest_slot(config, position)
     if name is None or situation.held == item:
         return None
@@ -85,20 +95,24 @@ def slot_of(config: SceneConfig, situation: Situation, item: int) -> str | None:
     return None if bottom > config.slots[name].surface_m + _RELEASED_M else name
 
 
-def rests_in_slot(config: SceneConfig, situation: Situation, item: int) -> bool:
-    """Whether an item is in some slot, let go of and still."""
-    return situation.speeds.item(item) < _RESTING_M_S and slot_of(config, situation, item) is not None
+def rests_in_slot(config: SceneConfig, situation: Situation, item: int, slot: str) -> bool:
+    """Whether an item is in this slot, let go of and still."""
+    return (
+        nearest_slot(config, situation.goods.centres[item]) == slot
+        and slot_of(config, situation, item) == slot
+        and situation.goods.speeds.item(item) < _RESTING_M_S
+    )
 
 
 def was_misplaced(config: SceneConfig, situation: Situation, item: int) -> bool:
     """Whether an item rests in another slot than at first."""
-    slot = slot_of(config, situation, item)
-    return slot is not None and slot != situation.origin(item) and situation.speeds.item(item) < _RESTING_M_S
+    name = nearest_slot(config, situation.goods.centres[item])
+    return name is not None and name != situation.origin(item) and rests_in_slot(config, situation, item, name)
 
 
 def has_fallen(config: SceneConfig, situation: Situation) -> bool:
     """Whether any item has left the table."""
-    return min(situation.items[:, 2].tolist()) < config.table_height_m - 0.03
+    return min(z for _, _, z in situation.goods.centres) < config.table_height_m - 0.03
 
 
 def is_done(config: SceneConfig, situation: Situation, goal: Goal) -> bool:
@@ -106,8 +120,7 @@ def is_done(config: SceneConfig, situation: Situation, goal: Goal) -> bool:
     return (
         situation.held is None
         and situation.closure < 0.6
-        and rests_in_slot(config, situation, goal.item)
-        and slot_of(config, situation, goal.item) == goal.slot
+        and rests_in_slot(config, situation, goal.item, goal.slot)
         and float(np.linalg.norm(situation.tool - situation.items[goal.item])) > RETREAT_M
         and (situation.door is None or situation.door.is_shut)
     )
@@ -127,9 +140,9 @@ def stage_of(config: SceneConfig, situation: Situation, goal: Goal) -> str:
     return "grasp" if away < _NEAR_ITEM_M else "approach"
 
 
-def nearest_slot(config: SceneConfig, position: np.ndarray) -> str | None:
+def nearest_slot(config: SceneConfig, position: Sequence[float]) -> str | None:
     """The slot above which a position lies, or None."""
-    for name, slot in config.slots.items():  # on every tick: a loop is half as dear as a generator
+    for name, slot in config.slots.items():
         if slot.holds(position):
             return name
     return None

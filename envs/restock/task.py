@@ -6,10 +6,12 @@ it, the open gripper has drawn back a little, and the door, if there is one, is 
 beyond doubt: an item left the table, or another item rests in a slot that is not its own.
 """
 
+from collections.abc import Sequence
+
 import mujoco
 import numpy as np
 
-from envs.g1.drive import LEFT_ARM, LEFT_GRIPPER, RIGHT_ARM, RIGHT_GRIPPER, STATE_DIM
+from envs.g1.drive import LEFT_ARM, LEFT_GRIPPER, RIGHT_ARM, STATE_DIM
 from envs.g1.kinematics import load_kinematics
 from envs.grasping import GraspWeld
 from envs.judged_task import JudgedTask
@@ -129,24 +131,30 @@ class RestockTask(JudgedTask[Situation]):
         self._grasp.reset(data)
         self._held_target = self._closed_empty = False
         mujoco.mj_forward(self.model, data)
-        self._situation = self._observe(data, np.zeros(STATE_DIM), 0.0, 0.0)
+        self._situation = self._observe(data, (0.0, 0.0), 0.0, 0.0)
 
     def after_step(self, data: mujoco.MjData, executed: np.ndarray, time_s: float) -> None:
         """Grips or lets go, then looks at the scene and judges it."""
-        closure = self.drive.closure(data, "right")
-        self._grasp.update(data, float(executed[RIGHT_GRIPPER]), closure)
+        commands, closure = executed[LEFT_GRIPPER:].tolist(), self.drive.closure(data, "right")
+        self._grasp.update(data, commands[1], closure)
         if self._doorway:
-            self._doorway.update(data, float(executed[LEFT_GRIPPER]))
-        situation = self._situation = self._observe(data, executed, closure, time_s)
+            self._doorway.update(data, commands[0])
+        situation = self._situation = self._observe(data, commands, closure, time_s)
         goal = self.goal
         self._held_target |= situation.held == goal.item
         self._closed_empty |= situation.held is None and closure > EMPTY_CLOSED
         if has_fallen(self.config, situation):
             self._failure = "dropped"
-        elif any(was_misplaced(self.config, situation, i) for i in range(self.config.num_items) if i != goal.item):
+        elif self._another_was_misplaced(situation):
             self._failure = "wrong_object"
         else:
             self._success = is_done(self.config, situation, goal)
+
+    def _another_was_misplaced(self, situation: Situation) -> bool:
+        for item in range(self.config.num_items):
+            if item != self.goal.item and was_misplaced(self.config, situation, item):
+                return True
+        return False
 
     def stage(self) -> str:
         """One of `situation.STAGES`."""
@@ -162,16 +170,15 @@ class RestockTask(JudgedTask[Situation]):
             return "dropped"
         return "missed_grasp" if self._closed_empty and not self._held_target else "timeout"
 
-    def _observe(self, data: mujoco.MjData, executed: np.ndarray, closure: float, time_s: float) -> Situation:
+    def _observe(self, data: mujoco.MjData, commands: Sequence[float], closure: float, time_s: float) -> Situation:
+        """`commands` are those of the left and the right gripper."""
         return Situation(
             tool=data.site_xpos[self._tool].copy(),
-            items=self._items.positions(data),
-            extents=self._items.half_extents_z(data),
-            speeds=self._items.speeds(data),
+            goods=self._items.states(data),
             held=self._grasp.held,
             closure=closure,
-            command=float(executed[RIGHT_GRIPPER]),
+            command=commands[1],
             time_s=time_s,
             origins=self._origins,
-            door=self._doorway.observe(data, float(executed[LEFT_GRIPPER])) if self._doorway else None,
+            door=self._doorway.observe(data, commands[0]) if self._doorway else None,
         )

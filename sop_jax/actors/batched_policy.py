@@ -19,7 +19,7 @@ from sop_jax.actors.request_queue import Request, RequestQueue
 from sop_jax.actors.robot_policy import black_scene
 from sop_jax.actors.sampler import ChunkSampler
 from sop_jax.actors.trained_leaves import replace_trained, trained_template
-from sop_jax.models.batch import ObservationBatch
+from sop_jax.models.batch import BarePrompt, ObservationBatch
 from sop_jax.models.bundle import PolicyBundle
 from sop_jax.models.chunking import ActionPrefix
 from sop_jax.models.normalization import NormStats
@@ -27,6 +27,7 @@ from sop_jax.models.policy import PolicyModel
 from sop_jax.models.pytrees import Params
 from sop_jax.specs.chunking import ChunkPrefix
 from sop_jax.specs.clock import Clock
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.records import Observation, RobotSpec
 
@@ -76,7 +77,7 @@ class BatchedPolicy:
     are shared by all, and it is let go when no seat is on it. A robot that is slow, or dies, holds nobody up for longer than
     the window. Thread-safe. A batch that fails is computed again row by row, so that an error reaches its own robot only.
 
-    All robots have the cameras, image sizes and state of the first.
+    All robots have the cameras, image sizes and state of the first, and all act with one conditioning.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class BatchedPolicy:
         weights_base: str = "",
         norm_stats: str | None = None,
         chunking: ChunkingConfig | None = None,
+        conditioning: Conditioning | None = None,
         config: BatchingConfig | None = None,
     ):
         self.config = config or BatchingConfig()
@@ -100,8 +102,8 @@ class BatchedPolicy:
         self._norm: NormStats = jax.device_put(norm)
         self._versions: dict[int, Params] = {version: jax.device_put(params)}
         self._template = trained_template(model, params)
-        self._sampler = ChunkSampler(model, chunking or ChunkingConfig())
-        self._encoder = ObservationEncoder(model)
+        self._sampler = ChunkSampler(model, chunking or ChunkingConfig(), conditioning)
+        self._encoder = ObservationEncoder(model, conditioning)
         self._seats: weakref.WeakSet[PolicySeat] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._warm_lock = threading.Lock()
@@ -120,6 +122,7 @@ class BatchedPolicy:
         clock: Clock,
         *,
         chunking: ChunkingConfig | None = None,
+        conditioning: Conditioning | None = None,
         config: BatchingConfig | None = None,
     ) -> "BatchedPolicy":
         """The unpublished base (version 0), with the bundle's fingerprints."""
@@ -131,6 +134,7 @@ class BatchedPolicy:
             clock,
             weights_base=fingerprint,
             chunking=chunking,
+            conditioning=conditioning,
             config=config,
         )
 
@@ -168,11 +172,12 @@ class BatchedPolicy:
         """Puts one seat's request into the queue. Raises ValueError, PolicyClosedError."""
         prefixes = self._encoder.encode_prefix(prefix, self._sampler.takes_prefixes)
         batch = self._encoder.encode(observation)
+        bare = self._encoder.encode_bare_prompt(observation)
         now_ns = self.clock.now_ns()
         with self._lock:
             params = self._versions[seat.version]
         deadline_ns = now_ns + round(self.config.deadline_s * 1e9)
-        request = Request(seat.version, params, batch, seed, prefixes, now_ns, deadline_ns)
+        request = Request(seat.version, params, batch, seed, prefixes, bare, now_ns, deadline_ns)
         self._queue.put(request)
         return request
 
@@ -181,11 +186,12 @@ class BatchedPolicy:
         with self._warm_lock:
             if self._is_warm:
                 return
-            batch = self._encoder.encode(black_scene(spec, instruction))
+            scene = black_scene(spec, instruction)
+            batch, bare = self._encoder.encode(scene), self._encoder.encode_bare_prompt(scene)
             prefix = self._encoder.encode_prefix(None, self._sampler.takes_prefixes)
             with self._lock:
                 version, params = max(self._versions.items())
-            request = Request(version, params, batch, 0, prefix, 0, 0)
+            request = Request(version, params, batch, 0, prefix, bare, 0, 0)
             for size in self.config.batch_sizes:
                 self._compute([request] * size)
             self._is_warm = True
@@ -255,8 +261,9 @@ class BatchedPolicy:
         rows = requests + [requests[-1]] * (size - len(requests))
         observations: ObservationBatch = jax.tree.map(_stack, *[row.observation for row in rows])
         prefixes: ActionPrefix | None = jax.tree.map(_stack, *[row.prefix for row in rows])
+        bare: BarePrompt | None = jax.tree.map(_stack, *[row.bare_prompt for row in rows])
         seeds = np.array([row.seed for row in rows], np.uint32)
-        chunks = self._sampler.sample(rows[0].params, self._norm, observations, seeds, prefixes)
+        chunks = self._sampler.sample(rows[0].params, self._norm, observations, seeds, prefixes, bare)
         return chunks[: len(requests)]
 
     def _count(self, requests: list[Request]) -> None:

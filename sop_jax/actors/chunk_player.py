@@ -88,6 +88,7 @@ class ChunkPlayer:
         self._frame = self._started = 0
         self._last_target: np.ndarray | None = None
         self._num_chunks = self._num_held = 0
+        self._has_acted = False
 
     @property
     def version(self) -> int:
@@ -103,6 +104,11 @@ class ChunkPlayer:
         """Whether an inference begins on this tick."""
         is_due = self._queue.num_left == 0 or self._frame - self._started >= self._execute_steps
         return is_due and not self._inference.is_busy
+
+    @property
+    def has_acted(self) -> bool:
+        """Whether an action of a chunk was given since the start, or since the last `drop`."""
+        return self._has_acted
 
     def begin_tick(self, frame: int) -> None:
         self._frame = frame
@@ -125,6 +131,7 @@ class ChunkPlayer:
             if self._last_target is None:  # Nothing was commanded yet: stay where the robot is.
                 self._last_target = np.array(observation.state[: self._chunk_shape[1]], np.float32)
             return self._last_target
+        self._has_acted = True
         self._last_target = action
         return action
 
@@ -132,6 +139,7 @@ class ChunkPlayer:
         """Somebody else acts: forgets the chunk and the inference under way."""
         self._queue.clear()
         self._inference.drop()
+        self._has_acted = False
         self._last_target = last_target
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 import numpy as np
 
 from sop_jax.actors.chunk_player import ChunkPlayer, ChunkRequest
+from sop_jax.actors.handover import Handover
 from sop_jax.actors.interrupts import deferred_interrupt
 from sop_jax.actors.pilot import Demonstrator, ExpertPilot, FrameLabel, Pilot, PolicyPilot
 from sop_jax.actors.rollout import (
@@ -232,7 +233,8 @@ def _make_pilot(
             config.inference_delay_frames,
             continues=config.chunking.mode != "none",
         )
-        return PolicyPilot(player, supervisor, config.delay_frames(robot.spec.control_hz))
+        handover = Handover(config.handover, robot.spec)
+        return PolicyPilot(player, supervisor, config.delay_frames(robot.spec.control_hz), handover)
     demonstrator = expert or supervisor
     if demonstrator is None:
         raise ConfigError("nobody acts: expected a policy, an expert or a supervisor, got none of them")

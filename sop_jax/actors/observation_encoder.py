@@ -8,10 +8,11 @@ from typing import final
 
 import numpy as np
 
-from sop_jax.models.batch import ObservationBatch
+from sop_jax.models.batch import BarePrompt, ObservationBatch
 from sop_jax.models.chunking import ActionPrefix
 from sop_jax.models.policy import PolicyModel
 from sop_jax.specs.chunking import ChunkPrefix
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.records import Observation
 
 _MAX_INSTRUCTIONS = 1024
@@ -19,10 +20,14 @@ _MAX_INSTRUCTIONS = 1024
 
 @final
 class ObservationEncoder:
-    """Thread-safe. The first observation sets the shapes; another shape would compile anew, so it is refused."""
+    """Thread-safe. The first observation sets the shapes; another shape would compile anew, so it is refused.
 
-    def __init__(self, model: PolicyModel):
+    What is read is the instruction with the conditioning's suffix.
+    """
+
+    def __init__(self, model: PolicyModel, conditioning: Conditioning | None = None):
         self._model = model
+        self._conditioning = conditioning or Conditioning()
         self._tokens: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._lock = threading.Lock()
@@ -47,12 +52,20 @@ class ObservationEncoder:
                     )
                 images[name] = (np.zeros(shape, np.uint8) if image is None else image)[None]
                 mask[name] = np.array([image is not None])
-            tokens, token_mask = self._tokenize(observation.instruction)
+            tokens, token_mask = self._tokenize(self._conditioning.apply(observation.instruction))
             state = np.asarray(observation.state, np.float32)
             expected = self._shapes.setdefault("state", state.shape)
         if state.shape != expected:
             raise ValueError(f"the policy needs a state of shape {expected}, as at first, got {state.shape}")
         return ObservationBatch(images=images, image_mask=mask, state=state[None], tokens=tokens, token_mask=token_mask)
+
+    def encode_bare_prompt(self, observation: Observation) -> BarePrompt | None:
+        """The instruction alone, as a batch of one; None unless the conditioning asks for classifier-free guidance."""
+        if not self._conditioning.is_guided:
+            return None
+        with self._lock:
+            tokens, token_mask = self._tokenize(observation.instruction)
+        return BarePrompt(tokens, token_mask, np.array([self._conditioning.guidance], np.float32))
 
     def encode_prefix(self, prefix: ChunkPrefix | None, wanted: bool) -> ActionPrefix | None:
         """A batch of one, or None if none is `wanted`; without a prefix one of which nothing is known.

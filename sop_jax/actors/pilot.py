@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from sop_jax.actors.chunk_player import ChunkPlayer, ChunkRequest, ChunkStats, require_finite
+from sop_jax.actors.handover import Handover
 from sop_jax.actors.takeover import Control, Takeover
 from sop_jax.specs.interfaces import Supervisor
 from sop_jax.specs.records import NO_POLICY, Observation
@@ -28,6 +29,7 @@ class Pilot(Protocol):
 
     label = pilot.begin_tick(frame)
     action = pilot.act(robot.observe(images=pilot.needs_images))      # float32 [A]
+    pilot.end_tick(robot.apply(action))
     """
 
     @property
@@ -46,6 +48,10 @@ class Pilot(Protocol):
 
     def act(self, observation: Observation) -> np.ndarray: ...
 
+    def end_tick(self, executed: np.ndarray) -> None:
+        """Hears what the robot executed, float32 [A]."""
+        ...
+
     def close(self) -> None:
         """Lets go of what runs beside the ticks. Blocks until it ended."""
         ...
@@ -55,13 +61,21 @@ class PolicyPilot:
     """A policy's chunks, which a supervisor may interrupt.
 
     What is left of a chunk, and an inference under way, are dropped at a takeover, so the first action of the policy after
-    the handback comes from a fresh look.
+    the handback comes from a fresh look. `handover` eases the command from one hand to the other (None: it doesn't).
     """
 
-    def __init__(self, player: ChunkPlayer, supervisor: Supervisor | None, reaction_frames: int):
+    def __init__(
+        self,
+        player: ChunkPlayer,
+        supervisor: Supervisor | None,
+        reaction_frames: int,
+        handover: Handover | None = None,
+    ):
         self._player = player
         self._supervisor = supervisor
         self._takeover = Takeover(supervisor, reaction_frames)
+        self._handover = handover
+        self._supervisor_acted = False
         self._frame = 0
 
     @property
@@ -77,6 +91,9 @@ class PolicyPilot:
         intervention = self._takeover.begin_tick(frame) is Control.SUPERVISOR
         if not intervention:
             self._player.begin_tick(frame)
+        if self._handover is not None and intervention != self._supervisor_acted:
+            self._handover.begin()
+        self._supervisor_acted = intervention
         return FrameLabel(self._player.version, intervention, self._takeover.new_request)
 
     def request(self, observation: Observation) -> ChunkRequest | None:
@@ -84,13 +101,23 @@ class PolicyPilot:
 
     def act(self, observation: Observation) -> np.ndarray:
         if self._supervisor is not None and self._takeover.control is Control.SUPERVISOR:
-            action = require_finite(self._supervisor.act(), "supervisor", self._frame)
+            wish = require_finite(self._supervisor.act(), "supervisor", self._frame)
+            action = self._ease(wish, observation)
             self._player.drop(action)
             return action
-        return self._player.act(observation)
+        action = self._player.act(observation)
+        # Until its first chunk is there the policy holds what it was left: there is nothing to ease yet.
+        return self._ease(action, observation) if self._player.has_acted else action
+
+    def end_tick(self, executed: np.ndarray) -> None:
+        if self._handover is not None:
+            self._handover.end_tick(executed)
 
     def close(self) -> None:
         self._player.close()
+
+    def _ease(self, action: np.ndarray, observation: Observation) -> np.ndarray:
+        return action if self._handover is None else self._handover.ease(action, observation.state)
 
 
 class Demonstrator(Protocol):
@@ -121,6 +148,9 @@ class ExpertPilot:
     def act(self, observation: Observation) -> np.ndarray:
         del observation  # An expert looks at the world itself.
         return require_finite(self._expert.act(), "expert", self._frame)
+
+    def end_tick(self, executed: np.ndarray) -> None:
+        del executed
 
     def close(self) -> None:
         pass

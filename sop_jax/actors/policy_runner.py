@@ -23,12 +23,13 @@ from sop_jax.models.normalization import NormStats
 from sop_jax.models.policy import PolicyModel
 from sop_jax.models.pytrees import Params
 from sop_jax.specs.chunking import ChunkPrefix
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.records import Observation, RobotSpec
 
 
 @final
 class PolicyRunner:
-    """Implements `RobotPolicy` with a model at batch 1 (see there for its use).
+    """Implements `RobotPolicy` with a model at batch 1 (see there for its use); `conditioning` holds for all its life.
 
     Not thread-safe: whoever drives the robot owns it.
     """
@@ -42,21 +43,34 @@ class PolicyRunner:
         weights_base: str = "",
         norm_stats: str | None = None,
         chunking: ChunkingConfig | None = None,
+        conditioning: Conditioning | None = None,
     ):
         self._model = model
         self._params: Params = jax.device_put(params)
         self._norm: NormStats = jax.device_put(norm)
         self._version = version
-        self._sampler = ChunkSampler(model, chunking or ChunkingConfig())
-        self._encoder = ObservationEncoder(model)
+        self._sampler = ChunkSampler(model, chunking or ChunkingConfig(), conditioning)
+        self._encoder = ObservationEncoder(model, conditioning)
         self._guard = EpisodeGuard()
         self.weights_base = weights_base
         self.norm_stats = norm.fingerprint if norm_stats is None else norm_stats
 
     @classmethod
-    def from_bundle(cls, bundle: PolicyBundle, chunking: ChunkingConfig | None = None) -> "PolicyRunner":
+    def from_bundle(
+        cls,
+        bundle: PolicyBundle,
+        chunking: ChunkingConfig | None = None,
+        conditioning: Conditioning | None = None,
+    ) -> "PolicyRunner":
         """A runner of the unpublished base (version 0), with the bundle's fingerprints."""
-        return cls(bundle.model, bundle.params, bundle.norm, 0, bundle.fingerprint, chunking=chunking)
+        return cls(
+            bundle.model,
+            bundle.params,
+            bundle.norm,
+            weights_base=bundle.fingerprint,
+            chunking=chunking,
+            conditioning=conditioning,
+        )
 
     @property
     def version(self) -> int:
@@ -77,7 +91,8 @@ class PolicyRunner:
     def infer(self, observation: Observation, seed: int, prefix: ChunkPrefix | None = None) -> np.ndarray:
         prefixes = self._encoder.encode_prefix(prefix, self._sampler.takes_prefixes)
         batch = self._encoder.encode(observation)
-        return self._sampler.sample(self._params, self._norm, batch, np.array([seed], np.uint32), prefixes)[0]
+        bare = self._encoder.encode_bare_prompt(observation)
+        return self._sampler.sample(self._params, self._norm, batch, np.array([seed], np.uint32), prefixes, bare)[0]
 
     def infer_rows(self, requests: Sequence[ChunkRequest], num_rows: int) -> np.ndarray:
         """Chunks float32 [N, H, A] of the N requests of as many robots, in one compiled call.

@@ -9,7 +9,7 @@ from typing import final
 
 import numpy as np
 
-from sop_jax.models.batch import ObservationBatch
+from sop_jax.models.batch import BarePrompt, ObservationBatch
 from sop_jax.models.chunking import ActionPrefix
 from sop_jax.models.pytrees import Params
 from sop_jax.specs.clock import Clock
@@ -31,6 +31,7 @@ class Request:
     observation: ObservationBatch
     seed: int
     prefix: ActionPrefix | None
+    bare_prompt: BarePrompt | None
     arrived_ns: int
     deadline_ns: int
     future: "concurrent.futures.Future[np.ndarray]" = dataclasses.field(default_factory=concurrent.futures.Future)

@@ -7,13 +7,14 @@ Legend: `A` action dimensions.
 """
 
 import dataclasses
-from collections.abc import Callable, Generator
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from sop_jax.actors.chunk_player import ChunkRequest, ChunkStats, NonFiniteActionError
 from sop_jax.actors.chunking import ChunkingConfig
+from sop_jax.actors.handover import HandoverConfig
 from sop_jax.actors.interrupts import deferred_interrupt
 from sop_jax.actors.pilot import FrameLabel, Pilot
 from sop_jax.specs.clock import Clock, Ticker
@@ -39,6 +40,7 @@ class RolloutConfig:
         simulates an inference that takes so long, repeatably; None computes on a thread while the robot goes on, for as long
         as it takes (real robots).
     chunking: whether a new chunk continues the one under way (real-time chunking).
+    handover: how the command eases from the policy's targets to the supervisor's and back; off unless set.
     reaction_delay_s: from a supervisor's request to its takeover [robot seconds].
     max_frames: a guard against episodes without end; the episode then ends as TIMEOUT, kind "max_frames".
     realtime: pace ticks by the clock at the robot's control rate; False runs a simulation as fast as the machine can.
@@ -50,6 +52,7 @@ class RolloutConfig:
     realtime: bool = False
     inference_delay_frames: int | None = 0
     chunking: ChunkingConfig = dataclasses.field(default_factory=ChunkingConfig)
+    handover: HandoverConfig = dataclasses.field(default_factory=HandoverConfig)
 
     def __post_init__(self) -> None:
         if self.execute_steps < 1 or self.max_frames < 1:
@@ -60,6 +63,12 @@ class RolloutConfig:
             raise ConfigError(
                 f"RolloutConfig.inference_delay_frames must be >= 0, or None, got {self.inference_delay_frames}"
             )
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "RolloutConfig":
+        """The config back from `dataclasses.asdict`, as worker processes are told it."""
+        nested = {"chunking": ChunkingConfig(**values["chunking"]), "handover": HandoverConfig(**values["handover"])}
+        return RolloutConfig(**{**values, **nested})
 
     def delay_frames(self, control_hz: float) -> int:
         """The reaction delay in control ticks, rounded to the nearest."""
@@ -155,6 +164,7 @@ def rollout_steps(
             if (request := pilot.request(observation)) is not None:
                 yield request
             executed = robot.apply(pilot.act(observation))
+            pilot.end_tick(executed)
             sink.add(observation, executed, label)
             frame += 1
             pacer.end_tick()

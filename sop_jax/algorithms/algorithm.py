@@ -10,9 +10,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from sop_jax.episodes.episode_images import EpisodeImages
 from sop_jax.models.batch import TrainBatch
 from sop_jax.models.policy import PolicyModel
+from sop_jax.replay.intake import Labeler
 from sop_jax.replay.items import FrameLabels
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.records import EpisodeArrays, EpisodeManifest
 
 
@@ -21,15 +24,6 @@ class Phase(enum.StrEnum):
 
     COLLECTING = "collecting"
     EVALUATING = "evaluating"
-
-
-@dataclasses.dataclass(frozen=True)
-class Conditioning:
-    """What a policy is told beside its observation: `suffix` is put after the instruction; `guidance` is the scale of
-    classifier-free guidance against the bare instruction (1 = none)."""
-
-    suffix: str = ""
-    guidance: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +39,7 @@ class Algorithm(Protocol):
     """A post-training algorithm, as the stations use it.
 
         # intake, once per episode: frames that may be sampled, and a float label for each that travels with its item
-        labels = algorithm.label_frames(manifest, arrays, horizon)
+        labels = algorithm.label_frames(manifest, arrays, horizon, images)
         # the batch builder: which actions of the chunk [t, t+H) teach at frame t; and, from the frame's label, how
         masks = algorithm.action_masks(manifest, arrays, horizon)
         lesson = algorithm.make_lesson(instruction, label, rng)
@@ -58,6 +52,8 @@ class Algorithm(Protocol):
     Implementations are frozen and hashable (they are static arguments of jit) and keep no state: what an algorithm learns
     beside the policy (a value function) is given at construction.
 
+    - `label_frames`: `images` are decoded when they are read, so an algorithm that needs none costs none. Intake always gives
+      them; an algorithm that can't label without raises ValueError where they are missing.
     - `label_frames`, `action_masks`: a frame is trainable exactly if its row of the mask isn't empty; episodes whose outcome
       is ERROR have none. Actions past the episode's end are the last action repeated; the mask says whether they teach.
     - `make_lesson`: `rng` is for lessons that vary (a dropped indicator).
@@ -69,7 +65,9 @@ class Algorithm(Protocol):
     @property
     def name(self) -> str: ...
 
-    def label_frames(self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int) -> FrameLabels: ...
+    def label_frames(
+        self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int, images: EpisodeImages | None = None
+    ) -> FrameLabels: ...
 
     def action_masks(
         self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int
@@ -84,3 +82,8 @@ class Algorithm(Protocol):
     ) -> tuple[Float[Array, ""], Float[Array, "B"]]: ...
 
     def loss_weight(self, batch: TrainBatch) -> Float[Array, ""]: ...
+
+
+def make_labeler(algorithm: Algorithm, horizon: int) -> Labeler:
+    """What intake asks of an algorithm, for a policy whose chunks are `horizon` long."""
+    return lambda manifest, arrays, images: algorithm.label_frames(manifest, arrays, horizon, images)

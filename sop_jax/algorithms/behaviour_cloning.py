@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from sop_jax.algorithms.algorithm import Conditioning, Lesson, Phase
+from sop_jax.algorithms.algorithm import Lesson, Phase
 from sop_jax.algorithms.imitation_loss import imitation_loss, taught_weight
 from sop_jax.algorithms.masks import chunk_masks, label_masked
+from sop_jax.episodes.episode_images import EpisodeImages
 from sop_jax.models.batch import TrainBatch
 from sop_jax.models.policy import PolicyModel
 from sop_jax.replay.items import FrameLabels
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.records import EpisodeArrays, EpisodeManifest, Outcome, Source
 
 
@@ -33,7 +35,10 @@ class BehaviourCloning:
     def name(self) -> str:
         return "behaviour_cloning"
 
-    def label_frames(self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int) -> FrameLabels:
+    def label_frames(
+        self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int, images: EpisodeImages | None = None
+    ) -> FrameLabels:
+        del images
         masks = self.action_masks(manifest, arrays, horizon)
         return label_masked(masks, np.ones(len(masks), np.float32))
 

@@ -6,19 +6,31 @@ actions: dropping such chunks, as implementations commonly do, loses every corre
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from sop_jax.algorithms.algorithm import Conditioning, Lesson, Phase
+from sop_jax.algorithms.algorithm import Lesson, Phase
+from sop_jax.algorithms.corrections import (
+    Balance,
+    RecoveryConfig,
+    balance_frames,
+    find_recovery,
+    find_takeovers,
+    mean_taught,
+)
 from sop_jax.algorithms.imitation_loss import imitation_loss, taught_weight
 from sop_jax.algorithms.masks import chunk_masks, label_masked
+from sop_jax.episodes.episode_images import EpisodeImages
 from sop_jax.models.batch import TrainBatch
 from sop_jax.models.policy import PolicyModel
 from sop_jax.replay.items import FrameLabels
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.records import EpisodeArrays, EpisodeManifest, Outcome, Source
+
+Teaches = Literal["corrections", "corrections_without_recovery"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,16 +43,34 @@ class HgDaggerConfig:
     autonomous_success_weight: weight of the policy's own chunks in episodes that succeeded; 0 leaves them out, which is
         HG-DAgger proper. Above 0 the policy also imitates what worked, which keeps the online buffer filled when
         corrections become rare, at the price of imitating its own detours.
-    rewind_frames: with autonomous_success_weight, the policy's last actions before each takeover that aren't imitated: they
-        led to the correction.
+    rewind_frames: the policy's last actions before each takeover led to it: with autonomous_success_weight they aren't
+        imitated. As many frames before a request are no place to recover to.
+    teaches: which of the human's frames are corrections: all of them (as RaC does: the way back teaches too), or those after
+        the robot was taken back to where it was before ("corrections_without_recovery", see `recovery`).
+    failures_teach: whether corrections teach in episodes that didn't end in success although a human acted.
+    balance: what counts alike among corrections. "frames": every frame, so long turns count more. "takeovers" or "episodes":
+        each takeover, or each episode's corrections together, as much as `balanced_frames` frames do, however long they
+        are. A short one then pulls hard: one of 6 frames among 60 has examples of weight 10.
+    recovery: when a human has taken the robot back.
     """
 
     correction_weight: float = 1.0
     lookback_frames: int | None = None
     autonomous_success_weight: float = 0.0
     rewind_frames: int = 15
+    teaches: Teaches = "corrections"
+    failures_teach: bool = True
+    balance: Balance = "frames"
+    balanced_frames: int = 60
+    recovery: RecoveryConfig = dataclasses.field(default_factory=RecoveryConfig)
 
     def __post_init__(self) -> None:
+        if self.teaches not in get_args(Teaches):
+            raise ConfigError(f"HgDaggerConfig.teaches must be one of {get_args(Teaches)}, got {self.teaches!r}")
+        if self.balance not in get_args(Balance):
+            raise ConfigError(f"HgDaggerConfig.balance must be one of {get_args(Balance)}, got {self.balance!r}")
+        if self.balanced_frames < 1:
+            raise ConfigError(f"HgDaggerConfig.balanced_frames must be >= 1, got {self.balanced_frames}")
         if not (math.isfinite(self.correction_weight) and self.correction_weight > 0):
             raise ConfigError(f"HgDaggerConfig: correction_weight must be positive, got {self.correction_weight}")
         if not (math.isfinite(self.autonomous_success_weight) and self.autonomous_success_weight >= 0):
@@ -56,8 +86,8 @@ class HgDaggerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class HgDagger:
-    """Corrections are kept whatever the episode's outcome (ERROR excepted): a human's action is right where it was made,
-    even if the task then failed. An `Algorithm`."""
+    """Corrections are kept whatever the episode's outcome (ERROR excepted), unless the config says otherwise: a human's
+    action is right where it was made, even if the task then failed. An `Algorithm`."""
 
     config: HgDaggerConfig = HgDaggerConfig()
 
@@ -65,29 +95,45 @@ class HgDagger:
     def name(self) -> str:
         return "hg_dagger"
 
-    def label_frames(self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int) -> FrameLabels:
+    def label_frames(
+        self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int, images: EpisodeImages | None = None
+    ) -> FrameLabels:
+        del images
         masks = self.action_masks(manifest, arrays, horizon)
         if manifest.source == Source.OFFLINE:
             return label_masked(masks, np.ones(len(masks), np.float32))
-        corrected = chunk_masks(arrays.intervention, horizon, manifest.outcome).any(axis=1)
-        weights = np.where(corrected, self.config.correction_weight, self.config.autonomous_success_weight)
+        config, human = self.config, arrays.intervention
+        counts = balance_frames(self._corrections(manifest, arrays), human, config.balance, config.balanced_frames)
+        touched = chunk_masks(human, horizon, manifest.outcome).any(axis=1)
+        weights = np.where(
+            touched, config.correction_weight * mean_taught(masks, counts), config.autonomous_success_weight
+        )
         return label_masked(masks, weights.astype(np.float32))
 
     def action_masks(self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int) -> Bool[np.ndarray, "T H"]:
-        """The human's actions only, in every chunk that holds one; in the other chunks nothing, or the policy's actions
-        where its successes are imitated."""
+        """Corrections only, in every chunk that a human acts in; in the other chunks nothing, or the policy's actions where
+        its successes are imitated."""
         if manifest.outcome == Outcome.ERROR:
             return np.zeros((arrays.num_frames, horizon), bool)
         if manifest.source == Source.OFFLINE:
             return chunk_masks(np.ones(arrays.num_frames, bool), horizon, manifest.outcome)
-        masks = chunk_masks(arrays.intervention, horizon, manifest.outcome)
-        corrected = masks.any(axis=1, keepdims=True)
+        masks = chunk_masks(self._corrections(manifest, arrays), horizon, manifest.outcome)
         if self.config.lookback_frames is not None:
             masks &= masks[:, : self.config.lookback_frames + 1].any(axis=1, keepdims=True)
         if self.config.autonomous_success_weight > 0 and manifest.outcome == Outcome.SUCCESS:
             worked = ~(arrays.intervention | _before_takeovers(arrays.intervention, self.config.rewind_frames))
-            masks |= chunk_masks(worked, horizon, manifest.outcome) & ~corrected
+            touched = chunk_masks(arrays.intervention, horizon, manifest.outcome).any(axis=1, keepdims=True)
+            masks |= chunk_masks(worked, horizon, manifest.outcome) & ~touched
         return masks
+
+    def _corrections(self, manifest: EpisodeManifest, arrays: EpisodeArrays) -> Bool[np.ndarray, "T"]:
+        """The frames of an online episode whose action is a correction that teaches."""
+        if manifest.outcome != Outcome.SUCCESS and not self.config.failures_teach:
+            return np.zeros(arrays.num_frames, bool)
+        if self.config.teaches == "corrections":
+            return arrays.intervention
+        recovery = find_recovery(manifest, arrays, self.config.rewind_frames, self.config.recovery)
+        return arrays.intervention & ~recovery
 
     def make_lesson(self, instruction: str, label: float, rng: np.random.Generator) -> Lesson:
         del rng
@@ -109,7 +155,6 @@ class HgDagger:
 def _before_takeovers(intervention: Bool[np.ndarray, "T"], num_frames: int) -> Bool[np.ndarray, "T"]:
     """The `num_frames` frames before each takeover (frames of an earlier intervention included)."""
     before = np.zeros(len(intervention), bool)
-    takeovers = np.flatnonzero(intervention & ~np.concatenate([[False], intervention[:-1]]))
-    for frame in takeovers:
-        before[max(0, frame - num_frames) : frame] = True
+    for takeover, _ in find_takeovers(intervention):
+        before[max(0, takeover - num_frames) : takeover] = True
     return before

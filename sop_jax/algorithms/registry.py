@@ -9,25 +9,38 @@ from typing import Any
 from sop_jax.algorithms.algorithm import Algorithm
 from sop_jax.algorithms.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
 from sop_jax.algorithms.hg_dagger import HgDagger, HgDaggerConfig
+from sop_jax.algorithms.recap.recap import Recap, RecapConfig
 from sop_jax.specs.errors import ConfigError
 
-AlgorithmConfig = BehaviourCloningConfig | HgDaggerConfig
+AlgorithmConfig = BehaviourCloningConfig | HgDaggerConfig | RecapConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class AlgorithmEntry:
-    """How an algorithm is made: `make(config)` with a config of `config_type`."""
+    """How an algorithm is made: `make(config)` with a config of `config_type`. `check` raises ConfigError if something that
+    it needs beside the policy is missing."""
 
     config_type: type
     make: Callable[[Any], Algorithm]
+    check: Callable[[Any], object] = lambda algorithm: None
 
 
 ALGORITHMS = types.MappingProxyType(
     {
         "behaviour_cloning": AlgorithmEntry(BehaviourCloningConfig, BehaviourCloning),
         "hg_dagger": AlgorithmEntry(HgDaggerConfig, HgDagger),
+        "recap": AlgorithmEntry(RecapConfig, Recap, lambda recap: recap.value_function),
     }
 )
+
+
+def default_config(name: str) -> AlgorithmConfig:
+    """The defaults of the algorithm of this name. Raises ConfigError on an unknown name, with near matches."""
+    if name in ALGORITHMS:
+        return ALGORITHMS[name].config_type()
+    near = difflib.get_close_matches(name, ALGORITHMS, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "these exist:"
+    raise ConfigError(f"unknown algorithm {name!r}; {hint} (all: {', '.join(sorted(ALGORITHMS))})")
 
 
 def create_algorithm(algorithm: str | AlgorithmConfig) -> Algorithm:
@@ -37,14 +50,15 @@ def create_algorithm(algorithm: str | AlgorithmConfig) -> Algorithm:
     its object to the loader and the learner.
     """
     if isinstance(algorithm, str):
-        if algorithm in ALGORITHMS:
-            entry = ALGORITHMS[algorithm]
-            return entry.make(entry.config_type())
-        near = difflib.get_close_matches(algorithm, ALGORITHMS, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "these exist:"
-        raise ConfigError(f"unknown algorithm {algorithm!r}; {hint} (all: {', '.join(sorted(ALGORITHMS))})")
+        algorithm = default_config(algorithm)
     for entry in ALGORITHMS.values():
         if type(algorithm) is entry.config_type:
             return entry.make(algorithm)
     expected = ", ".join(entry.config_type.__name__ for entry in ALGORITHMS.values())
     raise ConfigError(f"no algorithm takes a config of type {type(algorithm).__name__}; expected one of {expected}")
+
+
+def check_ready(algorithm: Algorithm) -> None:
+    """Raises ConfigError, or what reading it raises, if something that labelling needs is missing: RECAP's value function."""
+    if algorithm.name in ALGORITHMS:
+        ALGORITHMS[algorithm.name].check(algorithm)

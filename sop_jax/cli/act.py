@@ -12,6 +12,8 @@ from sop_jax.actors.actor import Actor, ActorConfig
 from sop_jax.actors.policy_runner import PolicyRunner
 from sop_jax.actors.spool import Spool
 from sop_jax.actors.weights_feed import BackgroundFeed, InlineFeed
+from sop_jax.algorithms.algorithm import Phase
+from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.cli.arguments import UsageError, parse
 from sop_jax.cli.collector import demonstrate
 from sop_jax.cli.output import note, print_json, say
@@ -77,8 +79,11 @@ class ActArguments:
 def run(argv: Sequence[str]) -> int:
     arguments = parse(ActArguments, argv, "act")
     config = find_demo(arguments.config)
-    if arguments.task:
-        config = dataclasses.replace(config, world=dataclasses.replace(config.world, task=arguments.task))
+    tasks = [world.task for world in config.worlds]
+    if not arguments.task and len(tasks) > 1:
+        raise UsageError(f"{arguments.config} has several tasks; say which with --task: {', '.join(tasks)}")
+    task = arguments.task or tasks[0]
+    config = dataclasses.replace(config, world=dataclasses.replace(config.world, task=task), tasks=())
     if arguments.expert:
         return _demonstrate(arguments, config)
     with contextlib.ExitStack() as stack:
@@ -112,7 +117,8 @@ def _act(arguments: ActArguments, config: DemoConfig, metrics: Metrics) -> int:
     robot = make_robot(config.world, clock, arguments.robot_id)
     store = EpisodeStore(as_store_url(arguments.store))
     bundle = load_bundle(find_policy(arguments.policy or config.policy))
-    policy = PolicyRunner.from_bundle(bundle, config.fleet.rollout.chunking)
+    conditioning = create_algorithm(config.learning.algorithm).conditioning(Phase.COLLECTING)
+    policy = PolicyRunner.from_bundle(bundle, config.fleet.rollout.chunking, conditioning)
     follower = Follower(as_store_url(arguments.store), policy.weights_base, policy.norm_stats)
     feed = BackgroundFeed(
         InlineFeed(follower, policy.trained_template, metrics), clock, policy.version, config.fleet.weights_poll_s

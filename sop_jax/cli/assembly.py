@@ -1,13 +1,13 @@
 """Puts the learner's side together from an experiment's configs: tables, intake, loader, learner."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
 from configs.experiment import LearningConfig, ReplayConfig
-from sop_jax.algorithms.algorithm import Algorithm
+from sop_jax.algorithms.algorithm import Algorithm, make_labeler
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.world import WorldConfig
 from sop_jax.models.policy import PolicyModel
@@ -50,7 +50,7 @@ def share_of_host(loader: LoaderConfig, process_id: int, num_processes: int) -> 
 
 def make_loader(
     learning: LearningConfig,
-    world: WorldConfig,
+    worlds: Sequence[WorldConfig],
     model: PolicyModel,
     algorithm: Algorithm,
     tables: ReplayTables,
@@ -58,21 +58,22 @@ def make_loader(
     clock: Clock,
     metrics: Metrics,
 ) -> Loader:
-    """A loader of this host's share of one task's batches, as this model wants them."""
+    """A loader of this host's share of these tasks' batches, as this model wants them."""
+    image_size = worlds[0].image_size
     spec = BatchSpec(
-        cameras=tuple(CameraSpec(name, world.image_size, world.image_size) for name in model.cameras),
+        cameras=tuple(CameraSpec(name, image_size, image_size) for name in model.cameras),
         state_dim=model.config.state_dim,
         action_dim=model.action_dim,
         horizon=model.horizon,
     )
-    sampler = AdaptiveSampler(learning.sampler, [world.task])
+    sampler = AdaptiveSampler(learning.sampler, [world.task for world in worlds])
     own = share_of_host(learning.loader, jax.process_index(), jax.process_count())
     return Loader(own, spec, model.tokenize, tables, store, sampler, algorithm, clock, metrics)
 
 
 def fill_local_tables(
     replay: ReplayConfig,
-    world: WorldConfig,
+    worlds: Sequence[WorldConfig],
     algorithm: Algorithm,
     horizon: int,
     store: EpisodeStore,
@@ -81,11 +82,11 @@ def fill_local_tables(
     metrics: Metrics,
 ) -> LocalTables:
     """In-process tables with everything that the store holds now."""
-    tables = LocalTables(mix_tables([world.task], replay.mix), seed, clock)
+    tables = LocalTables(mix_tables([world.task for world in worlds], replay.mix), seed, clock)
     intake = Intake(
         store,
         tables,
-        lambda manifest, arrays: algorithm.label_frames(manifest, arrays, horizon),
+        make_labeler(algorithm, horizon),
         replay.intake,
         clock,
         metrics,
@@ -95,15 +96,16 @@ def fill_local_tables(
 
 
 def wait_for_online_items(
-    tables: ReplayTables, task: str, num_items: int, clock: Clock, should_stop: Callable[[], bool]
+    tables: ReplayTables, tasks: Sequence[str], num_items: int, clock: Clock, should_stop: Callable[[], bool]
 ) -> bool:
-    """Blocks until the task's online table holds `num_items`; a server that still starts is waited for. False: stopped."""
+    """Blocks until every task's online table holds `num_items`; a server that still starts is waited for. False: stopped."""
     while not should_stop():
         try:
-            info = tables.info(timeout_s=5.0).get(online_table(task))
+            info = tables.info(timeout_s=5.0)
         except ReplayUnavailableError:
-            info = None
-        if info is not None and info.size >= num_items:
+            info = {}
+        found = [info.get(online_table(task)) for task in tasks]
+        if all(table is not None and table.size >= num_items for table in found):
             return True
         clock.sleep_s(_POLL_S)
     return False

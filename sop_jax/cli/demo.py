@@ -17,6 +17,7 @@ import tyro
 
 from configs.experiment import DemoConfig
 from configs.registry import find_demo
+from sop_jax.algorithms.registry import check_ready, create_algorithm, default_config
 from sop_jax.cli.arguments import UsageError, flag_value, parse
 from sop_jax.cli.demo_phases import DemoPhases
 from sop_jax.cli.demo_results import finish
@@ -40,6 +41,10 @@ class DemoArguments:
     config: str = DEFAULT
     """An experiment's name (restock_demo, restock_tiny), or a config.json."""
 
+    algorithm: str = ""
+    """Learn by this algorithm (behaviour_cloning, hg_dagger, recap), with its defaults; default: the config's. Its values
+    can be changed too: --learning.algorithm.*."""
+
     run: str = ""
     """Folder of the run; default: runs/<name>-<time>."""
 
@@ -59,12 +64,19 @@ class DemoArguments:
 def run(argv: Sequence[str]) -> int:
     resume = flag_value(argv, "--resume", "")
     config_name = flag_value(argv, "--config", DEFAULT)
-    default = DemoArguments(find_demo(str(_resumed(resume).config) if resume else config_name))
+    experiment = find_demo(str(_resumed(resume).config) if resume else config_name)
+    if algorithm := flag_value(argv, "--algorithm", ""):
+        learning = dataclasses.replace(experiment.learning, algorithm=default_config(algorithm))
+        experiment = dataclasses.replace(experiment, learning=learning)
+    default = DemoArguments(experiment)
     arguments = parse(DemoArguments, argv, "demo", default)
     config = arguments.experiment
+    if len(config.worlds) > 1:
+        raise UsageError(f"a demo shows one task, {config.name} has {len(config.worlds)}: see sop study")
     find_policy(config.policy)
+    check_ready(create_algorithm(config.learning.algorithm))
     directory = _resumed(resume) if resume else _new_run(arguments)
-    if resume and config != default.experiment:
+    if resume and (config != default.experiment or algorithm):
         raise UsageError(
             f"a resumed run keeps its config: leave out the changes, or start a new run instead of {resume}"
         )

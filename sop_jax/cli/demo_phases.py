@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from configs.experiment import DemoConfig
+from sop_jax.algorithms.algorithm import Phase
+from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.cli.collection import collect
 from sop_jax.cli.doctor import describe as describe_check
 from sop_jax.cli.eval import describe as describe_result
@@ -147,7 +149,11 @@ class DemoPhases:
                 group.wait(_POLL_S)
 
     def _published(self, store: str, version: int) -> Candidate:
-        return Candidate(bundle=self._policy, store=store if version else "", version=version)
+        """What was learnt, told what its algorithm tells it; the base policy, bare, if nothing was published."""
+        if not version:
+            return Candidate(bundle=self._policy)
+        conditioning = create_algorithm(self._config.learning.algorithm).conditioning(Phase.EVALUATING)
+        return Candidate(self._policy, store, version, conditioning)
 
 
 def read_result(run: RunDirectory, phase: str) -> EvaluationResult | None:

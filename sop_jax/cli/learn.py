@@ -133,18 +133,19 @@ def _learn(
     tables: ReplayTables
     if arguments.replay == LOCAL:
         tables = fill_local_tables(
-            config.replay, config.world, algorithm, model.horizon, store, config.seed, clock, NoMetrics()
+            config.replay, config.worlds, algorithm, model.horizon, store, config.seed, clock, NoMetrics()
         )
     else:
         tables = ReverbTables(arguments.replay)
-    loader = make_loader(learning, config.world, model, algorithm, tables, store, clock, metrics)
+    loader = make_loader(learning, config.worlds, model, algorithm, tables, store, clock, metrics)
     learner = Learner(
         learning.learner, model, algorithm, bundle.params, bundle.norm, loader, publisher, metrics, clock,
         arguments.checkpoints.absolute() if arguments.checkpoints is not None else None,
     )  # fmt: skip
     try:
         note(f"learner ready at step {learner.current_step}, waiting for {learning.min_online_items} online items")
-        wait_for_online_items(tables, config.world.task, learning.min_online_items, clock, stop)
+        tasks = [world.task for world in config.worlds]
+        wait_for_online_items(tables, tasks, learning.min_online_items, clock, stop)
         summary = learner.run(should_stop=stop)
         if summary.step % learning.learner.publish_every and summary.num_steps:
             learner.publish()  # so that the last steps reach the robots too

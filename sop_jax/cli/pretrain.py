@@ -16,6 +16,7 @@ from configs.experiment import PretrainConfig
 from configs.files import to_json
 from configs.registry import find_pretraining
 from sop_jax.algorithms.registry import create_algorithm
+from sop_jax.cli import pretrain_value
 from sop_jax.cli.arguments import UsageError, flag_value, parse
 from sop_jax.cli.assembly import fill_local_tables, make_loader, with_seed
 from sop_jax.cli.collection import collect
@@ -27,7 +28,9 @@ from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.evaluate import Candidate
 from sop_jax.evaluation.provenance import describe as describe_machine
+from sop_jax.evaluation.results import EvaluationResult
 from sop_jax.evaluation.run_metrics import write_json
+from sop_jax.evaluation.world import WorldConfig
 from sop_jax.learner.learner import Learner
 from sop_jax.models.bundle import PolicyBundle
 from sop_jax.models.normalization import NormStats, compute_norm_stats
@@ -45,7 +48,8 @@ _STEPS_PER_LOOK = 250
 @dataclasses.dataclass(frozen=True)
 class PretrainArguments:
     """Makes a base policy. The demonstrations are a function of the config alone; they are collected into
-    WORK/store and kept there, so that a second run starts from them."""
+    WORK/store and kept there, so that a second run starts from them. With --value-of POLICY it trains a value function for
+    RECAP instead, on the episodes of a store: see sop pretrain --value-of POLICY --help."""
 
     experiment: Annotated[PretrainConfig, tyro.conf.arg(name="")]
     """The resolved experiment; every value can be changed on the command line."""
@@ -60,10 +64,7 @@ class PretrainArguments:
     """Folder for demonstrations, checkpoints and metrics."""
 
     collect_hours: float = 0.0
-    """Only collect demonstrations, so many robot-hours of each of `tasks`, into WORK/store, and end."""
-
-    tasks: tuple[str, ...] = ()
-    """Tasks whose demonstrations `collect_hours` is about; default: the config's."""
+    """Only collect demonstrations, so many robot-hours of each task, into WORK/store, and end."""
 
     skip_evaluation: bool = False
     """Don't evaluate the result."""
@@ -73,26 +74,25 @@ class PretrainArguments:
 
 
 def run(argv: Sequence[str]) -> int:
+    if any(word == pretrain_value.FLAG or word.startswith(f"{pretrain_value.FLAG}=") for word in argv):
+        return pretrain_value.run(argv)
     experiment = find_pretraining(flag_value(argv, "--config", DEFAULT))
     default = PretrainArguments(experiment, pathlib.Path(f"assets/policies/{experiment.name}"))
     arguments = parse(PretrainArguments, argv, "pretrain", default)
     config = arguments.experiment
-    if arguments.collect_hours or arguments.tasks:
+    for world in config.worlds:
+        if world.task not in envs.TASKS:
+            raise UsageError(f"unknown task {world.task!r}: expected one of {', '.join(envs.TASKS)}")
+    if arguments.collect_hours:
         return _collect_only(arguments)
     _check(arguments)
     started = time.monotonic()
     with StopRequests() as stop:
-        collect(config.demonstrations, config.world, arguments.work / "store", arguments.work / "logs", stop)
+        for world in config.worlds:
+            demonstrations = config.demonstrations.for_task(world.task) if config.tasks else config.demonstrations
+            collect(demonstrations, world, arguments.work / "store", arguments.work / "logs", stop)
         fingerprint = _train(arguments, config, stop)
-    result = None
-    if not arguments.skip_evaluation:
-        evaluation = config.evaluation
-        result = evaluate_with_progress(
-            f"{config.world.task}: {arguments.output}", Candidate(bundle=str(arguments.output)), config.world,
-            evaluation.num_trials, evaluation.seed, rollout=evaluation.rollout, num_workers=evaluation.num_workers,
-            reset_s=evaluation.reset_s,
-        )  # fmt: skip
-        say(describe(result))
+    results = [] if arguments.skip_evaluation else [_evaluate(arguments, world) for world in config.worlds]
     elapsed_s = time.monotonic() - started
     write_json(
         arguments.output / "provenance.json",
@@ -100,31 +100,39 @@ def run(argv: Sequence[str]) -> int:
             "command": " ".join(["sop pretrain", *argv]),
             "machine": dataclasses.asdict(describe_machine(time.time())),
             "elapsed_s": elapsed_s,
-            "evaluation": None if result is None else dataclasses.asdict(result),
+            "evaluation": [dataclasses.asdict(result) for result in results],
             "config": to_json(config),
         },
     )
     say(f"{arguments.output}: policy {fingerprint}, made in {elapsed_s / 60:.1f} minutes")
     if arguments.json:
         print_json(
-            {"output": arguments.output, "fingerprint": fingerprint, "elapsed_s": elapsed_s, "evaluation": result}
+            {"output": arguments.output, "fingerprint": fingerprint, "elapsed_s": elapsed_s, "evaluation": results}
         )
     return 0
 
 
+def _evaluate(arguments: PretrainArguments, world: WorldConfig) -> EvaluationResult:
+    evaluation = arguments.experiment.evaluation
+    result = evaluate_with_progress(
+        f"{world.task}: {arguments.output}", Candidate(bundle=str(arguments.output)), world, evaluation.num_trials,
+        evaluation.seed, rollout=evaluation.rollout, num_workers=evaluation.num_workers, reset_s=evaluation.reset_s,
+    )  # fmt: skip
+    say(describe(result))
+    return result
+
+
 def _collect_only(arguments: PretrainArguments) -> int:
     """A data set of several tasks in one store."""
-    if arguments.collect_hours <= 0:
-        raise UsageError(f"--tasks goes with --collect-hours above 0, got {arguments.collect_hours:g}")
+    if arguments.collect_hours < 0:
+        raise UsageError(f"--collect-hours must be above 0, got {arguments.collect_hours:g}")
     counts: dict[str, int] = {}
     with StopRequests() as stop:
-        for task in arguments.tasks or (arguments.experiment.world.task,):
-            if task not in envs.TASKS:
-                raise UsageError(f"unknown task {task!r}: expected one of {', '.join(envs.TASKS)}")
+        for world in arguments.experiment.worlds:
+            task = world.task
             demonstrations = dataclasses.replace(
-                arguments.experiment.demonstrations, robot_hours=arguments.collect_hours, name=f"demonstrator-{task}"
+                arguments.experiment.demonstrations.for_task(task), robot_hours=arguments.collect_hours
             )
-            world = dataclasses.replace(arguments.experiment.world, task=task)
             store, logs = arguments.work / "store", arguments.work / "logs"
             counts[task] = collect(demonstrations, world, store, logs, stop)
             say(f"{task}: {counts[task]} demonstrations, {arguments.collect_hours:g} robot-hours, in {store}")
@@ -185,9 +193,9 @@ def _make_learner(
     learning = with_seed(config.learning, config.seed)
     algorithm = create_algorithm(learning.algorithm)
     tables = fill_local_tables(
-        config.replay, config.world, algorithm, model.horizon, store, config.seed, clock, metrics
+        config.replay, config.worlds, algorithm, model.horizon, store, config.seed, clock, metrics
     )
-    loader = make_loader(learning, config.world, model, algorithm, tables, store, clock, metrics)
+    loader = make_loader(learning, config.worlds, model, algorithm, tables, store, clock, metrics)
     stack.callback(loader.stop)
     learner = Learner(
         learning.learner, model, algorithm, model.init_params(jax.random.key(config.seed)), norm, loader, None, metrics,

@@ -3,9 +3,12 @@
 import pathlib
 
 from configs.registry import find_demo
+from sop_jax.algorithms.algorithm import Phase
+from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.cli.arguments import UsageError
 from sop_jax.cli.run_directory import RunDirectory, as_store_url, find_in_repository, find_policy
 from sop_jax.evaluation.evaluate import Candidate
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.weights.management import current_version
 
 
@@ -27,10 +30,12 @@ def find_candidate(weights: str, version: int | None, base: str) -> Candidate:
                 f"{weights} is a policy directory, which has no versions: name a run or a store for --version"
             )
         return Candidate(bundle=str(path))
-    run = RunDirectory(path)
+    run, conditioning = RunDirectory(path), Conditioning()
     if run.config.exists():
-        base = base or find_demo(str(run.config)).policy
+        config = find_demo(str(run.config))
+        base = base or config.policy
         store = run.store_url
+        conditioning = create_algorithm(config.learning.algorithm).conditioning(Phase.EVALUATING)
     elif "://" in weights or (path / "weights").is_dir():
         store = as_store_url(weights)
         if not base:
@@ -40,7 +45,9 @@ def find_candidate(weights: str, version: int | None, base: str) -> Candidate:
     else:
         raise UsageError(f"{weights} is neither a policy directory, nor a run, nor a store")
     wanted = _latest(store) if version is None else version
-    return Candidate(bundle=str(find_policy(base)), store=store if wanted else "", version=wanted)
+    if not wanted:
+        return Candidate(bundle=str(find_policy(base)))
+    return Candidate(str(find_policy(base)), store, wanted, conditioning)
 
 
 def _latest(store: str) -> int:

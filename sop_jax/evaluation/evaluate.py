@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sop_jax.actors.chunking import ChunkingConfig
 from sop_jax.actors.episode import TrialResult
 from sop_jax.actors.rollout import RolloutConfig, never
 from sop_jax.evaluation.results import RESET_S, EvaluationResult, Subject, summarise
@@ -17,6 +16,7 @@ from sop_jax.evaluation.trial_book import TrialBook
 from sop_jax.evaluation.trial_pool import num_usable_cores, run_trials
 from sop_jax.evaluation.trials import TrialJob
 from sop_jax.evaluation.world import WorldConfig
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
 
 SIDE_BY_SIDE = 4
@@ -29,11 +29,13 @@ class Candidate:
 
     bundle: directory of the base policy; "" = the scripted expert. store: root of the store that holds the publications.
     version: which publication; 0 = the base policy itself, which needs no store.
+    conditioning: what the policy is told beside its observation.
     """
 
     bundle: str = ""
     store: str = ""
     version: int = 0
+    conditioning: Conditioning = dataclasses.field(default_factory=Conditioning)
 
     def __post_init__(self) -> None:
         if self.version < 0 or (self.version > 0 and not (self.bundle and self.store)):
@@ -67,10 +69,10 @@ class WorkerTask:
     @staticmethod
     def from_json(text: str) -> "WorkerTask":
         values = json.loads(text)
-        rollout = {**values["rollout"], "chunking": ChunkingConfig(**values["rollout"]["chunking"])}
         worlds = tuple(WorldConfig(**world) for world in values["worlds"])
+        candidate = {**values["candidate"], "conditioning": Conditioning(**values["candidate"]["conditioning"])}
         return WorkerTask(
-            Candidate(**values["candidate"]), worlds, RolloutConfig(**rollout), int(values["side_by_side"])
+            Candidate(**candidate), worlds, RolloutConfig.from_dict(values["rollout"]), int(values["side_by_side"])
         )
 
 

@@ -8,10 +8,11 @@ import jinja2
 _FOLDER = pathlib.Path(__file__).parent
 
 
-def render_page(template: str, **values: Any) -> str:
-    """The page as HTML; a template that names a value which isn't there fails."""
+def render_page(template: str, folder: pathlib.Path | None = None, **values: Any) -> str:
+    """The page as HTML; a template that names a value which isn't there fails. `folder` holds the template if it isn't one
+    of those here."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
+        loader=jinja2.FileSystemLoader([_FOLDER] if folder is None else [folder, _FOLDER]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -53,7 +53,7 @@ def make_trials(task: WorkerTask, policy: PolicyRunner | None) -> SideBySide:
 def load_policy(candidate: Candidate, chunking: ChunkingConfig | None = None) -> PolicyRunner:
     """The base policy, or a publication on top of it. Raises InvalidBundleError, InvalidPublicationError."""
     bundle = load_bundle(pathlib.Path(candidate.bundle))
-    policy = PolicyRunner.from_bundle(bundle, chunking)
+    policy = PolicyRunner.from_bundle(bundle, chunking, candidate.conditioning)
     if candidate.version:
         follower = Follower(candidate.store, policy.weights_base, policy.norm_stats)
         publication = find_publication(candidate)

@@ -29,6 +29,19 @@ class ObservationBatch:
 
 @register_record
 @dataclasses.dataclass(frozen=True)
+class BarePrompt:
+    """Classifier-free guidance: the instruction without its suffix, beside an observation whose tokens carry it.
+
+    guidance: the scale g of each example in v_u + g (v_c - v_u); v_u reads these tokens, v_c the observation's.
+    """
+
+    tokens: Int[Leaf, "B L"]
+    token_mask: Bool[Leaf, "B L"]
+    guidance: Float[Leaf, " B"]
+
+
+@register_record
+@dataclasses.dataclass(frozen=True)
 class TrainBatch:
     """Observations and what to do about them.
 

@@ -13,14 +13,15 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jaxtyping import PRNGKeyArray
 
 from sop_jax.models.normalization import NormStats, load_norm_stats, save_norm_stats
-from sop_jax.models.policy import PolicyModel, abstract_params
+from sop_jax.models.policy import PolicyModel
 from sop_jax.models.pytrees import Params, flatten_params
 from sop_jax.models.registry import PolicyConfig, config_from_json, config_to_json, create_model
 from sop_jax.specs.errors import SopError
@@ -32,6 +33,16 @@ _GROUP_BYTES = 1 << 28
 
 class InvalidBundleError(SopError):
     """A policy directory is incomplete, damaged, or does not hold the parameters that its model needs."""
+
+
+@runtime_checkable
+class HasParams(Protocol):
+    """A model of which only the parameters' names and shapes matter."""
+
+    @property
+    def config(self) -> Any: ...
+
+    def init_params(self, key: PRNGKeyArray) -> Params: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +107,7 @@ def load_bundle(directory: pathlib.Path) -> PolicyBundle:
         raise InvalidBundleError(f"{directory} can't be read as a policy: {error}") from error
     if not (directory / "params").is_dir():
         raise InvalidBundleError(f"{directory} is no policy directory: {directory / 'params'} is missing")
-    params = _restore_params(directory / "params")
+    params = restore_orbax(directory / "params")
     check_params(create_model(config), params, str(directory))
     bundle = PolicyBundle(config, params, norm)
     for name, expected, got in (
@@ -111,9 +122,10 @@ def load_bundle(directory: pathlib.Path) -> PolicyBundle:
     return bundle
 
 
-def check_params(model: PolicyModel, params: Mapping[str, Any], where: str) -> None:
+def check_params(model: HasParams, params: Mapping[str, Any], where: str) -> None:
     """Raises InvalidBundleError unless `params` has exactly the leaves and shapes that `model` needs."""
-    expected, got = flatten_params(abstract_params(model)), flatten_params(params)
+    expected = flatten_params(jax.eval_shape(model.init_params, jax.random.key(0)))
+    got = flatten_params(params)
     missing = ["/".join(path) for path in expected.keys() - got.keys()]
     extra = ["/".join(path) for path in got.keys() - expected.keys()]
     misshapen = [
@@ -132,7 +144,12 @@ def check_params(model: PolicyModel, params: Mapping[str, Any], where: str) -> N
 
 def fingerprint_params(config: PolicyConfig, params: Mapping[str, Any]) -> str:
     """16 hex digits of the config and of every leaf's path, type, shape and bytes."""
-    digest = hashlib.sha256(json.dumps(config_to_json(config), sort_keys=True).encode())
+    return fingerprint_of(config_to_json(config), params)
+
+
+def fingerprint_of(content: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    """16 hex digits of plain JSON values and of every leaf's path, type, shape and bytes."""
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for path, leaf in flatten_params(params).items():
         value = np.asarray(leaf)
         digest.update(f"{'/'.join(path)} {value.dtype} {value.shape}".encode())
@@ -180,7 +197,7 @@ def save_orbax(directory: pathlib.Path, params: Params) -> None:
     (directory / "commit_success.txt").unlink(missing_ok=True)
 
 
-def _restore_params(directory: pathlib.Path) -> Params:
+def restore_orbax(directory: pathlib.Path) -> Params:
     """To the host, whatever devices the parameters were saved from."""
     with ocp.PyTreeCheckpointer() as checkpointer:
         return checkpointer.restore(directory.absolute())

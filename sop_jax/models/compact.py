@@ -20,12 +20,12 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Int32, PRNGKeyArray, UInt8
 
 from sop_jax.models import flow
-from sop_jax.models.batch import ObservationBatch, TrainBatch
+from sop_jax.models.batch import BarePrompt, ObservationBatch, TrainBatch
 from sop_jax.models.chunking import ActionPrefix, soft_mask
 from sop_jax.models.images import patchify, resize_with_pad
 from sop_jax.models.normalization import NormStats, decode_actions, encode_actions, normalize_state
-from sop_jax.models.policy import check_inputs, merge_network, split_network
-from sop_jax.models.pytrees import Params
+from sop_jax.models.policy import check_inputs, merge_network, split_network, with_bare_prompt
+from sop_jax.models.pytrees import Leaf, Params
 from sop_jax.models.text import HashTokenizer
 from sop_jax.specs.chunking import Guidance
 
@@ -79,6 +79,11 @@ class CompactConfig:
     @property
     def num_patches(self) -> int:
         return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def num_features(self) -> int:
+        """Of one observation, all towers together."""
+        return len(self.cameras) * self.camera_features + self.state_features + self.text_width
 
 
 class TextEncoder(nnx.Module):
@@ -153,25 +158,35 @@ class FlowHead(nnx.Module):
         return self.out(x).reshape(chunks.shape)
 
 
-class CompactNetwork(nnx.Module):
-    """Text encoder, one encoder per camera, and the head."""
+class CompactTowers(nnx.Module):
+    """Text encoder, one encoder per camera, and the state: what a policy and a value function have in common."""
 
     def __init__(self, config: CompactConfig, rngs: nnx.Rngs):
         self.text = TextEncoder(config.text_width, rngs)
         self.camera = nnx.Dict({name: CameraEncoder(config, rngs) for name in config.cameras})
         self.state = nnx.Linear(config.state_dim, config.state_features, rngs=rngs)
-        features = len(config.cameras) * config.camera_features + config.state_features + config.text_width
-        self.head = FlowHead(config, features, rngs)
         self.image_size = config.image_size
 
-    def encode(self, observation: ObservationBatch, state: Float[Array, "B S"]) -> Float[Array, "B 1 W"]:
-        """Everything that does not depend on noise and time; `state` is normalised."""
+    def read(self, observation: ObservationBatch, state: Float[Array, "B S"]) -> Float[Array, "B F"]:
+        """Features of the observation; `state` is normalised."""
         text = self.text(jnp.asarray(observation.tokens), jnp.asarray(observation.token_mask))
         features = [text, self.state(state)]
         for name, encoder in self.camera.items():
             images = resize_with_pad(observation.images[name], self.image_size)
             features.append(encoder(images, text) * jnp.asarray(observation.image_mask[name])[:, None])
-        return self.head.condition(nnx.gelu(jnp.concatenate(features, axis=-1)))[:, None]
+        return nnx.gelu(jnp.concatenate(features, axis=-1))
+
+
+class CompactNetwork(CompactTowers):
+    """The towers and the flow's head."""
+
+    def __init__(self, config: CompactConfig, rngs: nnx.Rngs):
+        super().__init__(config, rngs)
+        self.head = FlowHead(config, config.num_features, rngs)
+
+    def encode(self, observation: ObservationBatch, state: Float[Array, "B S"]) -> Float[Array, "B 1 W"]:
+        """Everything that does not depend on noise and time; `state` is normalised."""
+        return self.head.condition(self.read(observation, state))[:, None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,19 +239,23 @@ class CompactPolicy:
         *,
         action_prefix: ActionPrefix | None = None,
         guidance: Guidance | None = None,
+        bare_prompt: BarePrompt | None = None,
     ) -> Float[Array, "B H A"]:
         check_inputs(self, norm, observation)
         network = merge_network(self._graphdef, params)
-        condition = self._encode(network, norm, observation)
-        shape = (condition.shape[0], 1, self.horizon, self.action_dim)
+        both = observation if bare_prompt is None else with_bare_prompt(observation, bare_prompt)
+        condition = self._encode(network, norm, both)
+        shape = (observation.state.shape[0], 1, self.horizon, self.action_dim)
         active = norm.action_is_active[None, None, None]
 
         def velocity(x: Array, time: Array) -> Array:
-            return network.head(condition, x, jnp.broadcast_to(time, shape[:2])) * active
+            return network.head(condition, x, jnp.broadcast_to(time, x.shape[:2])) * active
 
         followed: flow.Velocity = velocity
+        if bare_prompt is not None:
+            followed = flow.guide_prompt(velocity, jnp.asarray(bare_prompt.guidance)[:, None, None, None])
         if action_prefix is not None:
-            followed = self._continue(velocity, norm, observation, action_prefix, guidance)
+            followed = self._continue(followed, norm, observation, action_prefix, guidance)
         noise = jax.random.normal(key, shape) * active
         chunk = flow.integrate(followed, noise, num_steps or self.config.num_steps)
         return decode_actions(norm, jnp.asarray(observation.state), chunk[:, 0])
@@ -266,5 +285,9 @@ class CompactPolicy:
         return flow.guide(velocity, target, weight, guidance.max_weight)
 
     def _encode(self, network: Any, norm: NormStats, observation: ObservationBatch) -> Array:
-        state = normalize_state(norm, observation.state).clip(-_STATE_LIMIT, _STATE_LIMIT)
-        return network.encode(observation, state)
+        return network.encode(observation, limited_state(norm, observation.state))
+
+
+def limited_state(norm: NormStats, state: Float[Leaf, "B S"]) -> Float[Array, "B S"]:
+    """Normalised, and kept from running away where a joint leaves the range of the data."""
+    return normalize_state(norm, state).clip(-_STATE_LIMIT, _STATE_LIMIT)

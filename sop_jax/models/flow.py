@@ -100,6 +100,21 @@ def guidance_strength(time: Float[Array, "..."], max_strength: float) -> Float[A
     return jnp.minimum(max_strength, (time**2 + (1 - time) ** 2) / jnp.maximum(scale, 1e-6))
 
 
+def guide_prompt(conditional_and_bare: Velocity, scale: Float[Array, "..."]) -> Velocity:
+    """Classifier-free guidance: v_u + g (v_c - v_u), with `scale` g (which broadcasts against the chunk).
+
+    The given velocity takes and returns twice the batch: the examples with their full prompts, then with their bare ones.
+    """
+
+    def guided(x: Array, time: Array) -> Array:
+        # A time of all examples holds for both halves.
+        both = conditional_and_bare(jnp.concatenate([x, x]), jnp.concatenate([time, time]) if time.ndim else time)
+        conditional, bare = jnp.split(both, 2)
+        return bare + scale * (conditional - bare)
+
+    return guided
+
+
 def hold(
     velocity: Velocity,
     held: Bool[Array, "..."],

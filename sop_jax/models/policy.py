@@ -3,15 +3,17 @@
 Legend: `B` batch, `S` state dimensions, `A` action dimensions, `H` horizon, `L` text tokens.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int32, PRNGKeyArray
 
-from sop_jax.models.batch import ObservationBatch, TrainBatch
+from sop_jax.models.batch import BarePrompt, ObservationBatch, TrainBatch
 from sop_jax.models.chunking import ActionPrefix
 from sop_jax.models.normalization import NormStats
 from sop_jax.models.pytrees import Params
@@ -60,8 +62,12 @@ class PolicyModel(Protocol):
         *,
         action_prefix: ActionPrefix | None = None,
         guidance: Guidance | None = None,
+        bare_prompt: BarePrompt | None = None,
     ) -> Float[Array, "B H A"]:
         """A chunk of absolute targets, one per control tick; `num_steps` Euler steps (None = the config's).
+
+        With a `bare_prompt` every step follows v_u + g (v_c - v_u) (classifier-free guidance): both prompts are read, and
+        both velocities computed, side by side in one batch.
 
         With an `action_prefix` the chunk continues the previous one: pulled towards it by `guidance`, or, without guidance,
         as the model was trained to (ValueError if it was not). A prefix of which nothing is known gives a plain sample.
@@ -111,3 +117,13 @@ def check_inputs(model: PolicyModel, norm: NormStats, observation: ObservationBa
             f"the batch's state has {observation.state.shape[-1]} dimensions, the normalisation statistics "
             f"{norm.state_mean.shape[-1]}. Use statistics of the same robot."
         )
+
+
+def with_bare_prompt(observation: ObservationBatch, bare: BarePrompt) -> ObservationBatch:
+    """Twice the batch: every example with its own prompt, then every example with its bare one."""
+    doubled: ObservationBatch = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), observation)
+    return dataclasses.replace(
+        doubled,
+        tokens=jnp.concatenate([observation.tokens, bare.tokens]),
+        token_mask=jnp.concatenate([observation.token_mask, bare.token_mask]),
+    )

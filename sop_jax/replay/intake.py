@@ -7,18 +7,19 @@ filled again, and inserting an episode twice changes nothing.
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from sop_jax.episodes.episode_images import EpisodeImages, ImagesUnavailableError, StoredImages
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.verify import VerifiedEpisode
 from sop_jax.replay.episode_reader import EpisodeReader, Invalid, Unreadable
 from sop_jax.replay.intake_log import IntakeLog, IntakeReport
-from sop_jax.replay.items import DEFAULT_SEGMENT_LENGTH, FrameLabels, encode_segment, segments_of
+from sop_jax.replay.items import DEFAULT_SEGMENT_LENGTH, FrameLabels, encode_segment, possible_keys, segments_of
 from sop_jax.replay.table_names import table_not_found
 from sop_jax.specs.clock import Clock, WallClock
 from sop_jax.specs.errors import ConfigError, InvalidEpisodeError, SopError
 from sop_jax.specs.identifiers import offline_table, online_table
-from sop_jax.specs.interfaces import Item, Metrics, ReplayTables
+from sop_jax.specs.interfaces import Item, Metrics, ReplayTables, TableInfo
 from sop_jax.specs.metrics import NoMetrics
 from sop_jax.specs.records import (
     EpisodeArrays,
@@ -28,8 +29,9 @@ from sop_jax.specs.records import (
     Source,
 )
 
-Labeler = Callable[[EpisodeManifest, EpisodeArrays], FrameLabels]
-"""What an algorithm makes of an episode; it may raise InvalidEpisodeError to have it set aside."""
+Labeler = Callable[[EpisodeManifest, EpisodeArrays, EpisodeImages], FrameLabels]
+"""What an algorithm makes of an episode, whose images are decoded only if it reads them. It may raise InvalidEpisodeError to
+have the episode set aside."""
 
 _UNTRAINABLE = (Outcome.ERROR, Outcome.ABORTED)
 
@@ -73,6 +75,8 @@ class _Prepared:
     manifest: EpisodeManifest
     num_intervention_frames: int
     items: tuple[Item, ...]
+    stale_keys: tuple[int, ...]
+    """Keys under which the table may hold items of this episode with an earlier labeler's labels."""
 
     @property
     def age_order(self) -> tuple[int, str]:
@@ -87,6 +91,8 @@ class Intake:
 
     An episode counts as taken in only after all its items were acknowledged; whatever goes wrong before that is tried
     again at the next look. Invalid episodes, and those of a task without a table, are quarantined. Oldest first.
+
+    `relabel` gives all items another labeler's labels (a new value function or threshold) while the learner goes on sampling.
 
     Args:
       spec: if given, only episodes of this robot type (cameras, dimensions) are valid.
@@ -114,6 +120,8 @@ class Intake:
         self._reader = EpisodeReader(store, spec, self._config.decode_all_images, self._config.num_readers)
         self._state_id: str | None = None
         self._done: set[str] = set()  # paths that need no further work while the tables keep their contents
+        self._labelled: set[str] = set()  # of these, paths that a labeler had its say about
+        self._stale: set[str] = set()  # paths whose items may carry an earlier labeler's labels
         self._told: set[str] = set()  # paths whose metrics were written
         self._stats_due_ns = 0
         self.total = IntakeReport()
@@ -124,17 +132,29 @@ class Intake:
             self.poll(should_stop)
             self._clock.sleep_s(self._config.poll_interval_s)
 
+    def relabel(self, labeler: Labeler) -> None:
+        """From now on `labeler` labels; the next looks replace the items that are in the tables.
+
+        A server keeps the columns of a key that it has, so an item is deleted and inserted again, one episode at a time and
+        oldest first: at any moment at most one episode's items are missing, and first-in-first-out goes on as before. Nothing
+        is lost if a look breaks off: the next goes on. To a table's limiter the new items count as inserted.
+        """
+        self._labeler = labeler
+        self._stale.update(self._labelled)
+        self._done.difference_update(self._labelled)
+
     def poll(self, should_stop: Callable[[], bool] = lambda: False) -> IntakeReport:
         """One look at the store. Returns early, with nothing lost, once `should_stop` says so."""
         try:
             state_id = self._tables.state_id(self._config.insert_timeout_s)
-            known = set(self._tables.info(self._config.insert_timeout_s))
+            known = self._tables.info(self._config.insert_timeout_s)
         except SopError as error:
             return self._finish(IntakeReport(available=False), str(error))
         rebuilt = self._state_id is not None and state_id != self._state_id
         if state_id != self._state_id:
             self._state_id = state_id
-            self._done.clear()
+            for paths in (self._done, self._labelled, self._stale):
+                paths.clear()
         try:
             listed = self._store.list_paths()
             new = [path for path in listed if path not in self._done]
@@ -144,11 +164,15 @@ class Intake:
         self._done.update(set_aside.intersection(new))
         counts: Counter[str] = Counter()
         prepared = self._prepare([path for path in new if path not in set_aside], known, counts, should_stop)
-        problem = self._insert_all(prepared, counts, should_stop)
+        problem = self._insert_all(_drop_overflow(prepared, known), counts, should_stop)
         return self._finish(dataclasses.replace(IntakeReport(rebuilt=rebuilt), **counts), problem)
 
     def _prepare(
-        self, paths: Sequence[str], known: set[str], counts: Counter[str], should_stop: Callable[[], bool]
+        self,
+        paths: Sequence[str],
+        known: Mapping[str, TableInfo],
+        counts: Counter[str],
+        should_stop: Callable[[], bool],
     ) -> list[_Prepared]:
         """Reads, verifies and segments episodes; deals with those that aren't for the tables."""
         prepared = []
@@ -164,28 +188,41 @@ class Intake:
                 continue
             try:
                 episode = self._prepare_one(path, result, known)
+            except ImagesUnavailableError as error:
+                counts["unreadable"] += 1
+                self._log.unreadable(path, str(error))
+                continue
             except InvalidEpisodeError as error:
                 self._quarantine(path, str(error), result.index.size, counts)
-                continue
+                if path not in self._stale:
+                    continue
+                episode = self._without_items(path, result)
             if result.manifest.outcome in _UNTRAINABLE:
                 self._count_done(episode, "untrainable", counts)
-            elif not episode.items:
+            elif not episode.items and not episode.stale_keys:
                 self._count_done(episode, "empty", counts)
             else:
                 prepared.append(episode)
         return sorted(prepared, key=lambda episode: episode.age_order)
 
-    def _prepare_one(self, path: str, episode: VerifiedEpisode, known: set[str]) -> _Prepared:
+    def _prepare_one(self, path: str, episode: VerifiedEpisode, known: Mapping[str, TableInfo]) -> _Prepared:
+        manifest, arrays = episode.manifest, episode.arrays
+        prepared = self._without_items(path, episode)
+        if prepared.table not in known:
+            raise InvalidEpisodeError(
+                f"episode {manifest.episode_id}: unknown task: {table_not_found(prepared.table, known)}"
+            )
+        if manifest.outcome in _UNTRAINABLE:
+            return prepared
+        labels = self._labeler(manifest, arrays, StoredImages(self._store, manifest, episode.index))
+        segments = segments_of(manifest, episode.index, arrays, labels, self._config.segment_length)
+        return dataclasses.replace(prepared, items=tuple(encode_segment(segment) for segment in segments))
+
+    def _without_items(self, path: str, episode: VerifiedEpisode) -> _Prepared:
         manifest, arrays = episode.manifest, episode.arrays
         table = online_table(manifest.task) if manifest.source is Source.ONLINE else offline_table(manifest.task)
-        if table not in known:
-            raise InvalidEpisodeError(f"episode {manifest.episode_id}: unknown task: {table_not_found(table, known)}")
-        items: tuple[Item, ...] = ()
-        if manifest.outcome not in _UNTRAINABLE:
-            labels = self._labeler(manifest, arrays)
-            segments = segments_of(manifest, episode.index, arrays, labels, self._config.segment_length)
-            items = tuple(encode_segment(segment) for segment in segments)
-        return _Prepared(path, table, manifest, int(arrays.intervention.sum()), items)
+        stale_keys = possible_keys(manifest, arrays) if path in self._stale else ()
+        return _Prepared(path, table, manifest, int(arrays.intervention.sum()), (), stale_keys)
 
     def _insert_all(self, prepared: Sequence[_Prepared], counts: Counter[str], should_stop: Callable[[], bool]) -> str:
         """Inserts episodes oldest first, several to a call; returns what kept some of them out, or ""."""
@@ -199,15 +236,18 @@ class Intake:
                     problem = problem or "stopped"
                     break
                 items = [item for episode in group for item in episode.items]
+                stale_keys = [key for episode in group for key in episode.stale_keys]
                 try:
+                    if stale_keys:
+                        self._tables.update_priorities(table, {}, stale_keys, self._config.insert_timeout_s)
                     self._tables.insert(table, items, self._config.insert_timeout_s)
                 except SopError as error:
                     problem = str(error)
                     break
-                counts["num_items"] += len(items)
                 for episode in group:
-                    self._count_done(episode, "inserted", counts)
-        counts["pending"] = len(prepared) - counts["inserted"]
+                    counts["num_items"] += 0 if episode.stale_keys else len(episode.items)
+                    self._count_done(episode, "relabelled" if episode.stale_keys else "inserted", counts)
+        counts["pending"] = len(prepared) - counts["inserted"] - counts["relabelled"]
         return problem
 
     def _quarantine(self, path: str, reason: str, size: int, counts: Counter[str]) -> None:
@@ -224,6 +264,9 @@ class Intake:
 
     def _count_done(self, episode: _Prepared, kind: str, counts: Counter[str]) -> None:
         self._done.add(episode.path)
+        self._stale.discard(episode.path)
+        if kind != "untrainable":
+            self._labelled.add(episode.path)
         counts[kind] += 1
         if episode.path in self._told:
             return
@@ -249,13 +292,30 @@ class Intake:
 
 
 def _groups(episodes: Sequence[_Prepared], items_per_insert: int) -> list[list[_Prepared]]:
-    """Runs of episodes of at most `items_per_insert` items together, in order; never less than one episode."""
+    """Runs of episodes of at most `items_per_insert` items together, in order; never less than one episode.
+
+    Episodes whose items are replaced stand alone, so that few items are missing at a time.
+    """
     groups: list[list[_Prepared]] = []
     num_items = items_per_insert
     for episode in episodes:
-        if num_items + len(episode.items) > items_per_insert:
+        if num_items + len(episode.items) > items_per_insert or episode.stale_keys or groups[-1][-1].stale_keys:
             groups.append([])
             num_items = 0
         groups[-1].append(episode)
         num_items += len(episode.items)
     return groups
+
+
+def _drop_overflow(prepared: Sequence[_Prepared], tables: Mapping[str, TableInfo]) -> list[_Prepared]:
+    """Without the items of replaced episodes that the table's newer items would push out again at once.
+
+    The table had pushed them out before. Given oldest first, and returned so.
+    """
+    kept, num_newer = [], Counter[str]()
+    for episode in reversed(prepared):
+        if episode.stale_keys and num_newer[episode.table] >= tables[episode.table].max_size:
+            episode = dataclasses.replace(episode, items=())
+        num_newer[episode.table] += len(episode.items)
+        kept.append(episode)
+    return kept[::-1]

@@ -24,6 +24,7 @@ class IntakeReport:
     inserted: in the tables now, all items acknowledged. num_items: their items.
     quarantined: set aside in the store, with a reason.
     untrainable: outcome ERROR or ABORTED; kept in the store, never trained on. empty: no trainable frame with images.
+    relabelled: had their items replaced by items with the present labeler's labels.
     unreadable, pending: left for the next look, because the store or the tables did not serve them.
     rebuilt: the tables had lost their contents and are filled again. available: the tables answered.
     """
@@ -35,12 +36,13 @@ class IntakeReport:
     empty: int = 0
     unreadable: int = 0
     pending: int = 0
+    relabelled: int = 0
     rebuilt: bool = False
     available: bool = True
 
     @property
     def changed(self) -> bool:
-        return self.rebuilt or any((self.inserted, self.quarantined, self.untrainable, self.empty))
+        return self.rebuilt or any((self.inserted, self.quarantined, self.untrainable, self.empty, self.relabelled))
 
 
 class IntakeLog:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sop_jax.episodes.episode_images import EpisodeImages
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.identifiers import item_key
 from sop_jax.specs.interfaces import Item
@@ -48,9 +49,9 @@ class FrameLabels:
             )
 
 
-def label_all(manifest: EpisodeManifest, arrays: EpisodeArrays) -> FrameLabels:
+def label_all(manifest: EpisodeManifest, arrays: EpisodeArrays, images: EpisodeImages | None = None) -> FrameLabels:
     """The plainest labeler: every frame may train, with weight 1."""
-    del manifest
+    del manifest, images
     num_frames = arrays.num_frames
     return FrameLabels(np.ones(num_frames, bool), np.ones(num_frames, np.float32))
 
@@ -95,6 +96,11 @@ def segments_of(
             )
         )
     return tuple(segments)
+
+
+def possible_keys(manifest: EpisodeManifest, arrays: EpisodeArrays) -> tuple[int, ...]:
+    """The keys that items of this episode can have, whatever was trainable when they were made."""
+    return tuple(item_key(manifest.episode_id, frame) for frame in arrays.image_frames.tolist())
 
 
 def draw_frame(num_frames: int, segment_length: int, uniform: float) -> int | None:

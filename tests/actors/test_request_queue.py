@@ -19,7 +19,7 @@ class Setup:
 
     def put(self, version=0, deadline_ms=1000):
         now_ns = self.clock.now_ns()
-        request = Request(version, {}, None, 0, None, now_ns, now_ns + deadline_ms * MS)
+        request = Request(version, {}, None, 0, None, None, now_ns, now_ns + deadline_ms * MS)
         self.queue.put(request)
         return request
 

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from sop_jax.algorithms.algorithm import Algorithm, Conditioning, Lesson, Phase
+from sop_jax.algorithms.algorithm import Algorithm, Lesson, Phase
 from sop_jax.algorithms.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
 from sop_jax.algorithms.masks import chunk_masks
 from sop_jax.algorithms.registry import ALGORITHMS, create_algorithm
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.records import Outcome, Source
 from tests.algorithms.conftest import episode_of, rows

@@ -7,7 +7,10 @@ from configs.experiment import DemoConfig, DemonstrationsConfig, LearningConfig
 from configs.files import from_json, to_json
 from configs.registry import DEMOS, FINETUNINGS, PRETRAININGS, find_demo, find_learning, find_pretraining
 from sop_jax.actors.demonstrate import DemonstrationConfig, StartNoise
+from sop_jax.actors.handover import HandoverConfig
+from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.algorithms.behaviour_cloning import BehaviourCloningConfig
+from sop_jax.algorithms.corrections import RecoveryConfig
 from sop_jax.algorithms.hg_dagger import HgDaggerConfig
 from sop_jax.cli.run_directory import find_policy
 from sop_jax.learner.config import LearnerConfig
@@ -44,6 +47,22 @@ def test_every_finetuning_survives_its_file(name, tmp_path):
         find_demo(name)  # no demo runs on a policy that isn't here
 
 
+def test_choices_of_corrections_and_handovers_survive_a_file():
+    choices = HgDaggerConfig(
+        teaches="corrections_without_recovery",
+        failures_teach=False,
+        balance="takeovers",
+        recovery=RecoveryConfig(within_rad=0.2),
+    )
+    rollout = RolloutConfig(handover=HandoverConfig(blend_s=0.5, max_step_rad=0.02))
+    for config in (choices, rollout):
+        assert from_json(type(config), json.loads(json.dumps(to_json(config)))) == config
+    # A file from before there was a choice keeps what it did.
+    assert from_json(HgDaggerConfig, {"correction_weight": 1.0}) == HgDaggerConfig()
+    with pytest.raises(ConfigError, match=r"one of.*'frames', 'takeovers', 'episodes'.*got 'frame'"):
+        from_json(HgDaggerConfig, {"balance": "frame"})
+
+
 def test_finetunings_train_as_openpi_does():
     for config in FINETUNINGS.values():
         learner = config.learning.learner
@@ -65,7 +84,10 @@ def test_unions_and_optionals_survive():
         ({"learning": {"lerner": {}}}, "LearningConfig has no field 'lerner'; did you mean 'learner'"),
         ({"seed": "3"}, "c.seed: expected int, got '3'"),
         ({"fleet": {"num_robots": 0}}, "num_robots must be at least 1"),
-        ({"learning": {"algorithm": {"kind": "Nothing"}}}, r"one of \['BehaviourCloningConfig', 'HgDaggerConfig'\]"),
+        (
+            {"learning": {"algorithm": {"kind": "Nothing"}}},
+            r"one of \['BehaviourCloningConfig', 'HgDaggerConfig', 'RecapConfig'\]",
+        ),
         ({"learning": {"learner": {"schedule": "linear"}}}, r"expected one of \['constant', 'cosine'\], got 'linear'"),
         ({"world": 3}, "expected the fields of WorldConfig, got 3"),
         ({"max_loop_s": True}, "expected float, got True"),

@@ -81,9 +81,6 @@ def test_a_policy_that_ends_its_episode_leaves_nothing_to_take_over():
 def test_expert_recovers_nine_times_in_ten(task):
     shares = {name: share_done(takeovers(task, policy, 20_000), 67) for name, policy in FAILING_POLICIES.items()}
     print(f"{task}: {shares}")
-    assert np.mean(list(shares.values())) >= 0.9
-    if task == "restock_freezer":  # after two wandering arms 81%: an elbow hooks under the table (docs/envs.md)
-        assert shares.pop("wandering") >= 0.75
     assert min(shares.values()) >= 0.9
 
 

@@ -10,6 +10,7 @@ from envs.restock.config import SLOTS, RestockConfig
 from envs.restock.draws import draw_spots
 from envs.restock.expert import Style, plan
 from envs.restock.gate import GateConfig
+from envs.restock.items import ItemStates
 from envs.restock.progress import funnel, progress_of
 from envs.restock.situation import Goal, Situation, is_done, slot_of, stage_of
 
@@ -191,9 +192,13 @@ STAGED = (0.62, 0.0, CONFIG.table_height_m + 0.035)
 def situation(tool=(0.65, -0.08, 0.75), item=STAGED, held=None, closure=0.0, command=0.0, speed=0.0) -> Situation:
     return Situation(
         tool=np.array(tool),
-        items=np.array([item, (0.66, -0.15, CONFIG.table_height_m + 0.035)]),
-        extents=np.array([0.035, 0.035]),
-        speeds=np.array([speed, 0.0]),
+        goods=ItemStates(
+            positions=np.array([item, (0.66, -0.15, CONFIG.table_height_m + 0.035)]),
+            rotations=np.eye(3).reshape(1, 9).repeat(2, axis=0),
+            velocities=np.array([(speed, 0.0, 0.0), (0.0, 0.0, 0.0)]),
+            half_heights=np.array([0.035, 0.035]),
+            half_widths=np.array([0.03, 0.03]),
+        ),
         held=held,
         closure=closure,
         command=command,

@@ -28,6 +28,7 @@ from sop_jax.evaluation.trials import EvaluationFailedError, SideBySide, TrialJo
 from sop_jax.evaluation.world import WorldConfig
 from sop_jax.robots.fake import FakeExpert, FakeRobot, FakeRobotConfig
 from sop_jax.specs.clock import ManualClock
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.records import Outcome
 
@@ -157,6 +158,11 @@ def test_what_a_worker_is_told_comes_back_from_json():
         WorkerTask(Candidate("policies/mine", "file:///store/", 3), (WorldConfig(time_limit_s=5.0),), rollout, 2),
         WorkerTask(
             Candidate(), (WorldConfig(), WorldConfig("laundry_fold")), RolloutConfig(inference_delay_frames=None)
+        ),
+        WorkerTask(
+            Candidate("policies/mine", "file:///store/", 3, Conditioning("Advantage: positive", 2.0)),
+            (WorldConfig(),),
+            rollout,
         ),
     ):
         assert WorkerTask.from_json(task.to_json()) == task

@@ -18,4 +18,6 @@ CONTRACT_TABLES = (
     ),
     TableConfig("ours", 100),
     TableConfig("theirs", 100, sampler=Sampler.FIFO, max_times_sampled=1),
+    TableConfig("relabel/online", 100),
+    TableConfig("dump/online", 6, sampler=Sampler.FIFO, max_times_sampled=1),
 )

@@ -121,7 +121,7 @@ def test_the_labeler_chooses_frames_and_labels(store):
     store.put(episode(1))
     store.put(episode(2))
 
-    def labeler(manifest, arrays):
+    def labeler(manifest, arrays, images):
         keep = np.arange(arrays.num_frames) == (3 if manifest.episode_id.endswith("1") else -1)
         return FrameLabels(keep, np.full(arrays.num_frames, 0.25, np.float32))
 
@@ -168,7 +168,7 @@ def test_an_unknown_task_is_set_aside_with_the_reason(store):
 def test_a_labeler_may_refuse_an_episode(store):
     path = store.put(episode(1)).path
 
-    def labeler(manifest, arrays):
+    def labeler(manifest, arrays, images):
         raise InvalidEpisodeError("too odd to learn from")
 
     assert make_intake(store, LocalTables(DUMP), labeler).poll().quarantined == 1

@@ -85,6 +85,15 @@ def test_an_evicted_key_returns_as_new(tables):
     assert {s.key: float(s.columns["x"][0]) for s in tables.sample("small", 60)} == {3: 3.0, 4: 4.0, 1: 7.0}
 
 
+def test_a_deleted_key_returns_as_the_newest_with_new_columns(tables):
+    tables.insert("small", [item(key) for key in (1, 2, 3)])
+    tables.update_priorities("small", {}, delete=[1])
+    tables.insert("small", [item(1, value=7.0)])
+    assert {s.key: float(s.columns["x"][0]) for s in tables.sample("small", 60)} == {2: 2.0, 3: 3.0, 1: 7.0}
+    tables.insert("small", [item(4)])
+    assert set(keys(tables, "small", 60)) == {3, 1, 4}
+
+
 def test_an_item_leaves_after_its_last_sample_and_may_return(tables):
     tables.insert("once", [item(key) for key in (1, 2, 3)])
     assert keys(tables, "once", 3) == [1, 2, 3]

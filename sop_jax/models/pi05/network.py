@@ -3,8 +3,8 @@
 The prefix never sees the suffix, so its keys and values are computed once: per observation in sampling, and for all
 (noise, t) draws of an observation in the loss.
 
-Legend: `B` batch, `S` state dimensions, `M` action dimensions inside the model, `H` horizon, `L` text tokens, `P` prefix
-tokens, `T` suffix tokens, `D` width of the language model, `C` width of the action expert.
+Legend: `B` batch, `R` rows of the language model, `S` state dimensions, `M` action dimensions inside the model, `H` horizon,
+`L` text tokens, `P` prefix tokens, `T` suffix tokens, `D` width of the language model, `C` width of the action expert.
 """
 
 import dataclasses
@@ -41,12 +41,64 @@ class PaliGemma(nnx.Module):
         self.llm = Gemma(config, rngs)
 
 
-class Pi05Network(nnx.Module):
-    """All parameters, named as openpi names them."""
+class Pi05Towers(nnx.Module):
+    """Image tower and transformers, and how they read a prefix: what a policy and a value function have in common."""
+
+    state_proj: nnx.Linear
 
     def __init__(self, config: Pi05Config, rngs: nnx.Rngs):
         self.config = config
         self.PaliGemma = PaliGemma(config, rngs)
+
+    def embed_prefix(
+        self,
+        observation: ObservationBatch,
+        state: Float[Array, "R S"],
+        tokens: Int[Array, "R L"],
+        token_mask: Bool[Array, "R L"],
+    ) -> tuple[Float[Array, "R P D"], Bool[Array, "R P"]]:
+        """Image tokens, text tokens, and the state's token if it is continuous; with their mask.
+
+        R is B, or a multiple: all observations with one prompt each, then all with another. Images are embedded once.
+        """
+        cameras = self.config.cameras
+        batch = observation.images[cameras[0]].shape[0]
+        num_prompts = tokens.shape[0] // batch
+        dtype = jnp.dtype(self.config.dtype)
+        images = [resize_with_pad(observation.images[name], self.config.vision.image_size) for name in cameras]
+        # An example's cameras stay side by side, so that on a mesh no image changes its device.
+        seen = self.PaliGemma.img(jnp.stack(images, axis=1).reshape(-1, *images[0].shape[1:]))
+        seen = seen.reshape(batch, len(cameras), *seen.shape[1:])
+        embedded = [seen[:, i] for i in range(len(cameras))]
+        valid = [
+            jnp.broadcast_to(jnp.asarray(observation.image_mask[name])[:, None], (batch, seen.shape[2]))
+            for name in cameras
+        ]
+        embedded, valid = ([jnp.concatenate([x] * num_prompts) for x in parts] for parts in (embedded, valid))
+        embedded.append(self.PaliGemma.llm.embedder(tokens, dtype))
+        valid.append(token_mask)
+        if self.config.state_input == "continuous":
+            embedded.append(self.state_proj(state)[:, None].astype(dtype))
+            valid.append(jnp.ones((tokens.shape[0], 1), bool))
+        return jnp.concatenate(embedded, axis=1), jnp.concatenate(valid, axis=1)
+
+    def read_prefix(
+        self,
+        embedded: Float[Array, "B P D"],
+        valid: Bool[Array, "B P"],
+        state: Float[Array, "B S"] | None = None,
+    ) -> Prefix:
+        """Runs the language model once; images and text see each other. `state` is normalised."""
+        mask = make_attention_mask(valid, jnp.zeros(valid.shape[1], bool))
+        _, cache = self.PaliGemma.llm((embedded, None), jnp.cumsum(valid, axis=1) - 1, mask)
+        return Prefix(cache, valid, state)
+
+
+class Pi05Network(Pi05Towers):
+    """All parameters, named as openpi names them."""
+
+    def __init__(self, config: Pi05Config, rngs: nnx.Rngs):
+        super().__init__(config, rngs)
         width = config.expert.width
         self.action_in_proj = nnx.Linear(config.model_action_dim, width, rngs=rngs)
         if config.head == "pi05":
@@ -59,32 +111,6 @@ class Pi05Network(nnx.Module):
         self.action_out_proj = nnx.Linear(width, config.model_action_dim, rngs=rngs)
         if config.state_input == "continuous":
             self.state_proj = nnx.Linear(config.state_dim, config.language.width, rngs=rngs)
-
-    def embed_prefix(
-        self,
-        observation: ObservationBatch,
-        state: Float[Array, "B S"],
-        tokens: Int[Array, "B L"],
-        token_mask: Bool[Array, "B L"],
-    ) -> tuple[Float[Array, "B P D"], Bool[Array, "B P"]]:
-        """Image tokens, text tokens, and the state's token if it is continuous; with their mask."""
-        batch, cameras = state.shape[0], self.config.cameras
-        dtype = jnp.dtype(self.config.dtype)
-        images = [resize_with_pad(observation.images[name], self.config.vision.image_size) for name in cameras]
-        # An example's cameras stay side by side, so that on a mesh no image changes its device.
-        seen = self.PaliGemma.img(jnp.stack(images, axis=1).reshape(-1, *images[0].shape[1:]))
-        seen = seen.reshape(batch, len(cameras), *seen.shape[1:])
-        embedded = [seen[:, i] for i in range(len(cameras))]
-        valid = [
-            jnp.broadcast_to(jnp.asarray(observation.image_mask[name])[:, None], (batch, seen.shape[2]))
-            for name in cameras
-        ]
-        embedded.append(self.PaliGemma.llm.embedder(tokens, dtype))
-        valid.append(token_mask)
-        if self.config.state_input == "continuous":
-            embedded.append(self.state_proj(state)[:, None].astype(dtype))
-            valid.append(jnp.ones((batch, 1), bool))
-        return jnp.concatenate(embedded, axis=1), jnp.concatenate(valid, axis=1)
 
     def embed_time(self, time: Float[Array, "*t"]) -> Float[Array, "*t C"]:
         """pi0.5's condition of the expert."""
@@ -117,17 +143,6 @@ class Pi05Network(nnx.Module):
         if self.config.head != "pi05":
             return None
         return self.PaliGemma.llm.modulate(self.embed_time(1.0 - jnp.arange(num_steps + 1) / num_steps))
-
-    def read_prefix(
-        self,
-        embedded: Float[Array, "B P D"],
-        valid: Bool[Array, "B P"],
-        state: Float[Array, "B S"] | None = None,
-    ) -> Prefix:
-        """Runs the language model once; images and text see each other. `state` is normalised."""
-        mask = make_attention_mask(valid, jnp.zeros(valid.shape[1], bool))
-        _, cache = self.PaliGemma.llm((embedded, None), jnp.cumsum(valid, axis=1) - 1, mask)
-        return Prefix(cache, valid, state)
 
     def velocity(
         self,

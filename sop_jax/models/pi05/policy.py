@@ -17,7 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int32, PRNGKeyArray
 
 from sop_jax.models import flow
-from sop_jax.models.batch import ObservationBatch, TrainBatch
+from sop_jax.models.batch import BarePrompt, ObservationBatch, TrainBatch
 from sop_jax.models.chunking import ActionPrefix, draw_prefix, is_frozen, soft_mask
 from sop_jax.models.normalization import NormStats, decode_actions, encode_actions, normalize_state
 from sop_jax.models.pi05.config import NUM_STATE_BINS, Pi05Config
@@ -112,6 +112,7 @@ class Pi05Policy:
         *,
         action_prefix: ActionPrefix | None = None,
         guidance: Guidance | None = None,
+        bare_prompt: BarePrompt | None = None,
         noise: Float[Leaf, "B H M"] | None = None,
     ) -> Float[Array, "B H A"]:
         """As in `PolicyModel`; from `noise`, if given, instead of a draw.
@@ -120,22 +121,25 @@ class Pi05Policy:
         """
         check_inputs(self, norm, observation)
         network = merge_network(self._graphdef, params)
-        embedded, valid, state = self._embed(network, norm, observation)
+        embedded, valid, state = self._embed(network, norm, observation, bare_prompt)
         num_steps = num_steps or self.config.num_steps
-        shape = (valid.shape[0], self.horizon, self.config.model_action_dim)
+        shape = (observation.state.shape[0], self.horizon, self.config.model_action_dim)
         prefix = network.read_prefix(embedded, valid, state) if use_cache else None
         table = network.modulate_steps(num_steps) if use_cache else None
         learnt = self._learnt_dims(norm)
 
         def velocity(x: Array, time: Array) -> Array:
-            times = jnp.broadcast_to(time, shape[: max(1, time.ndim)])  # [B], or [B, H] where a prefix is held clean
+            times = jnp.broadcast_to(time, x.shape[: max(1, time.ndim)])  # [B], or [B, H] where a prefix is held clean
             if prefix is None:
                 return network.velocity_uncached(embedded, valid, x, times, state) * learnt
             modulations = None if table is None else table.at(jnp.round((1.0 - time) * num_steps).astype(jnp.int32))
             return network.velocity(prefix, x, times, modulations) * learnt
 
         noise = jax.random.normal(key, shape) if noise is None else noise
-        start: tuple[flow.Velocity, Array] = velocity, jnp.asarray(noise) * learnt
+        followed: flow.Velocity = velocity
+        if bare_prompt is not None:
+            followed = flow.guide_prompt(velocity, jnp.asarray(bare_prompt.guidance)[:, None, None])
+        start: tuple[flow.Velocity, Array] = followed, jnp.asarray(noise) * learnt
         if action_prefix is not None:
             start = self._continue(*start, norm, observation, action_prefix, guidance)
         chunk = flow.integrate(*start, num_steps)
@@ -187,10 +191,15 @@ class Pi05Policy:
         held = is_frozen(action_prefix, self.config.max_training_delay)
         return flow.hold(velocity, held), jnp.where(held[..., None], target, noise)
 
-    def _embed(self, network: Any, norm: NormStats, observation: ObservationBatch) -> tuple[Array, Array, Array]:
-        """Embedded prefix, which of its tokens are valid, and the normalised state."""
+    def _embed(
+        self, network: Any, norm: NormStats, observation: ObservationBatch, bare: BarePrompt | None = None
+    ) -> tuple[Array, Array, Array]:
+        """Embedded prefix, which of its tokens are valid, and the normalised state; twice the batch with bare prompts."""
         state = normalize_state(norm, observation.state, self.config.normalization)
         tokens, mask = jnp.asarray(observation.tokens), jnp.asarray(observation.token_mask)
+        if bare is not None:
+            state = jnp.concatenate([state, state])
+            tokens, mask = jnp.concatenate([tokens, bare.tokens]), jnp.concatenate([mask, bare.token_mask])
         if self.config.state_input == "tokens":
             tokens, mask = append_state(self.tokenizer, state, tokens, mask)
         return *network.embed_prefix(observation, state, tokens, mask), state

@@ -1,0 +1,28 @@
+"""`generalist_compact`: one small policy for all three kinds of work, from which the main-results study starts.
+
+Demonstrations are given by number and not by time: a T-shirt takes fifteen times as long to fold as an item to shelve, and
+as many examples of each start are wanted.
+"""
+
+import dataclasses
+
+from configs import restock_pretrain
+from configs.experiment import DemonstrationsConfig
+from sop_jax.evaluation.world import WorldConfig
+
+TASKS = ("restock_shelf", "laundry_fold", "box_assembly")
+
+PRETRAIN = dataclasses.replace(
+    restock_pretrain.CONFIG,
+    name="generalist_compact",
+    world=WorldConfig(image_size=64),
+    tasks=TASKS,
+    demonstrations=DemonstrationsConfig(
+        num_by_task={"restock_shelf": 300, "laundry_fold": 120, "box_assembly": 300}, num_collectors=2, seed=0
+    ),
+    learning=dataclasses.replace(
+        restock_pretrain.CONFIG.learning,
+        learner=dataclasses.replace(restock_pretrain.CONFIG.learning.learner, num_steps=6000),
+    ),
+    evaluation=dataclasses.replace(restock_pretrain.CONFIG.evaluation, num_trials=100),
+)

@@ -1,0 +1,1 @@
+"""Many robots and a learner on virtual time: the real sampler, algorithm, learner step, worlds and publications."""

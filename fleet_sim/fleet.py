@@ -1,0 +1,269 @@
+"""A fleet on virtual time: robots, uploads, the learner and its publications as SimPy processes.
+
+    t=0   robots start, one after another      robot:   play -> (upload) -> reset -> play ...
+          learner waits for online data         learner: step, step, ... publish every k steps
+    A robot begins each episode with the newest version that has reached it, and keeps it to the end (decision 4).
+
+Everything that happens follows from the config and the seed alone: SimPy orders the events, workers only play ahead.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import simpy
+
+from envs import Environment
+from fleet_sim.config import SimulatedFleetConfig, Stage
+from fleet_sim.crew import Crew, EpisodeOrder, PlayedEpisode
+from fleet_sim.journal import EpisodeRecord, Journal, PublicationRecord
+from fleet_sim.learning_side import LearningSide
+from fleet_sim.virtual_clock import VirtualClock
+from sop_jax.actors.seeds import episode_seed
+from sop_jax.algorithms.algorithm import Algorithm, Phase
+from sop_jax.episodes.paths import episode_path
+from sop_jax.models.bundle import PolicyBundle
+from sop_jax.specs.identifiers import make_episode_id
+from sop_jax.specs.interfaces import Metrics
+from sop_jax.specs.metrics import NoMetrics
+from sop_jax.specs.records import NO_POLICY, EpisodeManifest
+from sop_jax.weights.management import pin
+
+_HZ = Environment.control_hz
+_LOOK_TICKS = 30
+"""How far a robot's life moves on before it asks again whether its episode still lasts."""
+
+Events = Generator[simpy.Event, Any, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a fleet has come, for whoever watches."""
+
+    virtual_s: float
+    num_episodes: int
+    learner_step: int
+    version: int
+
+
+class SimulatedFleet:
+    """Runs stages of a fleet's life, one after another.
+
+        fleet = SimulatedFleet(config, bundle, bundle_dir, algorithm, root, num_workers)
+        fleet.run(Stage(1200.0, learner_steps=6000))
+        journal = fleet.journal()
+        fleet.close()
+
+    `root` is a folder: `root/store` holds episodes (put demonstrations there before) and publications.
+    """
+
+    def __init__(
+        self,
+        config: SimulatedFleetConfig,
+        bundle: PolicyBundle,
+        bundle_dir: pathlib.Path,
+        algorithm: Algorithm,
+        root: pathlib.Path,
+        num_workers: int,
+        metrics: Metrics | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ):
+        self._config = config
+        self._store_url = f"file://{(root / 'store').absolute()}/"
+        scratch = root / "scratch"
+        scratch.mkdir(parents=True, exist_ok=True)
+        self._environment = simpy.Environment()
+        clock = VirtualClock(self._environment)
+        self._learning = LearningSide(config, bundle, algorithm, self._store_url, clock, metrics or NoMetrics())
+        self._learning.take_in_stored()
+        self._crew = Crew(
+            {
+                "bundle": str(bundle_dir.absolute()),
+                "store": self._store_url,
+                "scratch": str(scratch.absolute()),
+                "conditioning": dataclasses.asdict(algorithm.conditioning(Phase.COLLECTING)),
+                **{
+                    name: dataclasses.asdict(getattr(config, name))
+                    for name in ("world", "rollout", "recording", "supervisor")
+                },
+            },
+            num_workers,
+        )
+        self._on_progress = on_progress
+        self._counts = dict.fromkeys(config.robot_ids, 0)
+        self._episodes: list[EpisodeRecord] = []
+        self._publications: list[PublicationRecord] = []
+        self._learner_began_s: float | None = None
+        self._human_s = 0.0
+        self._robots_s = 0.0
+
+    def run(self, stage: Stage) -> None:
+        """The robots work for the stage's time; what they had begun by its end is not finished, and not kept.
+
+        Raises CrewFailedError, or what a station raised.
+        """
+        human_until_s = None if stage.human_s is None else self._human_s + stage.human_s
+        first_step = self._learning.num_steps
+        ends_s = self._environment.now + stage.duration_s
+        robots = []
+        for number, (robot_id, task) in enumerate(self._config.robot_ids.items()):
+            first_s = self._config.timing.reset_s * number / self._config.num_robots
+            robots.append(self._environment.process(self._work(robot_id, task, stage, first_s, human_until_s)))
+        if stage.learner_steps:
+            self._environment.process(self._learn_beside(first_step + stage.learner_steps, ends_s))
+        if stage.duration_s:
+            self._environment.run(until=ends_s)
+        for robot in robots:
+            robot.interrupt()
+        self._robots_s += stage.duration_s
+        if stage.then_steps:
+            done = self._environment.process(self._learn(self._learning.num_steps + stage.then_steps, float("inf")))
+            self._environment.run(until=done)
+        self._publish_rest()
+        if self._config.timing.swap_s:
+            self._environment.run(until=self._environment.now + self._config.timing.swap_s)
+
+    def keep_versions_at(self, times_s: Sequence[float]) -> dict[float, int]:
+        """The version that robots would have started with at each of these times, pinned so that it stays readable."""
+        kept = {time_s: self._version_at(time_s) for time_s in times_s}
+        for version in set(kept.values()) - {0}:
+            pin(self._store_url, version)
+        return kept
+
+    def journal(self) -> Journal:
+        """Everything so far."""
+        return Journal(
+            episodes=tuple(self._episodes),
+            publications=tuple(self._publications),
+            learner_steps=self._learning.num_steps,
+            last_version=self._learning.last_version,
+            duration_s=self._robots_s,
+            num_robots=self._config.num_robots,
+            online_share=self._learning.online_share(),
+        )
+
+    def close(self) -> None:
+        """Ends the workers and the loader's threads."""
+        self._crew.close()
+        self._learning.close()
+
+    def _work(self, robot_id: str, task: str, stage: Stage, first_s: float, human_until_s: float | None) -> Events:
+        """A robot's life in one stage, until it is interrupted."""
+        environment, playing = self._environment, None
+        try:
+            yield environment.timeout(first_s)
+            while True:
+                supervised = human_until_s is None or self._human_s < human_until_s
+                order = self._order(robot_id, task, stage, supervised)
+                playing = self._crew.play(order)
+                ticks = 0
+                while (played := playing.wait(ticks + _LOOK_TICKS)) is None:
+                    ticks += _LOOK_TICKS
+                    yield environment.timeout(_LOOK_TICKS / _HZ)
+                yield environment.timeout((played.num_frames - ticks) / _HZ)
+                playing = None
+                environment.process(self._arrive(order, played))
+                yield environment.timeout(self._config.timing.reset_s)
+        except simpy.Interrupt:
+            if playing is not None:
+                playing.drop()
+
+    def _order(self, robot_id: str, task: str, stage: Stage, supervised: bool) -> EpisodeOrder:
+        count = self._counts[robot_id]
+        self._counts[robot_id] += 1
+        now_s = self._environment.now
+        return EpisodeOrder(
+            episode_id=make_episode_id(robot_id, 0, count),
+            robot_id=robot_id,
+            task=task,
+            seed=episode_seed(self._config.seed, robot_id, count),
+            started_ns=round(now_s * 1e9),
+            version=self._version_at(now_s) if stage.robots == "policy" else NO_POLICY,
+            actor=stage.robots,
+            supervised=supervised,
+        )
+
+    def _arrive(self, order: EpisodeOrder, played: PlayedEpisode) -> Events:
+        """The upload: the episode is in the store once it is over."""
+        ended_s = self._environment.now
+        yield self._environment.timeout(self._config.timing.upload_s)
+        self._learning.take_in(order.episode_id, played.path)
+        parsed = self._learning.store.read_without_images(episode_path(order.episode_id))
+        self._note(order, parsed.manifest, int(parsed.arrays.intervention.sum()), ended_s)
+
+    def _note(self, order: EpisodeOrder, manifest: EpisodeManifest, num_human_frames: int, ended_s: float) -> None:
+        human_s = num_human_frames / manifest.control_hz
+        self._human_s += human_s
+        started_s = order.started_ns / 1e9
+        staleness_s, behind = self._staleness(order.version, (started_s + ended_s) / 2)
+        self._episodes.append(
+            EpisodeRecord(
+                episode_id=order.episode_id,
+                robot_id=order.robot_id,
+                task=order.task,
+                started_s=started_s,
+                ended_s=ended_s,
+                version=order.version,
+                outcome=manifest.outcome.value,
+                failure_kind=manifest.failure_kind,
+                num_takeovers=manifest.num_interventions,
+                human_s=human_s,
+                staleness_s=staleness_s,
+                versions_behind=behind,
+            )
+        )
+        self._tell()
+
+    def _staleness(self, version: int, at_s: float) -> tuple[float | None, int | None]:
+        if version == NO_POLICY:
+            return None, None
+        newest = max((p.version for p in self._publications if p.published_s <= at_s), default=0)
+        made_s = self._learner_began_s if version == 0 else self._publications[version - 1].published_s
+        return (0.0 if made_s is None else max(0.0, at_s - made_s)), newest - version
+
+    def _learn_beside(self, until_step: int, ends_s: float) -> Events:
+        """Waits for online data, then learns while the robots work."""
+        period_s = 1 / self._config.timing.learner_steps_per_s
+        while not self._learning.is_ready():
+            if self._environment.now + period_s >= ends_s:
+                return
+            yield self._environment.timeout(period_s)
+        yield from self._learn(until_step, ends_s)
+
+    def _learn(self, until_step: int, ends_s: float) -> Events:
+        period_s = 1 / self._config.timing.learner_steps_per_s
+        if self._learner_began_s is None:
+            self._learner_began_s = self._environment.now
+        while self._learning.num_steps < until_step and self._environment.now + period_s < ends_s:
+            yield self._environment.timeout(period_s)  # a step's result is there when its time has passed
+            is_last = self._learning.num_steps + 1 >= until_step or self._environment.now + period_s >= ends_s
+            self._learning.step(fetch_ahead=not is_last)
+            self._note_publications()
+            if self._learning.num_steps % 25 == 0:
+                self._tell()
+
+    def _publish_rest(self) -> None:
+        steps_published = self._publications[-1].learner_step if self._publications else 0
+        if self._learning.num_steps > steps_published:
+            self._learning.publish()
+            self._note_publications()
+
+    def _note_publications(self) -> None:
+        if self._learning.last_version > len(self._publications):
+            self._publications.append(
+                PublicationRecord(self._learning.last_version, self._learning.num_steps, self._environment.now)
+            )
+
+    def _version_at(self, time_s: float) -> int:
+        """The newest version that has reached the robots."""
+        arrived = (p.version for p in self._publications if p.published_s + self._config.timing.swap_s <= time_s)
+        return max(arrived, default=0)
+
+    def _tell(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(
+                Progress(
+                    self._environment.now, len(self._episodes), self._learning.num_steps, self._learning.last_version
+                )
+            )

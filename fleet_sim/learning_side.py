@@ -1,0 +1,116 @@
+"""The learner's half of a simulated fleet: tables in this process, intake, loader, learner and publisher, on virtual time."""
+
+import dataclasses
+import pathlib
+
+from fleet_sim.config import SimulatedFleetConfig
+from sop_jax.algorithms.algorithm import Algorithm, make_labeler
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.learner.learner import Learner
+from sop_jax.models.bundle import PolicyBundle
+from sop_jax.replay.intake import Intake
+from sop_jax.replay.local_tables import LocalTables
+from sop_jax.replay.tables import mix_tables
+from sop_jax.sampling.adaptive import AdaptiveSampler
+from sop_jax.sampling.batch_spec import BatchSpec
+from sop_jax.sampling.loader import Loader
+from sop_jax.specs.clock import Clock
+from sop_jax.specs.identifiers import online_table
+from sop_jax.specs.interfaces import Metrics
+from sop_jax.specs.records import CameraSpec
+from sop_jax.weights.publisher import Publisher
+
+
+class LearningSide:
+    """Takes episodes in, and makes learner steps when it is told to. Belongs to one thread."""
+
+    def __init__(
+        self,
+        config: SimulatedFleetConfig,
+        bundle: PolicyBundle,
+        algorithm: Algorithm,
+        store_url: str,
+        clock: Clock,
+        metrics: Metrics,
+    ):
+        self._config = config
+        self.store = EpisodeStore(store_url, clock=clock)
+        self._tables = LocalTables(mix_tables(config.tasks, config.mix), config.seed, clock)
+        model = bundle.model
+        self._intake = Intake(
+            self.store,
+            self._tables,
+            make_labeler(algorithm, model.horizon),
+            clock=clock,
+            metrics=metrics,
+        )
+        size = config.world.image_size
+        spec = BatchSpec(
+            cameras=tuple(CameraSpec(name, size, size) for name in model.cameras),
+            state_dim=model.config.state_dim,
+            action_dim=model.action_dim,
+            horizon=model.horizon,
+        )
+        sampler = AdaptiveSampler(config.sampler, config.tasks)
+        # Nothing may wait: a table that gives nothing now gives nothing until virtual time has moved on.
+        loading = dataclasses.replace(
+            config.loader,
+            seed=config.seed,
+            prefetch_batches=0,
+            picker=dataclasses.replace(config.loader.picker, table_timeout_s=0.0, starved_after_s=0.0),
+        )
+        self._loader = Loader(
+            loading, spec, model.tokenize, self._tables, self.store, sampler, algorithm, clock, metrics
+        )
+        publisher = Publisher(store_url, bundle.fingerprint, bundle.norm.fingerprint, clock)
+        learning = dataclasses.replace(config.learner, seed=config.seed, publish_in_background=False)
+        self._learner = Learner(
+            learning, model, algorithm, bundle.params, bundle.norm, self._loader, publisher, metrics, clock
+        )
+
+    @property
+    def last_version(self) -> int:
+        """The newest publication, 0 if none."""
+        return self._learner.last_version
+
+    @property
+    def num_steps(self) -> int:
+        """Learner steps so far."""
+        return self._learner.current_step
+
+    def take_in(self, episode_id: str, path: pathlib.Path) -> None:
+        """Stores a packed episode, and lets intake see it. The file is removed."""
+        self.store.put_bytes(episode_id, path.read_bytes())
+        path.unlink()
+        self._intake.poll()
+
+    def take_in_stored(self) -> None:
+        """Lets intake see what the store held before."""
+        self._intake.poll()
+
+    def is_ready(self) -> bool:
+        """Whether every task's online table holds enough to begin."""
+        info = self._tables.info()
+        return all(info[online_table(task)].size >= self._config.min_online_items for task in self._config.tasks)
+
+    def step(self, fetch_ahead: bool) -> None:
+        """One learner step, and the publication that is due after it."""
+        self._learner.step(fetch_ahead)
+
+    def publish(self) -> None:
+        """Publishes what has been learnt since the last publication, if anything."""
+        self._learner.settle()
+        self._learner.publish()
+
+    def online_share(self) -> float:
+        """Share of all examples so far that came from online tables."""
+        info = self._tables.info()
+        online = sum(info[online_table(task)].num_sampled for task in self._config.tasks)
+        total = sum(table.num_sampled for table in info.values())
+        return online / total if total else 0.0
+
+    def close(self) -> None:
+        """Ends threads and lets go of the device's memory."""
+        self._loader.stop()
+        self._learner.close()
+        self._tables.close()

@@ -1,0 +1,151 @@
+"""The main-results study as a table, a page and plain numbers."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from fleet_sim.studies.main_analysis import MainAnalysis, mean_success
+from fleet_sim.studies.methods import METHODS, MainResultsConfig
+from sop_jax.evaluation.figures import BLUE, GREEN, GREY, INK, ORANGE, draw_svg, share_axis
+from sop_jax.evaluation.pages import render_page
+from sop_jax.evaluation.provenance import Provenance
+from sop_jax.evaluation.tables import interval, markdown_table, p_value, percent, points
+
+_COLOURS = {"none": GREY, "demonstrations": GREEN, "rounds": ORANGE, "online": BLUE}
+
+
+def table_md(config: MainResultsConfig, analysis: MainAnalysis) -> str:
+    """The paper's table beside ours, then what was spent, and the comparisons."""
+    heads = ["method", *(f"`{task}`, success (paper)" for task in config.tasks), "episodes/h", "successes/h"]
+    rows = []
+    for row in analysis.rows:
+        cells = [f"{row.label}"]
+        for figures in row.tasks.values():
+            paper = f" ({percent(figures.paper)})" if figures.paper is not None else ""
+            cells.append(
+                f"{percent(figures.success.value)} {interval(figures.success.low, figures.success.high)}{paper}"
+            )
+        cells.append(" / ".join(f"{figures.episodes_per_h:.0f}" for figures in row.tasks.values()))
+        cells.append(" / ".join(f"{figures.successes_per_h:.0f}" for figures in row.tasks.values()))
+        rows.append(cells)
+    spent_heads = (
+        "method",
+        "seeds",
+        "robot hours",
+        "human minutes",
+        "per success",
+        "learner steps",
+        "staleness",
+        "online",
+    )
+    spent = [
+        (
+            row.label, str(row.num_seeds), _or_dash(row.spending.robot_hours, "{:.2f}"),
+            _or_dash(row.spending.human_minutes, "{:.1f}"), _or_dash(row.spending.human_minutes_per_success, "{:.2f}"),
+            _or_dash(row.spending.learner_steps, "{:.0f}"), _or_dash(row.spending.staleness_s, "{:.1f} s"),
+            _or_dash(row.spending.online_share, "{:.0%}"),
+        )
+        for row in analysis.rows
+    ]  # fmt: skip
+    return markdown_table(heads, rows) + "\n" + markdown_table(spent_heads, spent) + "\n" + _contrasts_md(analysis)
+
+
+def as_json(analysis: MainAnalysis) -> dict[str, Any]:
+    """Plain numbers."""
+    return {
+        "methods": [{**dataclasses.asdict(row), "mean_success": mean_success(row)} for row in analysis.rows],
+        "contrasts": [dataclasses.asdict(contrast) for contrast in analysis.contrasts],
+        "time_to_target": [
+            {"method": method, "task": task, **dataclasses.asdict(found)}
+            for (method, task), found in analysis.times.items()
+        ],
+        "forgotten": {method: [dataclasses.asdict(row) for row in rows] for method, rows in analysis.forgotten.items()},
+    }
+
+
+def render_study(
+    config: MainResultsConfig, analysis: MainAnalysis, command: str, provenance: Provenance, elapsed_s: float
+) -> str:
+    """The page as HTML; equal data give an equal page."""
+    return render_page(
+        "main_template.html",
+        pathlib.Path(__file__).parent,
+        config=config,
+        analysis=analysis,
+        command=command,
+        provenance=provenance,
+        elapsed_s=elapsed_s,
+        success={task: success_by_method(analysis, task) for task in config.tasks},
+        curves={task: curves_of(analysis, task) for task in config.tasks} if analysis.curves else {},
+    )
+
+
+def success_by_method(analysis: MainAnalysis, task: str) -> str:
+    """Success rates with their intervals, one row per method, the first on top; the paper's as a cross."""
+    rows = list(reversed(analysis.rows))
+
+    def draw(axes: Axes) -> None:
+        for place, row in enumerate(rows):
+            figures, colour = row.tasks[task], _COLOURS[_way_of(row.name)]
+            axes.plot([figures.success.low, figures.success.high], [place, place], color=colour, lw=7, alpha=0.28,
+                      solid_capstyle="round")  # fmt: skip
+            axes.plot(figures.success.value, place, "o", color=colour, ms=8)
+            axes.annotate(f"{figures.success.value:.0%}", (figures.success.value, place), (0, 8),
+                          textcoords="offset points", ha="center", color=colour, fontsize=10, fontweight="bold")  # fmt: skip
+            if figures.paper is not None:
+                axes.plot(figures.paper, place, "x", color=INK, ms=7, mew=1.4)
+        axes.set_yticks(range(len(rows)), [row.label for row in rows], color=INK, fontsize=10)
+        axes.set_ylim(-0.5, len(rows) - 0.35)
+        axes.grid(axis="y", visible=False)
+        share_axis(axes, "x")
+        axes.set_xlabel("success rate, 95% interval; crosses: the paper's, on its robots")
+
+    return draw_svg(f"methods_{task}", draw, width_in=8.6, height_in=0.75 + 0.52 * len(rows))
+
+
+def curves_of(analysis: MainAnalysis, task: str) -> str:
+    """Success of held-out evaluations against the fleet's time: a line per training seed."""
+    colours = (BLUE, ORANGE, GREEN, "#8b5cf6", "#b83280", "#0e7490")
+
+    def draw(axes: Axes) -> None:
+        found = [(method, curves) for (method, of_task), curves in analysis.curves.items() if of_task == task]
+        for number, (method, curves) in enumerate(found):
+            for seed, curve in enumerate(curves):
+                minutes, rates = zip(*((time_s / 60, rate) for time_s, rate in curve), strict=True)
+                axes.plot(minutes, rates, "o-", color=colours[number % len(colours)], lw=1.5, ms=4,
+                          label=None if seed else method)  # fmt: skip
+        axes.axhline(0.8, color=GREY, lw=1, ls=(0, (3, 2)))
+        share_axis(axes, "y")
+        axes.set_xlabel("minutes of the fleet's time")
+        axes.legend(loc="lower right", fontsize=8.5)
+
+    return draw_svg(f"curves_{task}", draw)
+
+
+def _way_of(name: str) -> str:
+    return METHODS[name].way
+
+
+def _contrasts_md(analysis: MainAnalysis) -> str:
+    rows = [
+        (
+            f"`{contrast.task}`",
+            f"{contrast.second} against {contrast.first}",
+            f"{points(contrast.difference.value)} [{points(contrast.difference.low)}, {points(contrast.difference.high)}]",
+            "-" if contrast.p_value is None else p_value(contrast.p_value),
+        )
+        for contrast in analysis.contrasts
+    ]
+    return markdown_table(("task", "what", "difference, points", "McNemar's p"), rows)
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def summary_of(analysis: MainAnalysis) -> Mapping[str, float]:
+    """method -> success, mean over tasks."""
+    return {row.name: mean_success(row) for row in analysis.rows}

@@ -1,0 +1,249 @@
+"""Runs the cells of the main-results study: fleets, value function, evaluations."""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fleet_sim.config import Stage
+from fleet_sim.fleet import Progress, SimulatedFleet
+from fleet_sim.journal import Journal
+from fleet_sim.studies.grid import Cell, Results
+from fleet_sim.studies.methods import METHODS, VALUE_CELL, MainResultsConfig, Method, cell_name
+from sop_jax.algorithms.algorithm import Phase
+from sop_jax.algorithms.behaviour_cloning import BehaviourCloningConfig
+from sop_jax.algorithms.registry import AlgorithmConfig, create_algorithm
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.evaluation.evaluate import Candidate, evaluate_worlds
+from sop_jax.evaluation.suites import find_suite
+from sop_jax.models.bundle import load_bundle
+from sop_jax.sampling.adaptive import SamplerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where a study finds and leaves things: the base policy's directory, the store folder of its demonstrations, where the
+    value function goes; and how many processes play episodes."""
+
+    policy: pathlib.Path
+    demonstrations: pathlib.Path
+    value: pathlib.Path
+    num_workers: int
+
+
+TrainValueFunction = Callable[[pathlib.Path, pathlib.Path], None]
+"""(folder of an episode store, directory that the value function goes to)."""
+
+
+class MainResults:
+    """Runs the study's cells; see `grid.Grid`."""
+
+    def __init__(
+        self,
+        config: MainResultsConfig,
+        places: Places,
+        train_value_function: TrainValueFunction,
+        on_progress: Callable[[str], None] = lambda text: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ):
+        self._config = config
+        self._places = places
+        self._train_value_function = train_value_function
+        self._on_progress = on_progress
+        self._should_stop = should_stop
+
+    def run_cell(self, cell: Cell, work: pathlib.Path, results: Results) -> Mapping[str, Any]:
+        """One cell's result, JSON-able. Raises KeyboardInterrupt."""
+        if cell.name == VALUE_CELL:
+            return self._make_value_function(work)
+        name, _, seed = cell.name.rpartition("-")
+        method = METHODS[name]
+        if method.way == "none":
+            return {"evaluation": self._evaluate(Candidate(str(self._places.policy))), **self._retention(None)}
+        twin = results.get(cell_name(method.twin, int(seed)))
+        return self._train(method, int(seed), work, twin)
+
+    def _train(self, method: Method, seed: int, work: pathlib.Path, twin: Mapping[str, Any] | None) -> dict[str, Any]:
+        config = self._config
+        link_episodes(self._places.demonstrations, work / "store")
+        algorithm_config = self._algorithm(method)
+        fleet_config = dataclasses.replace(
+            config.fleet, algorithm=algorithm_config, seed=seed, sampler=self.sampler_of(method)
+        )
+        algorithm = create_algorithm(algorithm_config)
+        fleet = SimulatedFleet(
+            fleet_config,
+            load_bundle(self._places.policy),
+            self._places.policy,
+            algorithm,
+            work,
+            self._places.num_workers,
+            on_progress=self._watch,
+        )
+        try:
+            for stage in self.stages_of(method, twin):
+                fleet.run(stage)
+            times = [config.duration_s * (n + 1) / config.curve_points for n in range(config.curve_points)]
+            versions = fleet.keep_versions_at(times if method.way == "online" else [])
+            journal = fleet.journal()
+        finally:
+            fleet.close()
+        store = f"file://{(work / 'store').absolute()}/"
+        conditioning = algorithm.conditioning(Phase.EVALUATING)
+
+        def candidate(version: int) -> Candidate:
+            if not version:  # nobody told the base policy anything
+                return Candidate(str(self._places.policy))
+            return Candidate(str(self._places.policy), store, version, conditioning)
+
+        return {
+            "evaluation": self._evaluate(candidate(journal.last_version)),
+            "fleet": summarise_fleet(journal),
+            "curve": [
+                {"time_s": time_s, "version": version, "evaluation": self._evaluate(candidate(version), selection=True)}
+                for time_s, version in versions.items()
+            ],
+            **(self._retention(candidate(journal.last_version)) if method.way == "online" else {}),
+        }
+
+    def stages_of(self, method: Method, twin: Mapping[str, Any] | None) -> list[Stage]:
+        """What the fleet does; `twin` is the result of the method's twin."""
+        config = self._config
+        steps = round(config.duration_s * config.fleet.timing.learner_steps_per_s)
+        if method.way == "online":
+            return [Stage(config.duration_s, learner_steps=steps)]
+        spent = twin["fleet"] if twin is not None else {"learner_steps": steps, "human_s": None}
+        if method.way == "demonstrations":
+            return [Stage(config.duration_s, robots="expert", then_steps=spent["learner_steps"])]
+        rounds = config.num_rounds
+        human_s = None if spent["human_s"] is None else spent["human_s"] / rounds
+        steps_each = [
+            spent["learner_steps"] * (n + 1) // rounds - spent["learner_steps"] * n // rounds for n in range(rounds)
+        ]
+        return [Stage(config.duration_s / rounds, then_steps=steps, human_s=human_s) for steps in steps_each]
+
+    def _algorithm(self, method: Method) -> AlgorithmConfig:
+        if method.algorithm == "recap":
+            return dataclasses.replace(self._config.recap, value_function=str(self._places.value))
+        return self._config.hg_dagger if method.algorithm == "hg_dagger" else BehaviourCloningConfig()
+
+    def sampler_of(self, method: Method) -> SamplerConfig:
+        """How the learner mixes."""
+        sampler = self._config.fleet.sampler
+        if method.way == "demonstrations":
+            return dataclasses.replace(sampler, mode="fixed", fixed_online_share=0.0)
+        if method.sampler == "fixed":
+            return dataclasses.replace(sampler, mode="fixed", fixed_online_share=0.5)
+        if method.sampler == "online_only":
+            return dataclasses.replace(sampler, mode="fixed", fixed_online_share=1.0)
+        if method.sampler == "task_proportional":
+            return dataclasses.replace(sampler, task_weights=frames_by_task(self._places.demonstrations))
+        return sampler
+
+    def _make_value_function(self, work: pathlib.Path) -> dict[str, Any]:
+        """The base policy works unhelped for a while; its episodes and the demonstrations teach the value function."""
+        config = self._config
+        link_episodes(self._places.demonstrations, work / "store")
+        fleet_config = dataclasses.replace(config.fleet, algorithm=BehaviourCloningConfig(), seed=10_000)
+        policy = load_bundle(self._places.policy)
+        fleet = SimulatedFleet(
+            fleet_config, policy, self._places.policy, create_algorithm(fleet_config.algorithm), work,
+            self._places.num_workers, on_progress=self._watch,
+        )  # fmt: skip
+        try:
+            fleet.run(Stage(config.value_rollouts_s, human_s=0.0))
+            journal = fleet.journal()
+        finally:
+            fleet.close()
+        shutil.rmtree(self._places.value, ignore_errors=True)
+        self._train_value_function(work / "store", self._places.value)
+        return {"fleet": summarise_fleet(journal)}
+
+    def _evaluate(self, candidate: Candidate, selection: bool = False) -> dict[str, Any]:
+        config = self._config
+        worlds = {task: config.fleet.world_of(task) for task in config.tasks}
+        return self._run_trials(
+            candidate, worlds, config.curve_trials if selection else config.num_trials, selection=selection
+        )
+
+    def _retention(self, candidate: Candidate | None) -> dict[str, Any]:
+        if not self._config.retention_trials:
+            return {}
+        worlds = find_suite("retention", trained=self._config.tasks, image_size=self._config.fleet.world.image_size)
+        who = candidate or Candidate(str(self._places.policy))
+        return {"retention": self._run_trials(who, worlds, self._config.retention_trials)}
+
+    def _run_trials(
+        self, candidate: Candidate, worlds: Mapping[str, Any], num_trials: int, selection: bool = False
+    ) -> dict[str, Any]:
+        num_done = 0
+
+        def on_trial(label: str, trial: Any) -> None:
+            nonlocal num_done
+            del trial
+            num_done += 1
+            self._on_progress(f"evaluation {num_done} of {num_trials * len(worlds)} ({label})")
+
+        found = evaluate_worlds(
+            candidate,
+            worlds,
+            num_trials,
+            self._config.evaluation_seed,
+            rollout=self._config.fleet.rollout,
+            num_workers=self._places.num_workers,
+            for_selection=selection,
+            on_trial=on_trial,
+            should_stop=self._should_stop,
+        )
+        return {
+            label: {
+                "result": dataclasses.asdict(evaluated.result),
+                "trials": [dataclasses.asdict(trial) for trial in evaluated.trials],
+            }
+            for label, evaluated in found.items()
+        }
+
+    def _watch(self, progress: Progress) -> None:
+        if self._should_stop():
+            raise KeyboardInterrupt
+        self._on_progress(
+            f"{progress.virtual_s / 60:.1f} robot minutes, {progress.num_episodes} episodes, step "
+            f"{progress.learner_step}, version {progress.version}"
+        )
+
+
+def summarise_fleet(journal: Journal) -> dict[str, Any]:
+    """A journal's sums, JSON-able."""
+    return {
+        "robot_hours": journal.robot_hours,
+        "human_s": 60 * journal.human_minutes,
+        "learner_steps": journal.learner_steps,
+        "num_publications": journal.last_version,
+        "median_staleness_s": journal.median_staleness_s,
+        "online_share": journal.online_share,
+        "tasks": {task: dataclasses.asdict(totals) for task, totals in journal.totals().items()},
+    }
+
+
+def link_episodes(source: pathlib.Path, target: pathlib.Path) -> None:
+    """The same episodes in another store: hard links, for they never change."""
+    for folder in sorted((source / "episodes").iterdir()):
+        shutil.copytree(folder, target / "episodes" / folder.name, copy_function=_link)
+
+
+def frames_by_task(store: pathlib.Path) -> dict[str, float]:
+    """Frames of the demonstrations of each task."""
+    frames: dict[str, float] = {}
+    for summary in EpisodeStore(f"file://{store.absolute()}/").summaries():
+        if summary.manifest is not None:
+            frames[summary.manifest.task] = frames.get(summary.manifest.task, 0.0) + summary.manifest.num_frames
+    return frames
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)

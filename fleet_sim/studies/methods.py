@@ -1,0 +1,131 @@
+"""The paper's main results (arXiv 2601.03044): which methods, at which size, as a grid of cells.
+
+All methods start from one base policy and are evaluated on the same trials. What is compared has equal robot-hours, equal
+learner steps and equal human minutes, so that the difference is the system:
+
+    pretrained              the base policy
+    more_demonstrations     the robots' time is spent on demonstrations, then the learner's steps on all of them
+    sop_*                   online: robots, learner and publications side by side
+    offline_*               collect, train, redeploy, twice; people help for as long as they helped its online twin
+"""
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from typing import Literal
+
+from fleet_sim.config import SimulatedFleetConfig
+from fleet_sim.studies.grid import Cell
+from sop_jax.algorithms.hg_dagger import HgDaggerConfig
+from sop_jax.algorithms.recap.recap import RecapConfig
+from sop_jax.specs.errors import ConfigError
+
+VALUE_CELL = "value_function"
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way from the base policy to a better one.
+
+    twin: the online method whose human time and learner steps an offline one may spend. paper: the paper's success rates for
+        restocking, laundry and box.
+    """
+
+    label: str
+    way: Literal["none", "demonstrations", "online", "rounds"]
+    algorithm: Literal["none", "behaviour_cloning", "hg_dagger", "recap"] = "none"
+    twin: str = ""
+    sampler: Literal["adaptive", "fixed", "online_only", "task_proportional"] = "adaptive"
+    paper: tuple[float, float, float] | None = None
+
+
+METHODS: Mapping[str, Method] = types.MappingProxyType(
+    {
+        "pretrained": Method("pre-trained", "none", paper=(0.61, 0.58, 0.70)),
+        "sop_hg_dagger": Method("SOP + HG-DAgger", "online", "hg_dagger", paper=(0.94, 0.96, 0.98)),
+        "offline_hg_dagger": Method("HG-DAgger", "rounds", "hg_dagger", "sop_hg_dagger", paper=(0.80, 0.84, 0.82)),
+        "sop_recap": Method("SOP + RECAP", "online", "recap", paper=(0.85, 0.92, 0.96)),
+        "offline_recap": Method("RECAP", "rounds", "recap", "sop_recap", paper=(0.76, 0.86, 0.90)),
+        "more_demonstrations": Method(
+            "BC on more demonstrations", "demonstrations", "behaviour_cloning", "sop_hg_dagger"
+        ),
+        "sop_hg_dagger_fixed": Method("SOP + HG-DAgger, half online", "online", "hg_dagger", sampler="fixed"),
+        "sop_hg_dagger_online_only": Method(
+            "SOP + HG-DAgger, online only", "online", "hg_dagger", sampler="online_only"
+        ),
+        "sop_hg_dagger_task_proportional": Method(
+            "SOP + HG-DAgger, tasks by their frames", "online", "hg_dagger", sampler="task_proportional"
+        ),
+    }
+)
+"""In the order in which they run; a twin comes before those that lean on it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MainResultsConfig:
+    """A preset of the study.
+
+    policy: directory of the base policy. methods: names of `METHODS`. training_seeds: repetitions of each.
+    duration_s: how long the fleet works, on virtual time. num_rounds: of the offline methods.
+    num_trials, evaluation_seed: per task, equal for all methods. curve_points, curve_trials: held-out evaluations, on
+        selection seeds, of what an online method had learnt by evenly spaced times; 0 = none.
+    retention_trials: trials in each world of the retention suite, before and after the online methods; 0 = none.
+    value_rollouts_s: how long the fleet works unhelped to show the value function failures. value_steps: its learner's steps.
+    """
+
+    name: str
+    policy: str
+    fleet: SimulatedFleetConfig
+    methods: tuple[str, ...]
+    training_seeds: int = 1
+    duration_s: float = 1200.0
+    num_rounds: int = 2
+    num_trials: int = 100
+    evaluation_seed: int = 1
+    curve_points: int = 0
+    curve_trials: int = 30
+    retention_trials: int = 0
+    value_rollouts_s: float = 300.0
+    value_steps: int = 1000
+    hg_dagger: HgDaggerConfig = dataclasses.field(default_factory=HgDaggerConfig)
+    recap: RecapConfig = dataclasses.field(default_factory=RecapConfig)
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.methods) - set(METHODS))
+        if unknown or not self.methods or len(set(self.methods)) != len(self.methods):
+            raise ConfigError(
+                f"MainResultsConfig.methods: expected different ones of {list(METHODS)}, got {self.methods}"
+            )
+        for name in self.methods:
+            if METHODS[name].twin not in ("", *self.methods):
+                raise ConfigError(f"method {name!r} spends what its twin {METHODS[name].twin!r} spent: ask for both")
+        if min(self.training_seeds, self.num_rounds, self.num_trials) < 1 or not self.duration_s > 0:
+            raise ConfigError(f"MainResultsConfig: seeds, rounds, trials and duration must be positive, got {self}")
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return self.fleet.tasks
+
+
+def cell_name(method: str, seed: int) -> str:
+    """The cell of one method and training seed."""
+    return f"{method}-{seed}"
+
+
+def make_cells(config: MainResultsConfig) -> list[Cell]:
+    """The grid: the base policy once, everything else per training seed, twins first."""
+    cells = []
+    chosen = [name for name in METHODS if name in config.methods]
+    if any(METHODS[name].algorithm == "recap" for name in chosen):
+        cells.append(Cell(VALUE_CELL, VALUE_CELL, cost=0.5))
+    for seed in range(config.training_seeds):
+        for name in chosen:
+            method = METHODS[name]
+            if method.way == "none" and seed:
+                continue
+            needs = [cell_name(method.twin, seed)] if method.twin else []
+            needs += [VALUE_CELL] if method.algorithm == "recap" else []
+            cells.append(
+                Cell(cell_name(name, seed), method.way, tuple(needs), cost=0.3 if method.way == "none" else 1.0)
+            )
+    return cells

@@ -1,0 +1,287 @@
+"""`sop pretrain --value-of POLICY`: a value function for RECAP, and how far it can be trusted."""
+
+import contextlib
+import dataclasses
+import pathlib
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import jax
+import numpy as np
+import tyro
+from jaxtyping import Float32
+
+from configs.files import to_json
+from configs.registry import find_value_training
+from configs.value_training import ValueTrainingConfig
+from sop_jax.algorithms.algorithm import make_labeler
+from sop_jax.algorithms.recap.returns import JUDGED, returns, rewards
+from sop_jax.algorithms.recap.value_function import NUM_QUANTILES, TaskReturns, ValueFunction
+from sop_jax.algorithms.recap.value_regression import ReturnBatches, ReturnModel, ValueRegression
+from sop_jax.cli.arguments import UsageError, flag_value, parse
+from sop_jax.cli.output import note, print_json, progress_console, say
+from sop_jax.cli.progress import WorkProgress
+from sop_jax.cli.run_directory import as_store_url, find_policy
+from sop_jax.cli.stopping import StopRequests
+from sop_jax.episodes.episode_images import StoredImages
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.evaluation.calibration import Judged, TaskCalibration, calibrate, judge
+from sop_jax.evaluation.calibration_report import charts, render
+from sop_jax.evaluation.provenance import describe as describe_machine
+from sop_jax.evaluation.run_metrics import write_json
+from sop_jax.evaluation.stages import StageFinder
+from sop_jax.learner.learner import Learner
+from sop_jax.models.bundle import PolicyBundle, load_bundle
+from sop_jax.models.value.bundle import ValueBundle
+from sop_jax.models.value.model import ValueConfig, ValueModel, graft_towers
+from sop_jax.models.value.registry import create_value_model
+from sop_jax.replay.intake import Intake
+from sop_jax.replay.local_tables import LocalTables
+from sop_jax.replay.tables import MixConfig, mix_tables
+from sop_jax.sampling.adaptive import AdaptiveSampler, SamplerConfig
+from sop_jax.sampling.batch_spec import BatchSpec
+from sop_jax.sampling.loader import Loader
+from sop_jax.specs.clock import WallClock
+from sop_jax.specs.metrics import JsonlMetrics
+from sop_jax.specs.records import EpisodeManifest, Source
+
+DEFAULT = "restock_value"
+FLAG = "--value-of"
+_STEPS_PER_LOOK = 250
+_UNLIMITED = MixConfig(online_samples_per_insert=1e12, online_max_size=10**9, offline_max_size=10**9)
+"""Nobody fills these tables while they are sampled, so nothing need be held back."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainValueArguments:
+    """Trains a value function on an episode store (demonstrations, and a policy's own episodes with their failures), measures
+    it on episodes that were held out, and finds each task's threshold. Writes OUTPUT/ with calibration.html in it; RECAP
+    takes it as `--learning.algorithm.value-function OUTPUT`. A stopped training goes on where it was."""
+
+    training: Annotated[ValueTrainingConfig, tyro.conf.arg(name="")]
+    """The resolved training; every value can be changed on the command line."""
+
+    value_of: str
+    """Directory of the policy whose architecture, towers and normalisation the value function has."""
+
+    store: str
+    """Store root: a folder, or a URL (file://, gs://, s3://)."""
+
+    output: pathlib.Path
+    """Where the value function goes: a directory that doesn't exist yet."""
+
+    config: str = DEFAULT
+    """A value training's name, or a config.json."""
+
+    work: pathlib.Path = pathlib.Path("runs/pretrain-value")
+    """Folder for checkpoints and metrics."""
+
+    json: bool = False
+    """Print one JSON object as the last line."""
+
+
+def run(argv: Sequence[str]) -> int:
+    default = PretrainValueArguments(
+        find_value_training(flag_value(argv, "--config", DEFAULT)), "", "", pathlib.Path("values/mine")
+    )
+    arguments = parse(PretrainValueArguments, argv, "pretrain", default)
+    if not arguments.store:
+        raise UsageError(f"{FLAG} needs --store: the episodes to learn from")
+    if arguments.output.exists() and any(arguments.output.iterdir()):
+        raise UsageError(f"{arguments.output} is not empty: choose another --output, or remove it first")
+    started = time.monotonic()
+    store = EpisodeStore(as_store_url(arguments.store))
+    policy = load_bundle(find_policy(arguments.value_of))
+    manifests = _read_manifests(store)
+    with StopRequests() as stop:
+        bundle = _train(arguments, store, policy, manifests, stop)
+    tasks = {task: TaskReturns(longest) for task, longest in _longest(manifests).items()}
+    value_function = ValueFunction(bundle, arguments.training.returns, tasks)
+    judged = _judge_all(value_function, store, ValueRegression(arguments.training.held_out_share))
+    value_function = dataclasses.replace(value_function, tasks=_with_quantiles(tasks, judged))
+    calibration = calibrate(judged, value_function)
+    fingerprint = value_function.save(arguments.output)
+    _write_report(arguments, argv, value_function, judged, calibration, time.monotonic() - started)
+    for task in calibration:
+        say(describe(task))
+    say(f"{arguments.output}: value function {fingerprint}; see {arguments.output / 'calibration.html'}")
+    if arguments.json:
+        print_json({"output": arguments.output, "fingerprint": fingerprint, "calibration": calibration})
+    return 0
+
+
+def describe(task: TaskCalibration) -> str:
+    """One sentence."""
+    auc = "-" if task.auc is None else f"{task.auc:.2f}"
+    return (
+        f"{task.task}: mean error {task.mean_abs_error:.3f} ({task.mean_abs_error * task.frames_per_unit:.0f} frames; "
+        f"{task.baseline_error:.3f} without looking), AUC {auc} on {task.num_episodes} held-out episodes "
+        f"({task.num_successes} successes)"
+    )
+
+
+def _read_manifests(store: EpisodeStore) -> dict[str, EpisodeManifest]:
+    """Path -> manifest of the episodes whose end says how good they were. Raises UsageError if there are none."""
+    set_aside = store.quarantined()
+    found = {
+        summary.path: summary.manifest
+        for summary in store.summaries()
+        if summary.manifest is not None and summary.manifest.outcome in JUDGED and summary.path not in set_aside
+    }
+    if not found:
+        raise UsageError(f"{store.url} holds no episode that ended in success, failure or timeout")
+    return found
+
+
+def _longest(manifests: Mapping[str, EpisodeManifest]) -> dict[str, int]:
+    """T_max of every task [frames]."""
+    longest: dict[str, int] = {}
+    for manifest in manifests.values():
+        longest[manifest.task] = max(longest.get(manifest.task, 1), manifest.num_frames)
+    return longest
+
+
+def _train(
+    arguments: PretrainValueArguments,
+    store: EpisodeStore,
+    policy: PolicyBundle,
+    manifests: Mapping[str, EpisodeManifest],
+    stop: StopRequests,
+) -> ValueBundle:
+    """Raises KeyboardInterrupt on stop."""
+    training = arguments.training
+    config = ValueConfig(policy.config, training.num_bins, training.width)
+    model = create_value_model(config)
+    with contextlib.ExitStack() as stack:
+        metrics = JsonlMetrics(arguments.work / "metrics" / "learner.jsonl", "learner")
+        stack.callback(metrics.close)
+        batches = ReturnBatches(
+            _make_loader(training, store, policy, manifests, metrics), _returns_of(manifests, training)
+        )
+        stack.callback(batches.stop)
+        learner = Learner(
+            dataclasses.replace(training.learner, seed=training.seed), ReturnModel(model),
+            ValueRegression(training.held_out_share), _first_params(training, model, policy), policy.norm, batches, None,
+            metrics, WallClock(), (arguments.work / "checkpoints").absolute(),
+        )  # fmt: skip
+        stack.callback(learner.close)
+        num_steps = training.learner.num_steps
+        with WorkProgress(progress_console, "value function", num_steps) as progress:
+            while learner.current_step < num_steps and not stop():
+                done = learner.run(min(num_steps, learner.current_step + _STEPS_PER_LOOK), stop)
+                progress.update(learner.current_step, f"loss {done.last_loss:.3f}, {done.steps_per_s:.1f} steps/s")
+        if stop():
+            note(f"stopped at step {learner.current_step}; the same command goes on from there")
+            raise KeyboardInterrupt
+        params = learner.policy_params()
+    shutil.rmtree(arguments.work / "checkpoints", ignore_errors=True)
+    return ValueBundle(config, params, policy.norm)
+
+
+def _first_params(training: ValueTrainingConfig, model: ValueModel, policy: PolicyBundle) -> dict:
+    params = model.init_params(jax.random.key(training.seed))
+    return graft_towers(model, params, policy.params) if training.from_policy else params
+
+
+def _returns_of(
+    manifests: Mapping[str, EpisodeManifest], training: ValueTrainingConfig
+) -> dict[str, Float32[np.ndarray, "T"]]:
+    """Episode -> normalised returns of its frames."""
+    longest, cost = _longest(manifests), training.returns.failure_cost
+    return {
+        m.episode_id: returns(rewards(m.num_frames, m.outcome, longest[m.task], cost)).astype(np.float32)
+        for m in manifests.values()
+    }
+
+
+def _make_loader(
+    training: ValueTrainingConfig,
+    store: EpisodeStore,
+    policy: PolicyBundle,
+    manifests: Mapping[str, EpisodeManifest],
+    metrics: JsonlMetrics,
+) -> Loader:
+    """Every judged frame of a task that isn't held out equally likely, whether demonstrated or not."""
+    clock, tasks = WallClock(), sorted(_longest(manifests))
+    regression = ValueRegression(training.held_out_share)
+    tables = LocalTables(mix_tables(tasks, _UNLIMITED), training.seed, clock)
+    Intake(store, tables, make_labeler(regression, 1), clock=clock).poll()
+    taught = [m for m in manifests.values() if not regression.is_held_out(m.episode_id)]
+    num_online = sum(m.num_frames for m in taught if m.source is Source.ONLINE)
+    share = num_online / max(1, sum(m.num_frames for m in taught))
+    sampler = SamplerConfig(mode="fixed", min_share=0.0, initial_share=share, max_share=1.0, fixed_online_share=share)
+    cameras = {camera.name: camera for m in manifests.values() for camera in m.cameras}
+    spec = BatchSpec(
+        cameras=tuple(cameras[name] for name in policy.model.cameras if name in cameras),
+        state_dim=policy.model.config.state_dim,
+        action_dim=policy.model.action_dim,
+        horizon=1,
+    )
+    return Loader(
+        dataclasses.replace(training.loader, seed=training.seed), spec, policy.model.tokenize, tables, store,
+        AdaptiveSampler(sampler, tasks), regression, clock, metrics,
+    )  # fmt: skip
+
+
+def _judge_all(value_function: ValueFunction, store: EpisodeStore, regression: ValueRegression) -> list[Judged]:
+    """What the value function thinks of every episode; held-out ones also get their stages from a replay."""
+    paths, finder, judged = list(_read_manifests(store)), StageFinder(), []
+    with WorkProgress(progress_console, "judging episodes", len(paths)) as progress:
+        for number, path in enumerate(paths):
+            parsed = store.read_without_images(path)
+            held_out = regression.is_held_out(parsed.manifest.episode_id)
+            stages = finder.find(parsed.manifest, parsed.arrays) if held_out else None
+            images = StoredImages(store, parsed.manifest, parsed.index)
+            judged.append(judge(value_function, parsed.manifest, parsed.arrays, images, held_out, stages))
+            progress.update(number + 1)
+    finder.close()
+    return judged
+
+
+def _with_quantiles(tasks: Mapping[str, TaskReturns], judged: Sequence[Judged]) -> dict[str, TaskReturns]:
+    """Each task with the quantiles of its frames' advantages, of all its episodes."""
+    shares = np.linspace(0, 1, NUM_QUANTILES)
+    return {
+        name: dataclasses.replace(
+            task,
+            advantage_quantiles=tuple(
+                np.quantile(np.concatenate([j.advantage for j in judged if j.manifest.task == name]), shares).tolist()
+            ),
+        )
+        for name, task in tasks.items()
+    }
+
+
+def _write_report(
+    arguments: PretrainValueArguments,
+    argv: Sequence[str],
+    value_function: ValueFunction,
+    judged: Sequence[Judged],
+    calibration: Sequence[TaskCalibration],
+    elapsed_s: float,
+) -> None:
+    """calibration.json, calibration.html and one SVG per picture, beside the value function."""
+    output, command = arguments.output, " ".join(["sop pretrain", *argv])
+    thresholds = {name: task.threshold(0.3) for name, task in value_function.tasks.items()}
+    machine = describe_machine(time.time())
+    about = f"{command}: {len(judged)} episodes, {elapsed_s:.0f} s on {machine.hardware}, {machine.created}"
+    title = f"Calibration of the value function of {arguments.value_of}"
+    (output / "calibration.html").write_text(render(title, calibration, judged, thresholds, about), encoding="utf-8")
+    for task in calibration:
+        held = [j for j in judged if j.held_out and j.manifest.task == task.task]
+        for chart in charts(task, held, thresholds[task.task]):
+            name = f"calibration-{task.task}-{chart.title.lower().replace(' ', '-')}.svg"
+            (output / name).write_text(chart.svg, encoding="utf-8")
+    write_json(
+        output / "calibration.json",
+        {
+            "command": command,
+            "machine": dataclasses.asdict(machine),
+            "elapsed_s": elapsed_s,
+            "thresholds": thresholds,
+            "config": to_json(arguments.training),
+            "tasks": [dataclasses.asdict(task) for task in calibration],
+        },
+    )

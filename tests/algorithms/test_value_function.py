@@ -1,0 +1,95 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from sop_jax.algorithms.recap.value_function import load_value_function
+from sop_jax.episodes.episode_images import EpisodeImages, HeldImages, StoredImages
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.episodes.synthetic import make_episode, make_spec
+from sop_jax.models.batch import ObservationBatch
+from sop_jax.models.bundle import InvalidBundleError
+from sop_jax.models.value.distribution import expected_value
+from sop_jax.specs.errors import ConfigError
+from tests.algorithms.value_cases import value_function
+
+SPEC = make_spec(image_size=16, camera_names=("head",))
+
+
+def test_values_of_an_episode_are_the_models_whatever_its_length(store_url):
+    values = value_function()
+    calls = []
+    model_logits = type(values.bundle.model).logits
+
+    def counting(self, *arguments):
+        calls.append(1)  # while tracing only
+        return model_logits(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(values.bundle.model), "logits", counting)
+        for num_frames in (7, 70):
+            episode = make_episode(num_frames, num_frames, image_stride=1, spec=SPEC)
+            found = values.values(episode.manifest, episode.arrays, HeldImages(episode))
+            assert found.shape == (num_frames,)
+            pixels = HeldImages(episode).read(range(num_frames))["head"]
+            tokens, mask = values.bundle.model.tokenize([episode.manifest.instruction] * num_frames)
+            seen = ObservationBatch(
+                {"head": pixels}, {"head": np.ones(num_frames, bool)}, episode.arrays.state, tokens, mask
+            )
+            expected = expected_value(model_logits(values.bundle.model, values.bundle.params, values.bundle.norm, seen))
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+            assert found.std() > 1e-4
+    assert len(calls) == 1
+
+
+def test_a_camera_that_the_episode_lacks_is_masked():
+    values = value_function()
+    other = make_episode(1, 5, 1, spec=make_spec(image_size=16, camera_names=("hand_left",)))
+    blind = values.values(other.manifest, other.arrays, HeldImages(other))
+    dark = dataclasses.replace(other, jpegs=make_episode(2, 5, 1, spec=other_spec()).jpegs)
+    np.testing.assert_array_equal(blind, values.values(dark.manifest, dark.arrays, HeldImages(dark)))
+
+
+def other_spec():
+    return make_spec(image_size=16, camera_names=("hand_left",))
+
+
+def test_stored_and_held_images_are_the_same(store_url):
+    store, episode = EpisodeStore(store_url), make_episode(3, 9, 2, spec=SPEC)
+    index = store.put(episode)
+    for images in (StoredImages(store, episode.manifest, index), HeldImages(episode)):
+        assert isinstance(images, EpisodeImages)
+        np.testing.assert_array_equal(images.read([3, 1])["head"], HeldImages(episode).read([3, 1])["head"])
+        assert images.read([])["head"].shape == (0, 16, 16, 3)
+
+
+def test_it_comes_back_from_its_directory(tmp_path):
+    values = value_function()
+    fingerprint = values.save(tmp_path / "values")
+    again = load_value_function(tmp_path / "values")
+    assert again.bundle.fingerprint == fingerprint
+    assert again.returns == values.returns
+    assert dict(again.tasks) == dict(values.tasks)
+    jax.tree.map(np.testing.assert_array_equal, again.bundle.params, values.bundle.params)
+    with pytest.raises(FileExistsError, match="needs a directory of its own"):
+        values.save(tmp_path / "values")
+
+
+def test_what_is_missing_or_changed_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"no value\.json\. Make one with"):
+        load_value_function(tmp_path)
+    directory = tmp_path / "values"
+    value_function().save(directory)
+    content = json.loads((directory / "value.json").read_text())
+    (directory / "value.json").write_text(json.dumps({**content, "fingerprint": "0" * 16}))
+    with pytest.raises(InvalidBundleError, match=r"value\.json says"):
+        load_value_function(directory)
+    (directory / "value.json").write_text(json.dumps({**content, "model": {**content["model"], "num_bins": 7}}))
+    with pytest.raises(InvalidBundleError, match=r"misshapen: bins/bias \(21,\) instead of \(7,\)"):
+        load_value_function(directory)
+    (directory / "value.json").write_text(json.dumps(content))
+    (directory / "returns.json").write_text("{}")
+    with pytest.raises(InvalidBundleError, match=r"returns\.json can't be read"):
+        load_value_function(directory)

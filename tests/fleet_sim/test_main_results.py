@@ -1,0 +1,164 @@
+import dataclasses
+import json
+import pathlib
+
+import pytest
+
+from configs.studies import CI, MAIN_RESULTS, SMALL
+from fleet_sim.config import Stage
+from fleet_sim.studies.main_analysis import analyse, mean_success
+from fleet_sim.studies.main_report import as_json, render_study, table_md
+from fleet_sim.studies.main_results import MainResults, Places, frames_by_task, link_episodes
+from fleet_sim.studies.methods import METHODS, VALUE_CELL, MainResultsConfig, make_cells
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.episodes.synthetic import make_episode
+from sop_jax.evaluation.provenance import Provenance
+from sop_jax.specs.errors import ConfigError
+from tests.fleet_sim.study_results import cell, evaluation
+
+PROVENANCE = Provenance("2026-01-01T00:00:00+00:00", "2 cores", "Linux", {"sop-jax": "0"})
+PLACES = Places(pathlib.Path("policy"), pathlib.Path("demonstrations"), pathlib.Path("value"), 1)
+RESULTS = {
+    "pretrained-0": {
+        "evaluation": evaluation("1000000000"),
+        "retention": evaluation("1100", tasks=("restock_freezer",)),
+    },
+    "sop_hg_dagger-0": cell(
+        "1111111110", curve=[(300.0, "1110"), (600.0, "1111")], retention=evaluation("1000", tasks=("restock_freezer",))
+    ),
+    "sop_hg_dagger-1": cell("1111111100", curve=[(300.0, "1111"), (600.0, "1111")], human_s=180.0),
+    "offline_hg_dagger-0": cell("1111100000", human_s=60.0),
+    "offline_hg_dagger-1": cell("1111000000", human_s=60.0),
+}
+STUDY = dataclasses.replace(SMALL.study, methods=("pretrained", "sop_hg_dagger", "offline_hg_dagger"))
+
+
+def test_the_grid_holds_every_method_and_seed_after_what_it_needs():
+    cells = make_cells(SMALL.study)
+    names = [one.name for one in cells]
+    assert names[0] == VALUE_CELL
+    assert names.count("pretrained-0") == 1
+    assert "pretrained-1" not in names  # nothing in it is drawn anew
+    assert len(cells) == 2 + 2 * 5
+    needs = {one.name: one.needs for one in cells}
+    assert needs["offline_recap-1"] == ("sop_recap-1", VALUE_CELL)
+    assert needs["more_demonstrations-0"] == ("sop_hg_dagger-0",)
+    assert needs["sop_hg_dagger-1"] == ()
+
+
+@pytest.mark.parametrize("preset", MAIN_RESULTS.values(), ids=MAIN_RESULTS)
+def test_presets_can_be_laid_out(preset):
+    assert make_cells(preset.study)
+    for task in preset.study.tasks:
+        assert preset.demonstrations_of(task).num_episodes > 0
+
+
+def test_offline_methods_spend_what_their_twin_spent():
+    study = MainResults(STUDY, PLACES, lambda store, output: None)
+    twin = {"fleet": {"learner_steps": 1001, "human_s": 90.0}}
+    online = study.stages_of(METHODS["sop_hg_dagger"], None)
+    assert online == [Stage(1200.0, learner_steps=6000)]
+    rounds = study.stages_of(METHODS["offline_hg_dagger"], twin)
+    assert rounds == [Stage(600.0, then_steps=500, human_s=45.0), Stage(600.0, then_steps=501, human_s=45.0)]
+    demonstrations = study.stages_of(METHODS["more_demonstrations"], twin)
+    assert demonstrations == [Stage(1200.0, robots="expert", then_steps=1001)]
+
+
+def test_samplers_of_the_ablations(tmp_path):
+    store = EpisodeStore(f"file://{tmp_path}/store/")
+    for task, num_frames in (("restock_shelf", 30), ("restock_shelf", 30), ("box_assembly", 90)):
+        store.put(make_episode(len(store.list_paths()), num_frames, task=task, robot_id="demonstrator-0"))
+    assert frames_by_task(tmp_path / "store") == {"restock_shelf": 60.0, "box_assembly": 90.0}
+    places = dataclasses.replace(PLACES, demonstrations=tmp_path / "store")
+    study = MainResults(STUDY, places, lambda store, output: None)
+    assert study.sampler_of(METHODS["sop_hg_dagger_task_proportional"]).task_weights["box_assembly"] == 90.0
+    only = study.sampler_of(METHODS["sop_hg_dagger_online_only"])
+    assert (only.mode, only.fixed_online_share) == ("fixed", 1.0)
+    assert study.sampler_of(METHODS["sop_hg_dagger_fixed"]).fixed_online_share == 0.5
+    assert study.sampler_of(METHODS["sop_hg_dagger"]).mode == "adaptive"
+
+
+def test_demonstrations_are_linked_and_not_copied(tmp_path):
+    store = EpisodeStore(f"file://{tmp_path}/one/")
+    store.put(make_episode(0, 30, robot_id="demonstrator-0"))
+    link_episodes(tmp_path / "one", tmp_path / "two")
+    (path,) = EpisodeStore(f"file://{tmp_path}/two/").list_paths()
+    assert (tmp_path / "one" / path).samefile(tmp_path / "two" / path)
+
+
+def test_figures_by_hand():
+    analysis = analyse(STUDY, RESULTS)
+    rows = {row.name: row for row in analysis.rows}
+    assert list(rows) == ["pretrained", "sop_hg_dagger", "offline_hg_dagger"]
+    assert rows["pretrained"].tasks["laundry_fold"].success.value == pytest.approx(0.1)
+    assert rows["pretrained"].tasks["laundry_fold"].paper == 0.58
+    assert rows["pretrained"].spending.robot_hours is None
+    sop = rows["sop_hg_dagger"]
+    assert sop.num_seeds == 2
+    assert sop.tasks["restock_shelf"].success.value == pytest.approx(0.85)
+    assert sop.tasks["restock_shelf"].success.low < 0.85 < sop.tasks["restock_shelf"].success.high
+    assert sop.tasks["box_assembly"].failures == {"dropped": 3}
+    assert sop.spending.human_minutes == pytest.approx(2.0)
+    assert sop.spending.human_minutes_per_success == pytest.approx(4.0 / 80)
+    assert mean_success(sop) == pytest.approx(0.85)
+
+    against_offline = [c for c in analysis.contrasts if c.first == "HG-DAgger"]
+    assert [c.task for c in against_offline] == list(STUDY.tasks)
+    assert against_offline[0].second == "SOP + HG-DAgger"
+    assert against_offline[0].difference.value == pytest.approx(0.4)
+    assert against_offline[0].difference.low > 0
+    assert against_offline[0].p_value is None
+    assert [c.first for c in analysis.contrasts[3:]] == ["pre-trained"] * 3
+
+    time = analysis.times["SOP + HG-DAgger", "restock_shelf"]
+    # Of the two seeds one is there at 5 minutes and one at 10: the later of the two in the middle.
+    assert (time.time_s, time.num_reached) == (600.0, 2)
+    (lost, overall) = analysis.forgotten["SOP + HG-DAgger"]
+    assert (lost.label, lost.before, lost.after) == ("restock_freezer", 0.5, 0.25)
+    assert overall.forgotten.value == pytest.approx(0.25)
+    assert "HG-DAgger" not in analysis.forgotten
+
+
+def test_one_seed_has_wilson_intervals_and_mcnemar():
+    study = dataclasses.replace(STUDY, training_seeds=1)
+    analysis = analyse(study, RESULTS)
+    contrast = next(c for c in analysis.contrasts if c.first == "HG-DAgger")
+    assert contrast.p_value == pytest.approx(2 / 2**4)  # four pairs differ, all one way
+    assert analysis.rows[1].tasks["restock_shelf"].success.value == pytest.approx(0.9)
+
+
+def test_an_unfinished_study_reports_what_is_done():
+    analysis = analyse(STUDY, {"pretrained-0": RESULTS["pretrained-0"]})
+    assert [row.name for row in analysis.rows] == ["pretrained"]
+    assert analysis.contrasts == ()
+    assert "pre-trained" in table_md(STUDY, analysis)
+    assert analyse(STUDY, {}).rows == ()
+
+
+def test_the_report_shows_the_numbers():
+    analysis = analyse(STUDY, RESULTS)
+    table = table_md(STUDY, analysis)
+    assert "| SOP + HG-DAgger | 85% [" in table
+    assert "(94%)" in table
+    assert "| `restock_shelf` | SOP + HG-DAgger against HG-DAgger | +40 [" in table
+    page = render_study(STUDY, analysis, "sop study main-results", PROVENANCE, 7200.0)
+    assert page == render_study(STUDY, analysis, "sop study main-results", PROVENANCE, 7200.0)
+    for text in ("SOP + HG-DAgger", "+40", "120.0 min", "restock_freezer", "10.0 min", "2 cores"):
+        assert text in page
+    numbers = json.loads(json.dumps(as_json(analysis)))
+    assert numbers["methods"][1]["mean_success"] == pytest.approx(0.85)
+    assert len(numbers["time_to_target"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": ("sop_hg_daggr",)}, "expected different ones of"),
+        ({"methods": ("offline_recap",)}, "spends what its twin 'sop_recap' spent: ask for both"),
+        ({"training_seeds": 0}, "must be positive"),
+    ],
+)
+def test_presets_refuse_nonsense(change, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(CI.study, **change)
+    assert isinstance(CI.study, MainResultsConfig)
