@@ -16,7 +16,7 @@ from sop_jax.actors.observation_encoder import ObservationEncoder
 from sop_jax.actors.robot_policy import EpisodeGuard, black_scene
 from sop_jax.actors.sampler import ChunkSampler
 from sop_jax.actors.trained_leaves import replace_trained, trained_template
-from sop_jax.models.batch import ObservationBatch
+from sop_jax.models.batch import BarePrompt, ObservationBatch
 from sop_jax.models.bundle import PolicyBundle
 from sop_jax.models.chunking import ActionPrefix
 from sop_jax.models.normalization import NormStats
@@ -89,10 +89,7 @@ class PolicyRunner:
         return trained_template(self._model, self._params)
 
     def infer(self, observation: Observation, seed: int, prefix: ChunkPrefix | None = None) -> np.ndarray:
-        prefixes = self._encoder.encode_prefix(prefix, self._sampler.takes_prefixes)
-        batch = self._encoder.encode(observation)
-        bare = self._encoder.encode_bare_prompt(observation)
-        return self._sampler.sample(self._params, self._norm, batch, np.array([seed], np.uint32), prefixes, bare)[0]
+        return self.infer_rows([ChunkRequest(observation, seed, prefix)], 1)[0]
 
     def infer_rows(self, requests: Sequence[ChunkRequest], num_rows: int) -> np.ndarray:
         """Chunks float32 [N, H, A] of the N requests of as many robots, in one compiled call.
@@ -100,13 +97,10 @@ class PolicyRunner:
         The call always has `num_rows` rows (at least N; the last request fills them up). Rows don't depend on their
         neighbours, nor on their place, so a request's chunk depends on it and on `num_rows` alone.
         """
-        batches = [self._encoder.encode(request.observation) for request in requests]
-        prefixes = [self._encoder.encode_prefix(request.prefix, self._sampler.takes_prefixes) for request in requests]
-        rows = [*range(len(requests)), *[len(requests) - 1] * (num_rows - len(requests))]
-        observations: ObservationBatch = jax.tree.map(_stack, *[batches[row] for row in rows])
-        prefix: ActionPrefix | None = jax.tree.map(_stack, *[prefixes[row] for row in rows])
-        seeds = np.array([requests[row].seed for row in rows], np.uint32)
-        return self._sampler.sample(self._params, self._norm, observations, seeds, prefix)[: len(requests)]
+        asked = [self._encode(request) for request in requests]
+        rows = [*asked, *[asked[-1]] * (num_rows - len(asked))]
+        observations, prefixes, bare, seeds = jax.tree.map(_stack, *rows)
+        return self._sampler.sample(self._params, self._norm, observations, seeds, prefixes, bare)[: len(requests)]
 
     def warm_up(self, spec: RobotSpec, instruction: str = "warm up") -> None:
         self.infer(black_scene(spec, instruction), 0)
@@ -118,6 +112,17 @@ class PolicyRunner:
         self._guard.check_open(self._version, version)
         self._params = replace_trained(self._model, self._params, params, version)
         self._version = version
+
+    def _encode(
+        self, request: ChunkRequest
+    ) -> tuple[ObservationBatch, ActionPrefix | None, BarePrompt | None, np.ndarray]:
+        """All that is known of one request, as batches of one."""
+        return (
+            self._encoder.encode(request.observation),
+            self._encoder.encode_prefix(request.prefix, self._sampler.takes_prefixes),
+            self._encoder.encode_bare_prompt(request.observation),
+            np.array([request.seed], np.uint32),
+        )
 
 
 def _stack(*leaves: np.ndarray) -> np.ndarray:

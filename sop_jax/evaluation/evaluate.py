@@ -145,6 +145,8 @@ def evaluate_worlds(
     if not worlds:
         raise ConfigError("nothing to evaluate: expected at least one world, got none")
     rollout = dataclasses.replace(rollout or RolloutConfig(), realtime=False)
+    if candidate.is_expert:  # asked tick by tick: there is nothing to compute together
+        side_by_side = 1
     task = WorkerTask(candidate, tuple(worlds.values()), rollout, side_by_side)
     seeds = (selection_seeds if for_selection else trial_seeds)(seed, num_trials)
     asked = {

@@ -47,8 +47,7 @@ def make_trials(task: WorkerTask, policy: PolicyRunner | None) -> SideBySide:
         robot = make_robot(task.worlds[index], clock, EVALUATED_ROBOT)
         return Workplace(robot, envs.make_expert(robot.environment) if policy is None else None)
 
-    # An expert is asked tick by tick: there is nothing to compute together.
-    return SideBySide(make_workplace, policy, task.rollout, clock, task.side_by_side if policy is not None else 1)
+    return SideBySide(make_workplace, policy, task.rollout, clock, task.side_by_side)
 
 
 def load_policy(candidate: Candidate, chunking: ChunkingConfig | None = None) -> PolicyRunner:

@@ -69,7 +69,7 @@ def test_the_page_holds_its_numbers_and_no_outside_address(tmp_path):
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
     assert "12 / 20" in text
     assert "60% [39%, 78%]" in text  # Wilson, 12 of 20: 38.7 to 78.1
-    assert "missed_grasp 4, dropped 3, timeout 1" in text
+    assert "missed_grasp&nbsp;4, dropped&nbsp;3, timeout&nbsp;1" in text
     assert "sop eval --weights &lt;mine&gt;" in page
     assert "data:image/jpeg;base64,/9hwaXhlbHM=" in page
     assert set(re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)([^"']*)""", page)) == set()

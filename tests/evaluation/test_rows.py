@@ -10,6 +10,7 @@ from sop_jax.actors.policy_runner import PolicyRunner
 from sop_jax.actors.robot_policy import black_scene
 from sop_jax.models.bundle import load_bundle
 from sop_jax.robots.two_arm import two_arm_spec
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.records import Observation
 
 POLICY = pathlib.Path(__file__).parents[2] / "assets" / "policies" / "restock_compact"
@@ -56,3 +57,13 @@ def test_a_row_is_what_the_policy_says_alone_to_float_tolerance(runner):
     alone = runner.infer(request.observation, request.seed)
     np.testing.assert_allclose(runner.infer_rows([request], 4)[0], alone, atol=1e-4)
     np.testing.assert_array_equal(runner.infer_rows([request], 1)[0], alone)
+
+
+def test_rows_are_guided_where_the_policy_alone_is(runner):
+    guided = PolicyRunner.from_bundle(load_bundle(POLICY), conditioning=Conditioning("advantage: positive", 2.5))
+    first, second = requests(2)
+    chunks = guided.infer_rows([first, second], 4)
+    np.testing.assert_allclose(chunks[1], guided.infer(second.observation, second.seed), atol=1e-4)
+    assert np.abs(chunks[1] - runner.infer_rows([second], 4)[0]).max() > 0.01
+    told_only = PolicyRunner.from_bundle(load_bundle(POLICY), conditioning=Conditioning("advantage: positive"))
+    assert np.abs(chunks[1] - told_only.infer_rows([second], 4)[0]).max() > 1e-3
