@@ -25,6 +25,7 @@ from sop_jax.cli.output import note, print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
 from sop_jax.cli.run_directory import store_url
 from sop_jax.cli.stopping import StopRequests
+from sop_jax.episodes.format import ParsedEpisode
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.evaluate import Candidate
 from sop_jax.evaluation.provenance import describe as describe_machine
@@ -39,6 +40,7 @@ from sop_jax.models.registry import PRESETS, create_model
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.metrics import JsonlMetrics
+from sop_jax.specs.records import EpisodeArrays
 
 DEFAULT = "restock_compact"
 _STEPS_PER_LOOK = 250
@@ -160,7 +162,8 @@ def _train(arguments: PretrainArguments, config: PretrainConfig, stop: StopReque
     store = EpisodeStore(store_url(arguments.work / "store"))
     model_config = PRESETS[config.model]
     model = create_model(model_config)
-    norm = compute_norm_stats([store.read_without_images(path).arrays for path in store.list_paths()], model.horizon)
+    episodes = [store.read_without_images(path) for path in store.list_paths()]
+    norm = compute_norm_stats(take_evenly(episodes), model.horizon)
     with contextlib.ExitStack() as stack:
         metrics = JsonlMetrics(arguments.work / "metrics" / "learner.jsonl", "learner")
         stack.callback(metrics.close)
@@ -177,6 +180,23 @@ def _train(arguments: PretrainArguments, config: PretrainConfig, stop: StopReque
     fingerprint = PolicyBundle(model_config, params, norm).save(arguments.output)
     shutil.rmtree(arguments.work / "checkpoints", ignore_errors=True)
     return fingerprint
+
+
+def take_evenly(episodes: Sequence[ParsedEpisode]) -> list[EpisodeArrays]:
+    """Of every task as many frames, to the nearest episode, as there are of the scarcest: a T-shirt has fifteen times the
+    frames of an item to shelve, and would decide alone what counts as a large motion."""
+    by_task: dict[str, list[EpisodeArrays]] = {}
+    for episode in episodes:
+        by_task.setdefault(episode.manifest.task, []).append(episode.arrays)
+    least = min(sum(arrays.num_frames for arrays in found) for found in by_task.values())
+    taken: list[EpisodeArrays] = []
+    for found in by_task.values():
+        num_frames = 0
+        for arrays in found:
+            if num_frames < least:
+                taken.append(arrays)
+                num_frames += arrays.num_frames
+    return taken
 
 
 def _make_learner(
