@@ -56,6 +56,8 @@ def test_numbers_by_hand():
     assert task.bias == pytest.approx(0.05, abs=1e-6)
     assert task.auc == task.auc_first_frame == 1.0
     assert task.auc_of_policy == 1.0
+    # V's error is constant, so no advantage comes near the threshold of 0.4.
+    assert (task.positive_successes, task.positive_failures) == (0.0, 0.0)
     # without looking: the training episode's mean in its first second, -.1
     realised = np.array([-0.25, -0.15, -0.05, -0.95, -0.85, -0.75, -0.65, -0.55])
     assert task.baseline_error == pytest.approx(np.abs(realised + 0.1).mean())
