@@ -91,4 +91,5 @@ def test_the_page_holds_the_numbers_and_four_pictures():
     assert "8 frames of 2 held-out episodes, 1 of them successes" in page
     assert "+0.4000" in page
     assert page == render("Calibration", tasks, episodes, {"restock_shelf": 0.4}, "made for a test")
-    assert "http" not in page.replace("http://www.w3.org", "")
+    assert 'src="http' not in page
+    assert 'href="http' not in page
