@@ -27,7 +27,7 @@ from sop_jax.cli.run_directory import as_store_url, find_policy
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.episode_images import StoredImages
 from sop_jax.episodes.store import EpisodeStore
-from sop_jax.evaluation.calibration import Judged, TaskCalibration, calibrate, judge
+from sop_jax.evaluation.calibration import POSITIVE_SHARE, Judged, TaskCalibration, calibrate, judge
 from sop_jax.evaluation.calibration_report import charts, render
 from sop_jax.evaluation.provenance import describe as describe_machine
 from sop_jax.evaluation.run_metrics import write_json
@@ -241,17 +241,17 @@ def _judge_all(value_function: ValueFunction, store: EpisodeStore, regression: V
 
 
 def _with_quantiles(tasks: Mapping[str, TaskReturns], judged: Sequence[Judged]) -> dict[str, TaskReturns]:
-    """Each task with the quantiles of its frames' advantages, of all its episodes."""
-    shares = np.linspace(0, 1, NUM_QUANTILES)
-    return {
-        name: dataclasses.replace(
-            task,
-            advantage_quantiles=tuple(
-                np.quantile(np.concatenate([j.advantage for j in judged if j.manifest.task == name]), shares).tolist()
-            ),
-        )
-        for name, task in tasks.items()
-    }
+    """Each task with the quantiles of its held-out frames' advantages.
+
+    Of episodes that it learnt from, a value function half remembers the ends and sees little advantage either way; those
+    that will be labelled are as new to it as held-out ones. A task without held-out episodes takes what it has.
+    """
+    shares, found = np.linspace(0, 1, NUM_QUANTILES), {}
+    for name, task in tasks.items():
+        own = [j for j in judged if j.manifest.task == name]
+        advantages = np.concatenate([j.advantage for j in ([j for j in own if j.held_out] or own)])
+        found[name] = dataclasses.replace(task, advantage_quantiles=tuple(np.quantile(advantages, shares).tolist()))
+    return found
 
 
 def _write_report(
@@ -264,7 +264,7 @@ def _write_report(
 ) -> None:
     """calibration.json, calibration.html and one SVG per picture, beside the value function."""
     output, command = arguments.output, " ".join(["sop pretrain", *argv])
-    thresholds = {name: task.threshold(0.3) for name, task in value_function.tasks.items()}
+    thresholds = {name: task.threshold(POSITIVE_SHARE) for name, task in value_function.tasks.items()}
     machine = describe_machine(time.time())
     about = f"{command}: {len(judged)} episodes, {elapsed_s:.0f} s on {machine.hardware}, {machine.created}"
     title = f"Calibration of the value function of {arguments.value_of}"

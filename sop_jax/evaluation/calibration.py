@@ -15,6 +15,8 @@ from sop_jax.episodes.episode_images import EpisodeImages
 from sop_jax.models.value.distribution import HIGHEST, LOWEST
 from sop_jax.specs.records import EpisodeArrays, EpisodeManifest, Outcome, Source
 
+POSITIVE_SHARE = 0.3
+"""RECAP's default: what the report's threshold calls positive."""
 _NUM_PARTS = 10
 """Parts of [-1, 0], and of [0, 1], that predictions are sorted into."""
 
@@ -64,6 +66,8 @@ class TaskCalibration:
         return after as many seconds.
     auc: of a frame's prediction, successes against failures; auc_first_frame: at the very first look; auc_of_policy: in
         episodes of a policy alone, because demonstrations, which succeed, may be known by other things than their prospects.
+    positive_successes, positive_failures: of the frames of a policy's successes, and of its failures, the share whose
+        advantage exceeds the task's threshold; None without such episodes. Were they equal, the label would say nothing.
     brier, calibration_error: of the probability of success; the latter is the expected one over ten equal parts.
     by_prediction, by_stage, by_elapsed: the same frames sorted in three ways; stages are those of a replay in simulation.
     """
@@ -80,6 +84,8 @@ class TaskCalibration:
     auc: float | None
     auc_first_frame: float | None
     auc_of_policy: float | None
+    positive_successes: float | None
+    positive_failures: float | None
     brier: float
     calibration_error: float
     by_prediction: tuple[Part, ...]
@@ -144,6 +150,7 @@ def _calibrate_task(task: str, episodes: Sequence[Judged], value_function: Value
     of_policy = np.concatenate([np.full(len(e.predicted), e.manifest.source == Source.ONLINE) for e in held])
     p_success, elapsed_s = _join(held, lambda e: e.p_success), _join(held, lambda e: e.elapsed_s)
     owner = np.concatenate([np.full(len(e.predicted), number) for number, e in enumerate(held)])
+    positive = _join(held, lambda e: e.advantage) > value_function.task(task).threshold(POSITIVE_SHARE)
     error = predicted - realised
     stages = np.array([stage for episode in held for stage in episode.stages])
     baseline = _mean_return_by_second([e for e in episodes if not e.held_out] or held)
@@ -173,6 +180,8 @@ def _calibrate_task(task: str, episodes: Sequence[Judged], value_function: Value
             np.array([e.predicted[0] for e in held]), np.array([e.succeeded for e in held])
         ),
         auc_of_policy=area_under_curve(predicted[of_policy], succeeded[of_policy]),
+        positive_successes=_share(positive[of_policy & succeeded]),
+        positive_failures=_share(positive[of_policy & ~succeeded]),
         brier=float(np.square(p_success - succeeded).mean()),
         calibration_error=_expected_calibration_error(p_success, succeeded),
         by_prediction=parts(
@@ -182,6 +191,10 @@ def _calibrate_task(task: str, episodes: Sequence[Judged], value_function: Value
         by_stage=tuple(part(str(stage), stages == stage) for stage in _in_order(stages.tolist())),
         by_elapsed=parts(elapsed_s.astype(int), lambda second: f"{second} to {second + 1} s"),
     )
+
+
+def _share(flags: Bool[np.ndarray, "N"]) -> float | None:
+    return float(flags.mean()) if len(flags) else None
 
 
 def _join(episodes: Iterable[Judged], field: Callable[[Judged], np.ndarray]) -> Float[np.ndarray, "N"]:

@@ -177,10 +177,10 @@ def test_a_device_that_hangs_costs_a_request_its_deadline_and_no_more():
 def test_an_error_reaches_its_own_robot_only(patient):
     sample = patient._sampler.sample
 
-    def picky(params, norm, observations, seeds, prefixes):
+    def picky(params, norm, observations, seeds, prefixes, bare_prompts):
         if 666 in seeds:
             raise RuntimeError("out of memory")
-        return sample(params, norm, observations, seeds, prefixes)
+        return sample(params, norm, observations, seeds, prefixes, bare_prompts)
 
     patient._sampler.sample = picky
     try:

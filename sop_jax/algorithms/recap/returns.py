@@ -11,7 +11,7 @@ import dataclasses
 import math
 
 import numpy as np
-from jaxtyping import Float, Float32, Int32
+from jaxtyping import Float, Int32
 
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.records import Outcome
@@ -54,7 +54,7 @@ def returns(reward: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:
 
 
 def spread_values(
-    values: Float32[np.ndarray, "K"], image_frames: Int32[np.ndarray, "K"], num_frames: int
+    values: Float[np.ndarray, "K"], image_frames: Int32[np.ndarray, "K"], num_frames: int
 ) -> Float[np.ndarray, "T"]:
     """Values of all frames from those of frames with images: on a straight line between two, held before and after."""
     return np.interp(np.arange(num_frames), image_frames, values)

@@ -39,7 +39,7 @@ _BATCH = 32
 class TaskReturns:
     """What the training data say about a task.
 
-    max_frames: its longest episode, T_max. advantage_quantiles: of all its frames with images, rising.
+    max_frames: its longest episode, T_max. advantage_quantiles: of its frames with images in held-out episodes, rising.
     """
 
     max_frames: int
