@@ -18,11 +18,11 @@ PRETRAIN = dataclasses.replace(
     world=WorldConfig(image_size=64),
     tasks=TASKS,
     demonstrations=DemonstrationsConfig(
-        num_by_task={"restock_shelf": 300, "laundry_fold": 120, "box_assembly": 300}, num_collectors=2, seed=0
+        num_by_task={"restock_shelf": 1000, "laundry_fold": 600, "box_assembly": 1000}, num_collectors=2, seed=0
     ),
     learning=dataclasses.replace(
         restock_pretrain.CONFIG.learning,
-        learner=dataclasses.replace(restock_pretrain.CONFIG.learning.learner, num_steps=6000),
+        learner=dataclasses.replace(restock_pretrain.CONFIG.learning.learner, num_steps=20_000),
     ),
     evaluation=dataclasses.replace(restock_pretrain.CONFIG.evaluation, num_trials=100),
 )
