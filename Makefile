@@ -28,6 +28,7 @@ types: setup-dev
 
 benchmarks: setup-dev reverb-env
 	.venv/bin/python -m benchmarks.regression --json
+	.venv/bin/python -m benchmarks.main_results --json
 
 lock: setup-dev
 	launch/lock.sh
