@@ -65,7 +65,10 @@ def test_unions_and_optionals_survive():
         ({"learning": {"lerner": {}}}, "LearningConfig has no field 'lerner'; did you mean 'learner'"),
         ({"seed": "3"}, "c.seed: expected int, got '3'"),
         ({"fleet": {"num_robots": 0}}, "num_robots must be at least 1"),
-        ({"learning": {"algorithm": {"kind": "Nothing"}}}, r"one of \['BehaviourCloningConfig', 'HgDaggerConfig'\]"),
+        (
+            {"learning": {"algorithm": {"kind": "Nothing"}}},
+            r"one of \['BehaviourCloningConfig', 'HgDaggerConfig', 'RecapConfig'\]",
+        ),
         ({"learning": {"learner": {"schedule": "linear"}}}, r"expected one of \['constant', 'cosine'\], got 'linear'"),
         ({"world": 3}, "expected the fields of WorldConfig, got 3"),
         ({"max_loop_s": True}, "expected float, got True"),

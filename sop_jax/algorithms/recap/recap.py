@@ -34,8 +34,8 @@ POSITIVE, NEGATIVE = "Advantage: positive", "Advantage: negative"
 class RecapConfig:
     """What counts as good, and how it is told.
 
-    value_function: directory of the value function (`sop pretrain --value-of`), as seen from the working directory. Only intake
-        reads it.
+    value_function: directory of the value function (`sop pretrain --value-of`), relative to the working directory. Only
+        intake reads it.
     positive_share: of a task's frames in the value function's held-out episodes, the share that its threshold calls positive.
     thresholds: "task=advantage" for tasks whose threshold is set by hand.
     demonstrations_positive: demonstrations are positive whatever the value function says, as in the paper's fine-tuning;
