@@ -77,6 +77,7 @@ SMALL = MainResultsPreset(
         curve_points=4,
         curve_trials=20,
         retention_trials=20,
+        value_steps=900,
     ),
     generalist.PRETRAIN.demonstrations,
 )

@@ -86,7 +86,7 @@ class MainResultsConfig:
     curve_trials: int = 30
     retention_trials: int = 0
     value_rollouts_s: float = 300.0
-    value_steps: int = 1000
+    value_steps: int = 300
     hg_dagger: HgDaggerConfig = dataclasses.field(default_factory=HgDaggerConfig)
     recap: RecapConfig = dataclasses.field(default_factory=RecapConfig)
 
