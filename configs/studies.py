@@ -1,4 +1,4 @@
-"""Presets of the studies: `sop study main-results --preset ci|small|ablations|paper`."""
+"""Presets of the studies: `sop study main-results --preset ci|shelf|small|ablations|paper`."""
 
 import dataclasses
 import types
@@ -59,6 +59,21 @@ CI = MainResultsPreset(
 )
 """The shelf alone, with the demo's base policy: what a change to the system breaks shows here within minutes."""
 
+SHELF = dataclasses.replace(
+    CI,
+    study=dataclasses.replace(
+        CI.study,
+        name="shelf",
+        methods=MAIN_METHODS,
+        training_seeds=2,
+        duration_s=600.0,
+        num_trials=100,
+        curve_points=4,
+        curve_trials=40,
+    ),
+)
+"""The shelf alone, with every method: an hour on two cores."""
+
 SMALL = MainResultsPreset(
     MainResultsConfig(
         name="small",
@@ -108,5 +123,5 @@ PAPER = dataclasses.replace(
 """The paper's 180 minutes, with more seeds and trials than it had; for a machine with an accelerator and 16 cores."""
 
 MAIN_RESULTS: Mapping[str, MainResultsPreset] = types.MappingProxyType(
-    {preset.study.name: preset for preset in (CI, SMALL, ABLATION, PAPER)}
+    {preset.study.name: preset for preset in (CI, SHELF, SMALL, ABLATION, PAPER)}
 )

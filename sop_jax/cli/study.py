@@ -43,8 +43,8 @@ class StudyArguments:
     study: Annotated[Literal["main-results"], tyro.conf.Positional]
     """main-results: pre-trained, more demonstrations, offline and online HG-DAgger and RECAP, at equal budgets."""
 
-    preset: Literal["ci", "small", "ablations", "paper"] = "ci"
-    """ci: one task, minutes; small: three tasks, two training seeds, hours on two cores; ablations: of the sampler; paper:
+    preset: Literal["ci", "shelf", "small", "ablations", "paper"] = "ci"
+    """ci: one task, minutes; shelf: one task, all methods; small: three tasks, two training seeds, hours on two cores; ablations: of the sampler; paper:
     the paper's size, for a machine with an accelerator."""
 
     folder: str = ""
