@@ -44,8 +44,8 @@ class StudyArguments:
     """main-results: pre-trained, more demonstrations, offline and online HG-DAgger and RECAP, at equal budgets."""
 
     preset: Literal["ci", "shelf", "small", "ablations", "paper"] = "ci"
-    """ci: one task, minutes; shelf: one task, all methods; small: three tasks, two training seeds, hours on two cores; ablations: of the sampler; paper:
-    the paper's size, for a machine with an accelerator."""
+    """ci: one task, minutes; shelf: one task, all methods; small: three tasks, two training seeds, hours on two cores;
+    ablations: of the sampler; paper: the paper's size, for a machine with an accelerator."""
 
     folder: str = ""
     """Folder of the study; default: runs/study-<study>-<preset>."""
