@@ -33,7 +33,7 @@ class Reach:
 
 
 class BodyModel:
-    """Judges postures, in a fraction of a millisecond each. Holds scratch memory: not thread-safe.
+    """Judges postures, in less than a millisecond each. Holds scratch memory: not thread-safe.
 
     Fingers count as open, which is when they reach furthest.
     """

@@ -118,10 +118,10 @@ class LimitsConfig:
     """What no command may pass, whoever gives it.
 
     low, high: absolute targets, 14 joints [rad] and 2 grippers. max_step_rad: from the measured joint. max_speed [rad/s]
-    and max_acceleration [rad/s^2]: of the commanded joints; slowing down is never limited. max_gripper_speed: share of the
-    stroke per second. workspace_low_m, workspace_high_m: the box in the robot's base frame (x forward, y left, z up) that
-    both tool points stay in. clearance_m: least distance between an arm and the rest of the robot. soft_start_s: for so
-    long after a reset or a hold, speed rises from soft_start_share of its limit to the whole.
+    and max_acceleration [rad/s^2]: of the commanded joints; slowing down is never limited, nor are grippers, which are told
+    open or closed and limit themselves. workspace_low_m, workspace_high_m: the box in the robot's base frame (x forward, y
+    left, z up) that both tool points stay in. clearance_m: least distance between an arm and the rest of the robot.
+    soft_start_s: for so long after a reset or a hold, speed rises from soft_start_share of its limit to the whole.
     """
 
     low: tuple[float, ...] = ACTION_LOW
@@ -129,7 +129,6 @@ class LimitsConfig:
     max_step_rad: float = MAX_STEP_RAD
     max_speed: float = 3.0
     max_acceleration: float = 6.0
-    max_gripper_speed: float = 5.0
     workspace_low_m: tuple[float, float, float] = (-0.2, -1.1, 0.1)
     workspace_high_m: tuple[float, float, float] = (1.2, 1.1, 2.0)
     clearance_m: float = 0.01
@@ -145,7 +144,7 @@ class LimitsConfig:
                     f"LimitsConfig: limits may only be narrower than the robot's {least} .. {most}, got {low} .. {high}"
                 )
         _check_range("LimitsConfig.max_step_rad", self.max_step_rad, 1e-3, MAX_STEP_RAD)
-        _check_positive(self, "max_speed", "max_acceleration", "max_gripper_speed")
+        _check_positive(self, "max_speed", "max_acceleration")
         _check_range("LimitsConfig.soft_start_share", self.soft_start_share, 0.01, 1.0)
         if self.clearance_m < 0 or self.soft_start_s < 0:
             raise ConfigError(f"LimitsConfig: clearance_m and soft_start_s must be >= 0, got {self}")

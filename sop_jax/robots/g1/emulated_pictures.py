@@ -65,7 +65,7 @@ class Pictures:
                 self._renderer = CameraRenderer(model, {name: f"g1/{name}" for name in CAMERAS}, self._image_size)
             mujoco.mj_setState(model, self._data, moment.physics, _STATE)
             mujoco.mj_forward(model, self._data)
-            rng = np.random.default_rng((self._seed, moment.tick))
+            rng = np.random.default_rng((self._seed, moment.tick + HISTORY_TICKS))
             self._drawn = {tick: views for tick, views in self._drawn.items() if tick > moment.tick - HISTORY_TICKS}
             self._drawn[moment.tick] = {
                 name: image ^ rng.integers(0, 2, image.shape, np.uint8)

@@ -17,6 +17,7 @@ import numpy as np
 
 from sop_jax.robots.g1.body_model import BodyModel, Reach
 from sop_jax.robots.g1.config import NUM_ARM_JOINTS, G1RobotConfig
+from sop_jax.robots.two_arm import ACTION_NAMES
 
 ARMS = slice(0, NUM_ARM_JOINTS)
 SIDES = {"left": (slice(0, 7), 14), "right": (slice(7, 14), 15)}
@@ -50,8 +51,7 @@ class SafetyFilter:
         self._body = body
         self._low, self._high = np.array(limits.low), np.array(limits.high)
         self._period_s = 1.0 / config.timing.control_hz
-        self._max_speed = np.r_[np.full(NUM_ARM_JOINTS, limits.max_speed), np.full(2, limits.max_gripper_speed)]
-        # Grippers have no inertia worth a limit.
+        self._max_speed = np.r_[np.full(NUM_ARM_JOINTS, limits.max_speed), np.full(2, np.inf)]
         self._max_gain = np.r_[np.full(NUM_ARM_JOINTS, limits.max_acceleration), np.full(2, np.inf)]
         self._held = np.ones(16, bool)
         for side in config.arms:
@@ -158,5 +158,5 @@ def _clip(values: np.ndarray, low: np.ndarray, high: np.ndarray, kind: str, brea
     excess = np.abs(values - clipped)
     worst = int(np.argmax(excess))
     if excess[worst] > _EPSILON:
-        breaches.append(Breach(kind, float(excess[worst]), str(worst)))
+        breaches.append(Breach(kind, float(excess[worst]), ACTION_NAMES[worst]))
     return clipped
