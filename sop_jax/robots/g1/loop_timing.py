@@ -7,7 +7,7 @@ import math
 @dataclasses.dataclass(frozen=True)
 class LoopReport:
     """Of one episode: commands sent, their mean interval, how far intervals were from the period (root mean square and
-    worst), and the time from an observation to its command (mean and worst). Seconds.
+    worst), and the time from the beginning of an observation to its command (mean and worst). Seconds.
     """
 
     num_commands: int

@@ -97,14 +97,13 @@ class G1Robot:
 
     def observe(self, images: bool = True) -> Observation:
         self._await_tick()
+        self._body.timer.observed(self._clock.now_ns())
         if self._body.fault is None:
             try:
                 self._look(images)
             except G1Fault as fault:
                 self._body.fail(fault)
-        now_ns = self._clock.now_ns()
-        self._time_ns = max(now_ns, self._time_ns + 1)
-        self._body.timer.observed(now_ns)
+        self._time_ns = max(self._clock.now_ns(), self._time_ns + 1)
         if self._num_frames == 0:
             self._started_ns = self._time_ns
             self._body.log.start_at(self._time_ns)
