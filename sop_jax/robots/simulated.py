@@ -95,7 +95,7 @@ class SimulatedRobot:
 
     def check_end(self) -> EpisodeEnd | None:
         if self._end is None and self._present().last():
-            self._end = _read_end(self._environment, self._present())
+            self._end = read_end(self._environment, self._present())
         return self._end
 
     def close(self) -> None:
@@ -107,7 +107,8 @@ class SimulatedRobot:
         return self._timestep
 
 
-def _read_end(environment: Environment, timestep: dm_env.TimeStep) -> EpisodeEnd:
+def read_end(environment: Environment, timestep: dm_env.TimeStep) -> EpisodeEnd:
+    """What the last timestep of an episode means."""
     if environment.success():
         return EpisodeEnd(Outcome.SUCCESS)
     if timestep.discount:  # dm_env: cut short by time, not ended by what happened.

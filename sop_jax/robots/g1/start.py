@@ -1,0 +1,87 @@
+"""From where the robot stands to where its episodes start: posture first, then the arms, both slowly."""
+
+import numpy as np
+
+from sop_jax.robots.g1.body import G1Body
+from sop_jax.robots.g1.config import NUM_ARM_JOINTS, G1RobotConfig, PostureConfig
+from sop_jax.robots.g1.faults import PostureError
+from sop_jax.robots.g1.link import BodyState
+from sop_jax.robots.g1.safety import SIDES
+from sop_jax.specs.clock import Clock
+
+START_SPEED = 0.5
+"""rad/s of the joint that has furthest to go."""
+
+_ARRIVED_RAD = 0.03
+
+
+def go_to_start(config: G1RobotConfig, body: G1Body, clock: Clock) -> BodyState:
+    """Brings the robot to its start and returns the states there. Blocks.
+
+    Raises:
+        PostureError: lift, waist, head or arms are not where they should be, and don't get there.
+        G1Fault: whatever else goes wrong on the way.
+    """
+    state = body.read_state()
+    deadline_ns = clock.now_ns() + round(config.timing.reset_s * 1e9)
+    if config.posture.commanded and not config.dry_run:
+        state = _bring_posture(config.posture, body, clock, deadline_ns)
+    if found := find_deviations(config.posture, state):
+        raise PostureError(
+            f"{'; '.join(found)}. The safety check stands on this posture: bring the robot there, set "
+            "PostureConfig.commanded, or correct the units (UnitsConfig) if the robot stands right"
+        )
+    if config.start_rad is not None and not config.dry_run:
+        state = _bring_arms(config, np.array(config.start_rad), body, clock, deadline_ns)
+    return state
+
+
+def find_deviations(posture: PostureConfig, state: BodyState) -> list[str]:
+    """What isn't where the configuration says, in words."""
+    pairs = (
+        ("lift", state.waist[1], posture.lift_m, posture.tolerance_m, "m"),
+        ("waist pitch", state.waist[0], posture.waist_pitch_rad, posture.tolerance_rad, "rad"),
+        ("head yaw", state.head[0], posture.head_yaw_rad, posture.tolerance_rad, "rad"),
+        ("head pitch", state.head[1], posture.head_pitch_rad, posture.tolerance_rad, "rad"),
+    )
+    return [
+        f"{name} is at {measured:.4f} {unit}, expected {wanted:.4f} within {tolerance}"
+        for name, measured, wanted, tolerance, unit in pairs
+        if abs(measured - wanted) > tolerance
+    ]
+
+
+def _bring_posture(posture: PostureConfig, body: G1Body, clock: Clock, deadline_ns: int) -> BodyState:
+    body.send_posture(
+        np.array([posture.head_yaw_rad, posture.head_pitch_rad]),
+        np.array([posture.waist_pitch_rad, posture.lift_m]),
+    )
+    state = body.read_state()
+    while find_deviations(posture, state) and clock.now_ns() < deadline_ns:
+        body.hold()
+        clock.sleep_s(body.period_s)
+        state = body.read_state()
+    return state
+
+
+def _bring_arms(config: G1RobotConfig, goal: np.ndarray, body: G1Body, clock: Clock, deadline_ns: int) -> BodyState:
+    """Along a straight line of joint space, at the pace of the slowest joint. Arms that aren't ours stay."""
+    state = body.read_state()
+    ours = np.zeros(NUM_ARM_JOINTS, bool)
+    for side in config.arms:
+        ours[SIDES[side][0]] = True
+    goal = np.where(ours, goal, state.arms)
+    target = state.vector
+    while (apart := float(np.abs(goal - state.arms).max())) > _ARRIVED_RAD:
+        if clock.now_ns() >= deadline_ns:
+            raise PostureError(
+                f"arms are {apart:.3f} rad from their start after {config.timing.reset_s} s; the way is blocked (see "
+                "g1_breach events): bring them nearer by hand"
+            )
+        left = goal - target[:NUM_ARM_JOINTS]
+        share = min(1.0, START_SPEED * body.period_s / max(1e-9, float(np.abs(left).max())))
+        target[:NUM_ARM_JOINTS] += share * left
+        body.move(target)
+        clock.sleep_s(body.period_s)
+        state = body.read_state()
+    return state

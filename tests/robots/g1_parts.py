@@ -1,0 +1,41 @@
+"""An emulated G1 on a simulated clock, and what tests change about it."""
+
+import dataclasses
+
+from sop_jax.robots.g1.config import CameraConfig, G1RobotConfig, UnitsConfig
+from sop_jax.robots.g1.emulated_sdk import connect_emulator
+from sop_jax.robots.g1.emulator import Emulator
+from sop_jax.robots.g1.robot import G1Robot
+from sop_jax.specs.clock import ManualClock
+from sop_jax.specs.metrics import MemoryMetrics
+
+START_NS = 1_700_000_000_000_000_000
+IMAGE_SIZE = 16
+CAMERAS = tuple(
+    CameraConfig(name, f"sdk_{name}", 32, 32, IMAGE_SIZE, IMAGE_SIZE) for name in ("head", "hand_left", "hand_right")
+)
+CONFIG = G1RobotConfig(cameras=CAMERAS, time_limit_s=2.0)
+
+
+@dataclasses.dataclass
+class Bench:
+    """A robot and all that stands around it."""
+
+    clock: ManualClock
+    emulator: Emulator
+    robot: G1Robot
+    metrics: MemoryMetrics
+
+    def events(self, name: str) -> list[dict]:
+        return [event for event in self.metrics.events if event["event"] == name]
+
+
+def make_bench(environment, config: G1RobotConfig = CONFIG, units: UnitsConfig | None = None) -> Bench:
+    """`units` is how the emulated SDK speaks, if otherwise than the configuration says."""
+    clock, metrics = ManualClock(START_NS), MemoryMetrics()
+    emulator = Emulator(environment, clock, units or config.units, config.cameras)
+    link = connect_emulator(emulator)
+    if units is not None:
+        link._units = config.units
+    robot = G1Robot(config, link, emulator, clock, metrics, background=False)
+    return Bench(clock, emulator, robot, metrics)

@@ -1,0 +1,306 @@
+"""The fault table: whole episodes of an emulated G1 with one thing wrong, on a simulated clock."""
+
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+from g1_parts import CAMERAS, CONFIG, START_NS, make_bench
+
+import envs
+from envs.g1.kinematics import load_kinematics
+from sop_jax.actors.episode import EmptyEpisodeError, EpisodeHeader, run_episode
+from sop_jax.actors.fake import FakePolicy
+from sop_jax.actors.rollout import RolloutConfig
+from sop_jax.robots.g1.config import PostureConfig, TimingConfig, UnitsConfig
+from sop_jax.robots.g1.emulated_sdk import connect_emulator
+from sop_jax.robots.g1.emulator import PERIOD_NS, Emulator
+from sop_jax.robots.g1.robot import G1Robot
+from sop_jax.specs.clock import WallClock
+from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.metrics import MemoryMetrics
+from sop_jax.specs.records import EpisodeEnd, Outcome
+
+EPISODE = EpisodeHeader("g1-1.00000000000000000001.000000", seed=3)
+FAULT_TICK = 10
+HOME = np.r_[load_kinematics().home.left_arm_rad, load_kinematics().home.right_arm_rad]
+
+
+@pytest.fixture(scope="module")
+def environment():
+    environment = envs.load("restock_shelf", image_size=32)
+    yield environment
+    environment.close()
+
+
+def run(bench, policy=None):
+    config = RolloutConfig(realtime=True)
+    return run_episode(bench.robot, policy or FakePolicy(), None, EPISODE, config, bench.clock, metrics=bench.metrics)
+
+
+def end_of(episode):
+    return EpisodeEnd(episode.manifest.outcome, episode.manifest.failure_kind)
+
+
+def stretch(observation):
+    """Out and away, as fast as the limits let it."""
+    return observation.state + np.float32(0.26) * np.r_[np.zeros(5), 1, np.zeros(6), 1, np.zeros(3)].astype(np.float32)
+
+
+def test_an_episode_without_faults(environment):
+    bench = make_bench(environment)
+    episode = run(bench)
+    assert end_of(episode) == EpisodeEnd(Outcome.TIMEOUT, "timeout")
+    assert episode.manifest.num_frames == 60
+    assert set(np.diff(episode.arrays.time_ns)) == {PERIOD_NS}
+    assert (bench.emulator.num_commands, bench.robot.breaches) == (120, {})  # Arms and grippers, each tick.
+    (report,) = bench.events("g1_episode")
+    assert report["episode_started_ns"] == episode.manifest.started_ns
+    assert (report["num_commands"], report["max_jitter_s"]) == (60, 0.0)
+    assert report["mean_interval_s"] == PERIOD_NS / 1e9
+    assert bench.events("g1_hold") == bench.events("g1_fault") == []
+
+
+def test_pictures_show_the_world_two_ticks_ago_with_the_states_of_that_tick(environment):
+    bench = make_bench(environment)
+    states = []
+    bench.robot.reset(3)
+    for _ in range(8):
+        states.append(bench.robot.observe(images=False).state)
+        bench.robot.apply(stretch(bench.robot.observe(images=False)))
+    observation = bench.robot.observe()
+    np.testing.assert_allclose(observation.state, states[6], atol=1e-6)
+    assert np.abs(observation.state - bench.robot.observe(images=False).state).max() > 1e-3
+    assert min(image.mean() for image in observation.images.values()) > 10  # Not black.
+    bench.emulator.prepare(3)
+    noise_free = environment.render()["head"].reshape(16, 2, 16, 2, 3).mean(axis=(1, 3))
+    assert np.abs(observation.images["head"] - noise_free).mean() < 12
+
+
+def test_the_expert_does_its_task_through_the_safety_filter(environment):
+    bench = make_bench(environment, dataclasses.replace(CONFIG, time_limit_s=30.0))
+    config, expert = RolloutConfig(realtime=True), envs.make_expert(environment)
+    episode = run_episode(bench.robot, None, None, EPISODE, config, bench.clock, expert=expert)
+    assert episode.manifest.outcome is Outcome.SUCCESS
+    assert set(bench.robot.breaches) <= {"acceleration"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ({"emergency_stop": True}, "emergency_stop"),
+        ({"rejects": True}, "command_rejected"),
+        ({"state_gap": True}, "state_late"),
+        ({"state_delay_s": 0.3}, "state_late"),
+        ({"frame_delay_s": 0.4}, "camera_late"),
+        ({"silent_cameras": frozenset({"hand_left"})}, "camera_late"),
+        ({"frozen_cameras": frozenset({"head"})}, "camera_late"),
+        ({"state_clock_s": 0.5}, "clock_skew"),
+        ({"camera_clock_s": 0.5}, "clock_skew"),
+        ({"state_clock_s": -0.5}, "state_late"),
+        ({"camera_clock_s": -0.5}, "camera_late"),
+        ({"wrong_arm_units": True}, "wrong_units"),
+        ({"dropped_frames": 90}, "camera_late"),
+    ],
+)
+def test_a_fault_ends_the_episode_under_its_name(environment, fault, kind):
+    bench = make_bench(environment)
+    bench.emulator.at(FAULT_TICK, **fault)
+    episode = run(bench)
+    assert end_of(episode) == EpisodeEnd(Outcome.ERROR, kind)
+    assert FAULT_TICK <= episode.manifest.num_frames < 60
+    (event,) = bench.events("g1_fault")
+    assert (event["kind"], event["episode_started_ns"]) == (kind, episode.manifest.started_ns)
+    assert event["frame"] == episode.manifest.num_frames - 1  # The frame during which it happened.
+    num_sent = bench.emulator.num_commands
+    for _ in range(30):
+        bench.clock.advance_s(0.1)
+        bench.robot.watch()
+    assert bench.emulator.num_commands == num_sent  # Nothing is sent after a fault.
+    with pytest.raises(RuntimeError, match="the episode is over"):
+        bench.robot.apply(np.zeros(16, np.float32))
+
+
+def test_an_emergency_stop_holds_until_it_is_released_and_the_robot_reset(environment):
+    bench = make_bench(environment)
+    bench.emulator.at(FAULT_TICK, emergency_stop=True)
+    episode = run(bench, FakePolicy(stretch))
+    assert end_of(episode).failure_kind == "emergency_stop"
+    with pytest.raises(EmptyEpisodeError, match="emergency_stop"):
+        run(bench)  # Still pressed.
+    bench.emulator.inject(emergency_stop=False)
+    assert end_of(run(bench)) == EpisodeEnd(Outcome.TIMEOUT, "timeout")
+
+
+def test_a_robot_that_ignores_commands_is_noticed(environment):
+    bench = make_bench(environment, dataclasses.replace(CONFIG, time_limit_s=4.0))
+    bench.emulator.at(FAULT_TICK, ignores=True)
+    assert end_of(run(bench, FakePolicy(stretch))) == EpisodeEnd(Outcome.ERROR, "not_following")
+    assert "rad from its command" in bench.events("g1_fault")[0]["reason"]
+
+
+@pytest.mark.parametrize("fault", [{"state_gap": True}, {"silent_cameras": frozenset({"head"})}])
+def test_a_short_gap_is_waited_out_in_a_hold(environment, fault):
+    """The world goes on; 15 ticks later the sensor is back."""
+    bench = make_bench(environment)
+    bench.emulator.at(FAULT_TICK, **fault)
+    bench.emulator.at(FAULT_TICK + 15, state_gap=False, silent_cameras=frozenset())
+    episode = run(bench)
+    assert end_of(episode) == EpisodeEnd(Outcome.TIMEOUT, "timeout")
+    (hold,) = bench.events("g1_hold")
+    assert hold["kind"] == "sensors_late"
+    assert FAULT_TICK - 1 <= hold["frame"] <= FAULT_TICK + 9
+    assert np.diff(episode.arrays.time_ns).max() > 5 * PERIOD_NS
+
+
+def test_dropped_frames_are_bridged_with_older_ones(environment):
+    bench = make_bench(environment)
+    bench.emulator.at(FAULT_TICK, dropped_frames=3)
+    assert end_of(run(bench)) == EpisodeEnd(Outcome.TIMEOUT, "timeout")
+    assert bench.events("g1_fault") == []
+
+
+class SlowPolicy(FakePolicy):
+    """Hangs once, at its third question, for `delay_s`; the watchdog looks meanwhile, as its thread would."""
+
+    def __init__(self, bench, delay_s):
+        super().__init__(stretch)
+        self._bench, self._delay_s = bench, delay_s
+
+    def infer(self, observation, seed, prefix=None):
+        chunk = super().infer(observation, seed, prefix)
+        if len(self.seeds) == 3:
+            for _ in range(round(self._delay_s * 20)):
+                self._bench.clock.advance_s(0.05)
+                self._bench.robot.watch()
+        return chunk
+
+
+def test_a_late_policy_finds_the_robot_held_and_starting_softly(environment):
+    bench = make_bench(environment)
+    episode = run(bench, SlowPolicy(bench, 1.0))
+    assert end_of(episode) == EpisodeEnd(Outcome.TIMEOUT, "timeout")
+    (hold,) = bench.events("g1_hold")
+    assert (hold["kind"], hold["frame"]) == ("command_late", 16)
+    assert bench.emulator.num_commands == 2 * (60 + 17)  # Held every 0.05 s from 0.2 s to 1.0 s.
+    speed = np.abs(np.diff(episode.arrays.action[:, :14], axis=0)).max(axis=1) * 30
+    assert speed[15] <= 0.2 * 3.0 + 1e-3
+
+
+def test_a_policy_that_hangs_ends_the_episode(environment):
+    bench = make_bench(environment)
+    episode = run(bench, SlowPolicy(bench, 3.0))
+    assert end_of(episode) == EpisodeEnd(Outcome.ERROR, "commands_stopped")
+    assert episode.manifest.num_frames == 17
+    np.testing.assert_array_equal(episode.arrays.action[16], episode.arrays.action[15])  # What held it.
+
+
+def test_the_background_thread_holds_when_nobody_else_looks(environment):
+    clock, metrics = WallClock(), MemoryMetrics()
+    emulator = Emulator(environment, clock, CONFIG.units, CAMERAS)
+    robot = G1Robot(CONFIG, connect_emulator(emulator), emulator, clock, metrics)
+    robot.reset(0)
+    robot.apply(robot.observe(images=False).state)
+    for _ in range(500):
+        if any(event["event"] == "g1_fault" for event in metrics.events):
+            break
+        time.sleep(0.02)
+    assert [event["kind"] for event in metrics.events if event["event"] != "g1_breach"] == [
+        "command_late",
+        "commands_stopped",
+    ]
+    robot.close()
+    assert robot.check_end() == EpisodeEnd(Outcome.ERROR, "commands_stopped")
+
+
+def test_limits_hold_against_a_wild_policy_and_each_breach_is_an_event(environment):
+    bench = make_bench(environment)
+    rng = np.random.default_rng(0)
+    episode = run(bench, FakePolicy(lambda observation: rng.normal(0, 50, 16)))
+    arrays = episode.arrays
+    assert np.all(np.abs(arrays.action[:, :14] - arrays.state[:, :14]) < 0.45)  # Pictures' states are two ticks old.
+    steps = np.abs(np.diff(arrays.action[:, :14], axis=0))
+    assert np.mean(steps > 3.0 / 30 + 1e-5) < 0.01  # An arm that is knocked aside takes its command with it.
+    assert steps.max() < 0.2618
+    breaches = bench.events("g1_breach")
+    assert {"joint_limit", "speed", "acceleration"} <= {event["kind"] for event in breaches}
+    assert {event["episode_started_ns"] for event in breaches} == {episode.manifest.started_ns}
+    (report,) = bench.events("g1_episode")
+    assert report["num_speed"] == bench.robot.breaches["speed"] > 30
+
+
+def test_a_dry_run_sends_nothing(environment):
+    bench = make_bench(environment, dataclasses.replace(CONFIG, dry_run=True))
+    episode = run(bench, FakePolicy(stretch))
+    assert end_of(episode) == EpisodeEnd(Outcome.TIMEOUT, "timeout")
+    assert bench.emulator.num_commands == 0
+    np.testing.assert_allclose(episode.arrays.state[-1], episode.arrays.state[0], atol=1e-3)
+    assert np.abs(episode.arrays.action[-1] - episode.arrays.action[0]).max() > 0.1  # What it would have sent.
+
+
+def test_the_way_to_the_start_is_slow_and_ends_there(environment):
+    # The world's own start differs from this by 0.1 rad in two joints of each arm.
+    start = HOME + np.tile([0, 0, 0, 0, 0.1, 0, 0.1], 2)
+    bench = make_bench(environment, dataclasses.replace(CONFIG, start_rad=tuple(start)))
+    bench.robot.reset(3)
+    state = bench.robot.observe(images=False).state
+    np.testing.assert_allclose(state[:14], start, atol=0.031)
+    assert (bench.clock.now_ns() - START_NS) / 1e9 > 0.1 / 0.5
+    assert bench.robot.check_end() is None
+
+
+def test_a_blocked_way_to_the_start_is_an_end(environment):
+    start = HOME + np.tile([0, 0, 0, 0, 0.1, 0, 0.1], 2)
+    config = dataclasses.replace(CONFIG, start_rad=tuple(start), timing=TimingConfig(reset_s=1.0))
+    bench = make_bench(environment, config)
+    bench.emulator.at(-7, ignores=True)
+    with pytest.raises(EmptyEpisodeError, match="posture"):
+        run(bench)
+
+
+def test_a_posture_that_is_not_the_configured_one_is_refused_or_brought_about(environment):
+    posture = PostureConfig(lift_m=0.2, head_yaw_rad=0.3)
+    bench = make_bench(environment, dataclasses.replace(CONFIG, posture=posture))
+    with pytest.raises(EmptyEpisodeError, match="posture"):
+        run(bench)
+    reason = bench.events("g1_fault")[0]["reason"]
+    assert "lift is at 0.0200 m, expected 0.2000 within 0.02; head yaw is at 0.0000 rad" in reason
+    commanded = dataclasses.replace(posture, commanded=True)
+    bench = make_bench(environment, dataclasses.replace(CONFIG, posture=commanded))
+    bench.robot.reset(3)
+    assert bench.robot.check_end() is None
+
+
+@pytest.mark.parametrize(("says", "speaks", "kind"), [("rad", "deg", "wrong_units"), ("deg", "rad", "posture")])
+def test_a_head_that_speaks_another_unit_is_noticed_at_reset(environment, says, speaks, kind):
+    config = dataclasses.replace(CONFIG, units=UnitsConfig(head_state=says))
+    bench = make_bench(environment, config, units=UnitsConfig(head_state=speaks))
+    bench.robot.reset(3)
+    assert bench.robot.check_end() == EpisodeEnd(Outcome.ERROR, kind)
+    assert "UnitsConfig" in bench.events("g1_fault")[0]["reason"]
+
+
+@pytest.mark.parametrize("units", [UnitsConfig(lift_state="cm", lift_command="m", head_state="rad", channels="bgr")])
+def test_other_versions_of_the_sdk_give_the_same_episode(environment, units):
+    plain = run(make_bench(environment), FakePolicy(stretch))
+    other = run(make_bench(environment, dataclasses.replace(CONFIG, units=units)), FakePolicy(stretch))
+    np.testing.assert_array_equal(plain.arrays.state, other.arrays.state)
+    assert plain.jpegs == other.jpegs
+
+
+def test_one_arm_can_be_left_alone(environment):
+    bench = make_bench(environment, dataclasses.replace(CONFIG, arms=("right",)))
+    episode = run(bench, FakePolicy(stretch))
+    assert np.ptp(episode.arrays.action[:, :7]) == np.ptp(episode.arrays.action[0, :7])
+    assert np.ptp(episode.arrays.action[:, 12]) > 0.1
+
+
+def test_the_emulator_knows_its_faults():
+    with pytest.raises(ValueError, match=r"no fault frozen_camera; it has .*frozen_cameras"):
+        Emulator.at(None, 3, frozen_camera=True)
+
+
+def test_the_emulator_gives_square_frames_only(environment):
+    cameras = (dataclasses.replace(CAMERAS[0], frame_width=64),)
+    with pytest.raises(ConfigError, match="square frames of one size"):
+        Emulator(environment, WallClock(), UnitsConfig(), cameras)
