@@ -68,6 +68,11 @@ class EpisodeStore:
         self._clock = clock or WallClock()
         self._num_in_flight = num_in_flight
 
+    @property
+    def root(self) -> ts.KvStore:
+        """Where everything lies; for retirement and repair, which keep records of their own there."""
+        return self._kvstore
+
     def put(self, episode: Episode) -> EpisodeIndex:
         """Packs and stores an episode; see `put_bytes`."""
         return self.put_bytes(episode.manifest.episode_id, episode_format.pack(episode))
@@ -187,9 +192,7 @@ class EpisodeStore:
         return [_record(key, text) for key, text in zip(listed, texts, strict=True)]
 
     def _list(self, below: str) -> list[str]:
-        """Sorted keys that start with `below`, a path that ends with "/" (the next character after which is "0")."""
-        keys = self._kvstore.list(ts.KvStore.KeyRange(below, below.removesuffix("/") + "0")).result()
-        return sorted(key.decode("utf-8", "replace") for key in keys)
+        return kvstore.list_below(self._kvstore, below)
 
     def _read(self, spans: Sequence[kvstore.Span]) -> Iterator[bytes]:
         return kvstore.read_spans(self._kvstore, spans, self._num_in_flight)

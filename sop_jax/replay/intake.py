@@ -15,6 +15,7 @@ from sop_jax.episodes.verify import VerifiedEpisode
 from sop_jax.replay.episode_reader import EpisodeReader, Invalid, Unreadable
 from sop_jax.replay.intake_log import IntakeLog, IntakeReport
 from sop_jax.replay.items import DEFAULT_SEGMENT_LENGTH, FrameLabels, encode_segment, possible_keys, segments_of
+from sop_jax.replay.removal import Removal
 from sop_jax.replay.table_names import table_not_found
 from sop_jax.specs.clock import Clock, WallClock
 from sop_jax.specs.errors import ConfigError, InvalidEpisodeError, SopError
@@ -90,7 +91,8 @@ class Intake:
         intake.run(should_stop)          # or, one look at a time: report = intake.poll()
 
     An episode counts as taken in only after all its items were acknowledged; whatever goes wrong before that is tried
-    again at the next look. Invalid episodes, and those of a task without a table, are quarantined. Oldest first.
+    again at the next look. Invalid episodes, and those of a task without a table, are quarantined. Oldest first. The items of
+    retired episodes are taken out of the tables (`episodes.retirement`).
 
     `relabel` gives all items another labeler's labels (a new value function or threshold) while the learner goes on sampling.
 
@@ -118,6 +120,7 @@ class Intake:
         self._clock = clock or WallClock()
         self._log = IntakeLog(metrics or NoMetrics(), self._clock, newest_version)
         self._reader = EpisodeReader(store, spec, self._config.decode_all_images, self._config.num_readers)
+        self._removal = Removal(store, tables, self._config.insert_timeout_s)
         self._state_id: str | None = None
         self._done: set[str] = set()  # paths that need no further work while the tables keep their contents
         self._labelled: set[str] = set()  # of these, paths that a labeler had its say about
@@ -155,17 +158,31 @@ class Intake:
             self._state_id = state_id
             for paths in (self._done, self._labelled, self._stale):
                 paths.clear()
+            self._removal.start_again()
+        counts: Counter[str] = Counter()
         try:
             listed = self._store.list_paths()
-            new = [path for path in listed if path not in self._done]
+            self._removal.look()
+            new = [path for path in listed if path not in self._done and path not in self._removal.retired]
             set_aside = set(self._store.quarantined()) if new else set()
         except Exception as error:  # storage drivers raise what they like; the store is asked again at the next look
             return self._finish(IntakeReport(rebuilt=rebuilt), f"store: {error}")
         self._done.update(set_aside.intersection(new))
-        counts: Counter[str] = Counter()
+        trouble = self._take_out_retired(counts)
         prepared = self._prepare([path for path in new if path not in set_aside], known, counts, should_stop)
         problem = self._insert_all(_drop_overflow(prepared, known), counts, should_stop)
-        return self._finish(dataclasses.replace(IntakeReport(rebuilt=rebuilt), **counts), problem)
+        return self._finish(dataclasses.replace(IntakeReport(rebuilt=rebuilt), **counts), problem or trouble)
+
+    def _take_out_retired(self, counts: Counter[str]) -> str:
+        """Takes the items of retired episodes out of the tables; returns what kept some of them in, or ""."""
+        try:
+            for path in self._removal.take_out():
+                for paths in (self._done, self._labelled, self._stale):
+                    paths.discard(path)
+                counts["removed"] += 1
+        except Exception as error:  # storage drivers raise what they like; the rest is taken out at the next look
+            return f"retired episodes: {error}"
+        return ""
 
     def _prepare(
         self,
