@@ -185,6 +185,10 @@ class EpisodeStore:
         """Path -> reason, of every episode that is set aside."""
         return {record.path: record.reason for record in self.quarantine_records()}
 
+    def quarantined_paths(self) -> list[str]:
+        """Every episode that is set aside, without the reasons: a listing, and no reads."""
+        return [paths.quarantined_path(key) for key in self._list(paths.QUARANTINE) if paths.is_quarantine_path(key)]
+
     def quarantine_records(self) -> list[QuarantineRecord]:
         """Every episode that is set aside, and why. A record that can't be read counts too, with that as its reason."""
         listed = [key for key in self._list(paths.QUARANTINE) if paths.is_quarantine_path(key)]

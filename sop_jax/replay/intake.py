@@ -164,10 +164,9 @@ class Intake:
             listed = self._store.list_paths()
             self._removal.look()
             new = [path for path in listed if path not in self._done and path not in self._removal.retired]
-            set_aside = set(self._store.quarantined()) if new else set()
+            set_aside = set(self._store.quarantined_paths()) if new else set()
         except Exception as error:  # storage drivers raise what they like; the store is asked again at the next look
             return self._finish(IntakeReport(rebuilt=rebuilt), f"store: {error}")
-        self._done.update(set_aside.intersection(new))
         trouble = self._take_out_retired(counts)
         prepared = self._prepare([path for path in new if path not in set_aside], known, counts, should_stop)
         problem = self._insert_all(_drop_overflow(prepared, known), counts, should_stop)
@@ -275,7 +274,6 @@ class Intake:
             counts["unreadable"] += 1
             self._log.unreadable(path, f"quarantine failed: {error}")
             return
-        self._done.add(path)
         counts["quarantined"] += 1
         self._log.quarantined(path, reason)
 
