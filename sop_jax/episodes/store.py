@@ -237,6 +237,9 @@ def _record(key: str, text: bytes) -> QuarantineRecord:
     path = paths.quarantined_path(key)
     try:
         record = QuarantineRecord(**json.loads(text))
-    except (ValueError, TypeError) as error:
+        record.reason.encode()
+        if type(record.size) is not int or type(record.time_ns) is not int:
+            raise TypeError(f"expected integers, got {record.size!r:.80} and {record.time_ns!r:.80}")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         return QuarantineRecord(path, f"its quarantine record {key} can't be read: {error}", 0, 0)
     return dataclasses.replace(record, path=path)
