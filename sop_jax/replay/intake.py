@@ -256,7 +256,8 @@ class Intake:
                 try:
                     if stale_keys:
                         self._tables.update_priorities(table, {}, stale_keys, self._config.insert_timeout_s)
-                    self._tables.insert(table, items, self._config.insert_timeout_s)
+                    if items:
+                        self._tables.insert(table, items, self._config.insert_timeout_s)
                 except SopError as error:
                     problem = str(error)
                     break
@@ -312,9 +313,10 @@ def _groups(episodes: Sequence[_Prepared], items_per_insert: int) -> list[list[_
     Episodes whose items are replaced stand alone, so that few items are missing at a time.
     """
     groups: list[list[_Prepared]] = []
-    num_items = items_per_insert
+    num_items = 0
     for episode in episodes:
-        if num_items + len(episode.items) > items_per_insert or episode.stale_keys or groups[-1][-1].stale_keys:
+        too_many = num_items + len(episode.items) > items_per_insert
+        if not groups or too_many or episode.stale_keys or groups[-1][-1].stale_keys:
             groups.append([])
             num_items = 0
         groups[-1].append(episode)
@@ -323,13 +325,13 @@ def _groups(episodes: Sequence[_Prepared], items_per_insert: int) -> list[list[_
 
 
 def _drop_overflow(prepared: Sequence[_Prepared], tables: Mapping[str, TableInfo]) -> list[_Prepared]:
-    """Without the items of replaced episodes that the table's newer items would push out again at once.
+    """Without the items that the table's newer items would push out again at once. Given oldest first, and returned so.
 
-    The table had pushed them out before. Given oldest first, and returned so.
+    So an intake that starts again beside full tables doesn't bring back what they had pushed out.
     """
     kept, num_newer = [], Counter[str]()
     for episode in reversed(prepared):
-        if episode.stale_keys and num_newer[episode.table] >= tables[episode.table].max_size:
+        if num_newer[episode.table] >= tables[episode.table].max_size:
             episode = dataclasses.replace(episode, items=())
         num_newer[episode.table] += len(episode.items)
         kept.append(episode)
