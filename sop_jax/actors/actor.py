@@ -30,9 +30,15 @@ class RobotBrokenError(SopError):
 
 
 class EpisodeAcceptor(Protocol):
-    """Where finished episodes go: a Spool on a robot, the store itself in a simulation."""
+    """Where finished episodes go: a Spool on a robot, the store itself in a simulation.
 
-    def accept(self, episode: Episode) -> None: ...
+    `num_given_up` counts the episodes that it had no room for.
+    """
+
+    @property
+    def num_given_up(self) -> int: ...
+
+    def accept(self, episode: Episode) -> object: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +74,16 @@ class ActorConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ActorReport:
-    """What an actor did: episodes handed on and successes among them, swaps made, publications refused."""
+    """What an actor did: episodes handed on and successes among them, swaps made, publications refused.
+
+    num_given_up: episodes that its spool had no room for, since the spool's directory was made.
+    """
 
     num_episodes: int
     num_successes: int
     num_swaps: int
     num_refused: int
+    num_given_up: int = 0
 
 
 @final
@@ -134,7 +144,9 @@ class Actor:
         with deferred_interrupt() as interrupted:
             self._run_episodes(interrupted)
         num_refused = self._num_refused + (0 if self._feed is None else self._feed.num_refused)
-        return ActorReport(self._num_episodes, self._num_successes, self._num_swaps, num_refused)
+        return ActorReport(
+            self._num_episodes, self._num_successes, self._num_swaps, num_refused, self._spool.num_given_up
+        )
 
     def stop(self) -> None:
         """Asks `run` to come to an end after the present tick."""

@@ -4,6 +4,7 @@ Layout of the spool's directory::
 
     <episode_id>.zip            sealed, durable, waiting for upload
     <episode_id>.zip.tmp        being written; never read
+    <episode_id>.zip.given_up   empty: the mark of an episode that a full spool gave up
     set_aside/<name>            what can't be uploaded, with <name>.reason.json beside it
     lock                        held by the one process that uses the directory
 """
@@ -16,8 +17,10 @@ import pathlib
 import threading
 from typing import Protocol, final
 
+from sop_jax.actors.durable_files import is_disk_full, move_durably, remove_durably, write_durably
 from sop_jax.actors.seeds import MAX_SEED, derive_seed
-from sop_jax.episodes.format import index_of, pack
+from sop_jax.actors.spool_room import Waiting, choose_victim, count_marks, give_up, mark_given_up
+from sop_jax.episodes.format import pack, parse
 from sop_jax.episodes.paths import episode_path
 from sop_jax.specs.clock import Clock
 from sop_jax.specs.errors import ConfigError, EpisodeExistsError, InvalidEpisodeError
@@ -42,12 +45,18 @@ class SpoolConfig:
     """Waits between attempts while the store is away: from `first_retry_s`, doubling, up to `max_retry_s` [clock seconds].
 
     Each wait is shortened by up to half, differently per episode, so that a fleet doesn't come back all at once.
+
+    max_bytes: what waits takes no more of the disk than this. When it is full, or the disk is, the oldest autonomous episodes
+        are given up first, and those with interventions last.
     """
 
     first_retry_s: float = 1.0
     max_retry_s: float = 60.0
+    max_bytes: int = 16 * 2**30
 
     def __post_init__(self) -> None:
+        if self.max_bytes < 1:
+            raise ConfigError(f"SpoolConfig.max_bytes must be at least 1, got {self.max_bytes}")
         if not 0 < self.first_retry_s <= self.max_retry_s:
             raise ConfigError(
                 f"SpoolConfig needs 0 < first_retry_s <= max_retry_s, got {self.first_retry_s} and {self.max_retry_s}"
@@ -66,6 +75,8 @@ class Spool:
     Uploading is a background thread's work, oldest episode first; with `background=False` it happens in `upload_due` and
     `drain` only (simulation on virtual time). A new Spool on the same directory goes on where the last one was stopped
     or killed. Thread-safe.
+
+    Metrics: "upload", "upload_failed", "set_aside", "given_up" (episode_id, corrected, num_bytes, num_given_up, reason).
     """
 
     def __init__(
@@ -84,7 +95,10 @@ class Spool:
         self._config = config or SpoolConfig()
         self._changed = threading.Condition()
         self._uploading = threading.Lock()
-        self._pending: dict[str, int] = {}
+        self._accepting = threading.Lock()
+        self._pending: dict[str, Waiting] = {}
+        self._in_flight: str | None = None
+        self._num_given_up = 0
         self._num_failures = 0
         self._retry_at_ns = 0
         self._closed = False
@@ -105,12 +119,19 @@ class Spool:
     def pending_bytes(self) -> int:
         """Bytes that they take on the disk."""
         with self._changed:
-            return sum(self._pending.values())
+            return self._total_bytes()
 
-    def accept(self, episode: Episode) -> None:
+    @property
+    def num_given_up(self) -> int:
+        """Episodes that found no room here, since the directory was made."""
+        with self._changed:
+            return self._num_given_up
+
+    def accept(self, episode: Episode) -> bool:
         """Writes the episode to the disk, atomically and durably, and returns; the upload comes later.
 
-        Accepting the same episode again changes nothing.
+        Accepting the same episode again changes nothing. If there is no room, the least precious episodes are given up,
+        counted and told; False if that was this one.
 
         Raises:
             InvalidEpisodeError: its parts contradict each other, or its id is malformed. Nothing was written.
@@ -120,16 +141,70 @@ class Spool:
         episode_path(episode_id)
         data = pack(episode)
         target = self._path(episode_id)
-        if target.exists():
-            if target.read_bytes() == data:
-                return
-            raise EpisodeExistsError(
-                f"spool {self._directory}: another episode {episode_id} waits for upload; ids must never be used twice"
-            )
-        _write_durably(target, data)
+        corrected = bool(episode.arrays.intervention.any())
+        with self._accepting:
+            if target.exists():
+                if target.read_bytes() == data:
+                    return True
+                raise EpisodeExistsError(
+                    f"spool {self._directory}: another episode {episode_id} waits for upload; ids must never be used twice"
+                )
+            return self._write(episode_id, data, Waiting(len(data), corrected))
+
+    def _write(self, episode_id: str, data: bytes, new: Waiting) -> bool:
+        full = f"the spool is full ({self._config.max_bytes} bytes)"
+        if new.num_bytes > self._config.max_bytes:
+            return self._refuse(episode_id, new, f"it is larger than the whole spool ({self._config.max_bytes} bytes)")
+        while self.pending_bytes + new.num_bytes > self._config.max_bytes:
+            if not self._make_room(episode_id, new, full):
+                return self._refuse(episode_id, new, full)
+        while True:
+            try:
+                write_durably(self._path(episode_id), data)
+            except OSError as error:
+                if not is_disk_full(error):
+                    raise
+                if not self._make_room(episode_id, new, f"the disk is full: {error}"):
+                    return self._refuse(episode_id, new, f"the disk is full: {error}")
+                continue
+            with self._changed:
+                self._pending[episode_id] = new
+                self._changed.notify_all()
+            return True
+
+    def _make_room(self, episode_id: str, new: Waiting, reason: str) -> bool:
+        """Gives up one episode that is worth less than the new one; False if there is none."""
         with self._changed:
-            self._pending[episode_id] = len(data)
+            busy = () if self._in_flight is None else (self._in_flight,)
+            victim = choose_victim({**self._pending, episode_id: new}, busy)
+            if victim is None or victim == episode_id:
+                return False
+            # Under the lock, so that no upload of it begins meanwhile.
+            give_up(self._path(victim))
+            lost = self._pending.pop(victim)
+        self._tell_given_up(victim, lost, reason)
+        return True
+
+    def _refuse(self, episode_id: str, new: Waiting, reason: str) -> bool:
+        mark_given_up(self._path(episode_id))
+        self._tell_given_up(episode_id, new, reason)
+        return False
+
+    def _tell_given_up(self, episode_id: str, lost: Waiting, reason: str) -> None:
+        with self._changed:
+            self._num_given_up += 1
             self._changed.notify_all()
+        self._metrics.write(
+            "given_up",
+            episode_id=episode_id,
+            corrected=lost.corrected,
+            num_bytes=lost.num_bytes,
+            num_given_up=self._num_given_up,
+            reason=reason[:300],
+        )
+
+    def _total_bytes(self) -> int:
+        return sum(waiting.num_bytes for waiting in self._pending.values())
 
     def upload_due(self) -> int:
         """Uploads what waits, unless a failed attempt says to wait longer; returns how many episodes reached the store.
@@ -187,29 +262,42 @@ class Spool:
         with self._changed:
             if self._closed or not self._pending or self._clock.now_ns() < self._retry_at_ns:
                 return None
-            return min(self._pending)
+            self._in_flight = min(self._pending)
+            return self._in_flight
 
     def _upload(self, episode_id: str) -> bool:
         path = self._path(episode_id)
         try:
-            data = path.read_bytes()
-            self._store.put_bytes(episode_id, data)
-        except (EpisodeExistsError, InvalidEpisodeError) as error:  # Trying again would change nothing.
-            self._set_aside(path, f"{type(error).__name__}: {error}")
-            self._forget(episode_id)
-            return True
+            try:
+                data = path.read_bytes()
+                self._store.put_bytes(episode_id, data)
+            except (EpisodeExistsError, InvalidEpisodeError) as error:  # Trying again would change nothing.
+                self._set_aside(path, f"{type(error).__name__}: {error}")
+                self._forget(episode_id)
+                return True
+            except FileNotFoundError:
+                if path.exists():
+                    raise
+                self._lose(episode_id, "somebody removed its file from the spool")
+                return True
+            remove_durably(path)
         except Exception as error:  # Whatever keeps the store away, the episode is safe here: try again later.
             self._wait_longer(episode_id, error)
             return False
-        path.unlink()
-        _sync_directory(self._directory)
         self._metrics.write("upload", episode_id=episode_id, num_bytes=len(data), num_failures=self._num_failures)
         self._forget(episode_id)
         return True
 
+    def _lose(self, episode_id: str, reason: str) -> None:
+        with self._changed:
+            lost = self._pending[episode_id]
+        self._refuse(episode_id, lost, reason)
+        self._forget(episode_id)
+
     def _forget(self, episode_id: str) -> None:
         with self._changed:
             self._num_failures = 0
+            self._in_flight = None
             del self._pending[episode_id]
             self._changed.notify_all()
 
@@ -218,6 +306,7 @@ class Spool:
         delay_s = full_s * (0.5 + 0.5 * derive_seed(episode_id, self._num_failures) / MAX_SEED)
         with self._changed:
             self._num_failures += 1
+            self._in_flight = None
             self._retry_at_ns = self._clock.now_ns() + round(delay_s * 1e9)
         self._metrics.write(
             "upload_failed",
@@ -229,6 +318,7 @@ class Spool:
 
     def _recover(self) -> None:
         """Takes stock of what a former process left: whole episodes are pending, torn ones are set aside."""
+        self._num_given_up = count_marks(self._directory)
         for path in sorted(self._directory.iterdir()):
             if path.name.endswith(_TMP_SUFFIX):
                 self._set_aside(path, "torn: the process ended while it wrote this file, before it was sealed")
@@ -236,11 +326,11 @@ class Spool:
                 data = path.read_bytes()
                 episode_id = path.name.removesuffix(_SUFFIX)
                 try:
-                    index_of(data, episode_path(episode_id))
+                    arrays = parse(data, episode_path(episode_id)).arrays
                 except InvalidEpisodeError as error:
                     self._set_aside(path, f"corrupt: {error}")
                 else:
-                    self._pending[episode_id] = len(data)
+                    self._pending[episode_id] = Waiting(len(data), bool(arrays.intervention.any()))
 
     def _set_aside(self, path: pathlib.Path, reason: str) -> None:
         directory = self._directory / _SET_ASIDE
@@ -251,10 +341,13 @@ class Spool:
                 break
             name = f"{path.name}.{attempt}"
         record = json.dumps({"file": path.name, "reason": reason, "time_ns": self._clock.now_ns()}) + "\n"
-        _write_durably(directory / f"{name}.reason.json", record.encode())
-        os.replace(path, directory / name)
-        _sync_directory(directory)
-        _sync_directory(self._directory)
+        try:
+            write_durably(directory / f"{name}.reason.json", record.encode())
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            reason = f"(no room to write this down) {reason}"
+        move_durably(path, directory / name)
         self._metrics.write("set_aside", file=path.name, reason=reason[:300])
 
     def _path(self, episode_id: str) -> pathlib.Path:
@@ -272,22 +365,3 @@ def _lock(directory: pathlib.Path) -> int:
             f"spool {directory} is in use by another process; give every robot a spool directory of its own"
         ) from None
     return file
-
-
-def _write_durably(target: pathlib.Path, data: bytes) -> None:
-    """Writes a file so that it is there whole or not at all, and survives a power cut once this returns."""
-    temporary = target.with_name(target.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, target)
-    _sync_directory(target.parent)
-
-
-def _sync_directory(directory: pathlib.Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

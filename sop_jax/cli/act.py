@@ -10,7 +10,7 @@ from configs.experiment import DemoConfig
 from configs.registry import find_demo
 from sop_jax.actors.actor import Actor, ActorConfig
 from sop_jax.actors.policy_runner import PolicyRunner
-from sop_jax.actors.spool import Spool
+from sop_jax.actors.spool import Spool, SpoolConfig
 from sop_jax.actors.weights_feed import BackgroundFeed, InlineFeed
 from sop_jax.algorithms.algorithm import Phase
 from sop_jax.algorithms.registry import create_algorithm
@@ -69,6 +69,9 @@ class ActArguments:
     spool: pathlib.Path | None = None
     """Folder for episodes on their way to the store; default: runs/spool/<robot-id>."""
 
+    spool_gb: float = 16.0
+    """Disk for episodes on their way to the store [GB]. When it is full, the oldest autonomous ones are given up first."""
+
     metrics: pathlib.Path | None = None
     """Folder for the robot's metrics (JSON lines); default: none are written."""
 
@@ -123,10 +126,11 @@ def _act(arguments: ActArguments, config: DemoConfig, metrics: Metrics) -> int:
     feed = BackgroundFeed(
         InlineFeed(follower, policy.trained_template, metrics), clock, policy.version, config.fleet.weights_poll_s
     )
-    spool = Spool(arguments.spool or pathlib.Path("runs/spool") / arguments.robot_id, store, clock, metrics)
+    room = SpoolConfig(max_bytes=round(arguments.spool_gb * 1e9))
+    spool = Spool(arguments.spool or pathlib.Path("runs/spool") / arguments.robot_id, store, clock, metrics, room)
     try:
         # After a restart the robot goes on with new scenes instead of repeating those it has seen.
-        first_episode = len(store.list_paths(arguments.robot_id)) + spool.num_pending
+        first_episode = len(store.list_paths(arguments.robot_id)) + spool.num_pending + spool.num_given_up
         actor = Actor(
             _actor_config(arguments, config, robot, first_episode),
             robot,
@@ -145,6 +149,11 @@ def _act(arguments: ActArguments, config: DemoConfig, metrics: Metrics) -> int:
         feed.close()
         spool.close()
         robot.close()
+    if report.num_given_up:
+        note(
+            f"{report.num_given_up} episodes found no room in the spool and are lost: "
+            "give it more (--spool-gb), or a faster link"
+        )
     if not uploaded:
         note(f"{spool.num_pending} episodes still wait in the spool; the next start uploads them")
     say(

@@ -1,21 +1,30 @@
-"""`sop episodes ls|show|verify`: what a store holds, and whether it is whole."""
+"""`sop episodes ls|show|verify|retain`: what a store holds, whether it is whole, and how long it keeps it."""
 
 import dataclasses
 import datetime
+import pathlib
 from collections.abc import Sequence
 
 from rich.table import Table
 
 from sop_jax.cli.arguments import UsageError, parse
 from sop_jax.cli.output import console, print_json, say
+from sop_jax.cli.retain import RetainArguments, retain
 from sop_jax.cli.run_directory import as_store_url
 from sop_jax.episodes.paths import episode_path
+from sop_jax.episodes.repair import (
+    Finding,
+    Kind,
+    Repair,
+    find_problems,
+    quarantine_corrupt,
+    remove_found,
+    restore_from_spool,
+)
 from sop_jax.episodes.store import EpisodeStore
-from sop_jax.episodes.verify import verify_bytes
-from sop_jax.specs.errors import InvalidEpisodeError
 from sop_jax.specs.records import EpisodeManifest
 
-ACTIONS = ("ls", "show", "verify")
+ACTIONS = ("ls", "show", "verify", "retain")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +60,26 @@ class ShowArguments:
 
 @dataclasses.dataclass(frozen=True)
 class VerifyArguments:
-    """Reads every byte of every episode and checks it. Exit code 1 if one is bad that isn't set aside."""
+    """Reads every byte of every episode and checks it; says what else is wrong in the store. Exit code 1 if an episode is bad
+    that isn't set aside. Without --repair nothing is changed."""
 
     store: str
     """Store root: a folder, or a URL."""
 
     robot: str = ""
     """Only this robot's."""
+
+    repair: bool = False
+    """Set bad episodes aside with the reason, after what the options below can do. No episode's object is ever removed."""
+
+    from_spool: pathlib.Path | None = None
+    """A copy of a robot's spool directory: whole copies replace bad or missing episodes. Needs --repair."""
+
+    remove_strangers: bool = False
+    """Also remove what isn't an episode from below episodes/. Whole episodes under a wrong name stay. Needs --repair."""
+
+    remove_leftovers: bool = False
+    """Also remove half-written files older than an hour, and quarantine records without an episode. Needs --repair."""
 
     json: bool = False
     """Print one JSON object as the last line."""
@@ -69,6 +91,8 @@ def run(argv: Sequence[str]) -> int:
         return _list(parse(ListArguments, rest, "episodes ls"))
     if action == "show":
         return _show(parse(ShowArguments, rest, "episodes show"))
+    if action == "retain":
+        return retain(parse(RetainArguments, rest, "episodes retain"))
     return _verify(parse(VerifyArguments, rest, "episodes verify"))
 
 
@@ -148,22 +172,52 @@ def _show(arguments: ShowArguments) -> int:
 
 
 def _verify(arguments: VerifyArguments) -> int:
+    extras = arguments.from_spool is not None or arguments.remove_strangers or arguments.remove_leftovers
+    if extras and not arguments.repair:
+        raise UsageError("--from-spool, --remove-strangers and --remove-leftovers change the store: add --repair")
+    if arguments.from_spool is not None and not arguments.from_spool.is_dir():
+        raise UsageError(f"--from-spool {arguments.from_spool}: expected a robot's spool directory, there is none")
     store = EpisodeStore(as_store_url(arguments.store))
-    set_aside = store.quarantined()
-    bad: dict[str, str] = {}
-    listed = store.list_paths(arguments.robot or None)
-    for path in listed:
-        try:
-            verify_bytes(store.read_bytes(path), path)
-        except InvalidEpisodeError as error:
-            bad[path] = str(error)
-    for path, problem in bad.items():
-        say(f"{'set aside' if path in set_aside else 'BAD':<10}{path}: {problem}")
-    unexpected = sorted(set(bad) - set(set_aside))
-    say(f"{len(listed)} episodes read, {len(bad)} bad, {len(unexpected)} of them not set aside")
+    num_episodes = len(store.list_paths(arguments.robot or None))
+    findings = list(find_problems(store, arguments.robot or None))
+    for finding in findings:
+        label = "set aside" if finding.set_aside else "BAD" if finding.kind is Kind.CORRUPT else finding.kind.value
+        say(f"{label:<15}{finding.path}: {finding.reason}")
+    repairs = _repair(arguments, store, findings) if arguments.repair else []
+    for repair in repairs:
+        say(f"{repair.action:<15}{repair.path}")
+    bad = {finding.path: finding.reason for finding in findings if finding.kind is Kind.CORRUPT}
+    mended = {repair.path for repair in repairs}
+    unexpected = [
+        finding.path
+        for finding in findings
+        if finding.kind is Kind.CORRUPT and not finding.set_aside and finding.path not in mended
+    ]
+    say(
+        f"{num_episodes} episodes read, {len(bad)} bad, {len(unexpected)} of them not set aside; "
+        f"{len(findings) - len(bad)} other findings"
+    )
     if arguments.json:
-        print_json({"num_episodes": len(listed), "num_bad": len(bad), "not_set_aside": unexpected, "problems": bad})
+        others = [finding for finding in findings if finding.kind is not Kind.CORRUPT]
+        print_json(
+            {
+                "num_episodes": num_episodes,
+                "num_bad": len(bad),
+                "not_set_aside": unexpected,
+                "problems": bad,
+                "others": others,
+                "repairs": repairs,
+            }
+        )
     return 1 if unexpected else 0
+
+
+def _repair(arguments: VerifyArguments, store: EpisodeStore, findings: list[Finding]) -> list[Repair]:
+    restored = [] if arguments.from_spool is None else restore_from_spool(store, findings, arguments.from_spool)
+    paths = {repair.path for repair in restored}
+    left = [finding for finding in findings if finding.path not in paths]
+    kinds = (Kind.STRANGER,) * arguments.remove_strangers + (Kind.LEFTOVER, Kind.ORPHAN) * arguments.remove_leftovers
+    return [*restored, *quarantine_corrupt(store, left), *remove_found(store, left, kinds)]
 
 
 def _outcome(manifest: EpisodeManifest) -> str:

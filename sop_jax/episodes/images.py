@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import simplejpeg
 
+from sop_jax.episodes.jpeg_header import find_fault
 from sop_jax.episodes.rejection import reject
 from sop_jax.specs.records import CameraSpec
 
@@ -25,23 +26,27 @@ def decode_images(jpegs: Sequence[bytes], cameras: Sequence[CameraSpec], where: 
     """Camera name -> uint8 [height, width, 3], one JPEG for each camera, in the manifest's order.
 
     Releases the GIL while it decodes, so it scales with threads. Raises InvalidEpisodeError (`where` names the episode) if
-    a JPEG is broken or of another size.
+    a JPEG is broken or of another size; nothing is decoded, and no memory taken, before its header was looked at.
     """
     images = {}
     for camera, jpeg in zip(cameras, jpegs, strict=True):
+        _check_header(jpeg, camera, where)
         try:
             image = simplejpeg.decode_jpeg(jpeg, "RGB")
         except (ValueError, RuntimeError) as error:
             raise reject(where, f"JPEG of {camera.name}", expected="a whole JPEG", got=str(error), fix=_FIX) from error
-        if image.shape != (camera.height, camera.width, 3):
-            expected = [camera.height, camera.width, 3]
-            raise reject(where, f"image of {camera.name}", expected=expected, got=list(image.shape), fix=_FIX)
         images[camera.name] = image
     return images
 
 
 def check_jpeg(jpeg: bytes | memoryview, camera: CameraSpec, where: str) -> None:
-    """Reads a JPEG's header only. Raises InvalidEpisodeError unless it is a colour image of the camera's size."""
+    """Reads a JPEG's header and end. Raises InvalidEpisodeError unless it is a plain colour image of the camera's size."""
+    _check_header(jpeg, camera, where)
+    if bytes(jpeg[-2:]) != b"\xff\xd9":
+        raise reject(where, f"JPEG of {camera.name}", expected="an end marker", got=bytes(jpeg[-2:]), fix=_FIX)
+
+
+def _check_header(jpeg: bytes | memoryview, camera: CameraSpec, where: str) -> None:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(jpeg)
     except (ValueError, RuntimeError) as error:
@@ -49,5 +54,5 @@ def check_jpeg(jpeg: bytes | memoryview, camera: CameraSpec, where: str) -> None
     if (height, width) != (camera.height, camera.width) or colours not in ("YCbCr", "RGB"):
         expected = f"YCbCr or RGB, {camera.height}x{camera.width}"
         raise reject(where, f"JPEG of {camera.name}", expected=expected, got=f"{colours}, {height}x{width}", fix=_FIX)
-    if bytes(jpeg[-2:]) != b"\xff\xd9":
-        raise reject(where, f"JPEG of {camera.name}", expected="an end marker", got=bytes(jpeg[-2:]), fix=_FIX)
+    if fault := find_fault(jpeg):
+        raise reject(where, f"JPEG of {camera.name}", expected="a sequential one of a few scans", got=fault, fix=_FIX)

@@ -43,6 +43,17 @@ def create(kvstore: ts.KvStore, key: str, value: bytes) -> bool:
     return kvstore.write(key, value, if_equal=_ABSENT).result().generation != _REFUSED
 
 
+def remove(kvstore: ts.KvStore, key: str) -> None:
+    """Removes a key; one that is gone already is fine."""
+    kvstore.write(key, None).result()
+
+
+def list_below(kvstore: ts.KvStore, below: str) -> list[str]:
+    """Sorted keys that start with `below`, a path that ends with "/" (the next character after which is "0")."""
+    keys = kvstore.list(ts.KvStore.KeyRange(below, below.removesuffix("/") + "0")).result()
+    return sorted(key.decode("utf-8", "replace") for key in keys)
+
+
 def read(kvstore: ts.KvStore, key: str, max_bytes: int) -> bytes:
     """A whole value. Raises EpisodeNotFoundError, or InvalidEpisodeError if it is longer than `max_bytes`."""
     (beyond,) = try_read_spans(kvstore, [(key, slice(max_bytes, max_bytes + 1))], 1)

@@ -1,7 +1,8 @@
-"""Where episodes and quarantine records lie below the store's root.
+"""Where episodes and the records about them lie below the store's root.
 
-`episodes/<robot_id>/<episode_id>.zip` and `quarantine/<robot_id>/<episode_id>.zip.json`. The robot's own prefix is what
-its credentials may write to, so a path that contradicts itself is refused here, before anything is opened.
+`episodes/<robot_id>/<episode_id>.zip`, `quarantine/<robot_id>/<episode_id>.zip.json` and
+`retired/<robot_id>/<episode_id>.zip.json`. The robot's own prefix is what its credentials may write to, so a path that
+contradicts itself is refused here, before anything is opened.
 """
 
 from sop_jax.episodes.rejection import reject
@@ -10,6 +11,7 @@ from sop_jax.specs.identifiers import robot_of_episode
 
 EPISODES = "episodes/"
 QUARANTINE = "quarantine/"
+RETIRED = "retired/"
 _OBJECT_SUFFIX = ".zip"
 _RECORD_SUFFIX = ".zip.json"
 
@@ -21,7 +23,12 @@ def episode_path(episode_id: str) -> str:
 
 def quarantine_path(path: str) -> str:
     """The record that says why the episode at `path` is set aside."""
-    return f"{QUARANTINE}{robot_of_path(path)}/{episode_of_path(path)}{_RECORD_SUFFIX}"
+    return _record_path(QUARANTINE, path)
+
+
+def retired_path(path: str) -> str:
+    """The record that says that the episode at `path` is on its way out, or gone."""
+    return _record_path(RETIRED, path)
 
 
 def robot_of_path(path: str) -> str:
@@ -57,9 +64,23 @@ def is_episode_path(path: str) -> bool:
 
 def quarantined_path(key: str) -> str:
     """The episode that the quarantine record at `key` speaks of: `quarantine_path` undone."""
-    return EPISODES + key.removeprefix(QUARANTINE).removesuffix(_RECORD_SUFFIX) + _OBJECT_SUFFIX
+    return _episode_of_record(QUARANTINE, key)
 
 
 def is_quarantine_path(key: str) -> bool:
     path = quarantined_path(key)
     return is_episode_path(path) and quarantine_path(path) == key
+
+
+def episode_of_retired(key: str) -> str | None:
+    """The episode that the record at `key` retires: `retired_path` undone. None if no such record has that name."""
+    path = _episode_of_record(RETIRED, key)
+    return path if is_episode_path(path) and retired_path(path) == key else None
+
+
+def _record_path(below: str, path: str) -> str:
+    return f"{below}{robot_of_path(path)}/{episode_of_path(path)}{_RECORD_SUFFIX}"
+
+
+def _episode_of_record(below: str, key: str) -> str:
+    return EPISODES + key.removeprefix(below).removesuffix(_RECORD_SUFFIX) + _OBJECT_SUFFIX

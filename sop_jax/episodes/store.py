@@ -68,6 +68,11 @@ class EpisodeStore:
         self._clock = clock or WallClock()
         self._num_in_flight = num_in_flight
 
+    @property
+    def root(self) -> ts.KvStore:
+        """Where everything lies; for retirement and repair, which keep records of their own there."""
+        return self._kvstore
+
     def put(self, episode: Episode) -> EpisodeIndex:
         """Packs and stores an episode; see `put_bytes`."""
         return self.put_bytes(episode.manifest.episode_id, episode_format.pack(episode))
@@ -180,6 +185,10 @@ class EpisodeStore:
         """Path -> reason, of every episode that is set aside."""
         return {record.path: record.reason for record in self.quarantine_records()}
 
+    def quarantined_paths(self) -> list[str]:
+        """Every episode that is set aside, without the reasons: a listing, and no reads."""
+        return [paths.quarantined_path(key) for key in self._list(paths.QUARANTINE) if paths.is_quarantine_path(key)]
+
     def quarantine_records(self) -> list[QuarantineRecord]:
         """Every episode that is set aside, and why. A record that can't be read counts too, with that as its reason."""
         listed = [key for key in self._list(paths.QUARANTINE) if paths.is_quarantine_path(key)]
@@ -187,9 +196,7 @@ class EpisodeStore:
         return [_record(key, text) for key, text in zip(listed, texts, strict=True)]
 
     def _list(self, below: str) -> list[str]:
-        """Sorted keys that start with `below`, a path that ends with "/" (the next character after which is "0")."""
-        keys = self._kvstore.list(ts.KvStore.KeyRange(below, below.removesuffix("/") + "0")).result()
-        return sorted(key.decode("utf-8", "replace") for key in keys)
+        return kvstore.list_below(self._kvstore, below)
 
     def _read(self, spans: Sequence[kvstore.Span]) -> Iterator[bytes]:
         return kvstore.read_spans(self._kvstore, spans, self._num_in_flight)
@@ -230,6 +237,9 @@ def _record(key: str, text: bytes) -> QuarantineRecord:
     path = paths.quarantined_path(key)
     try:
         record = QuarantineRecord(**json.loads(text))
-    except (ValueError, TypeError) as error:
+        record.reason.encode()
+        if type(record.size) is not int or type(record.time_ns) is not int:
+            raise TypeError(f"expected integers, got {record.size!r:.80} and {record.time_ns!r:.80}")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         return QuarantineRecord(path, f"its quarantine record {key} can't be read: {error}", 0, 0)
     return dataclasses.replace(record, path=path)

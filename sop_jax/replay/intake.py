@@ -15,6 +15,7 @@ from sop_jax.episodes.verify import VerifiedEpisode
 from sop_jax.replay.episode_reader import EpisodeReader, Invalid, Unreadable
 from sop_jax.replay.intake_log import IntakeLog, IntakeReport
 from sop_jax.replay.items import DEFAULT_SEGMENT_LENGTH, FrameLabels, encode_segment, possible_keys, segments_of
+from sop_jax.replay.removal import Removal
 from sop_jax.replay.table_names import table_not_found
 from sop_jax.specs.clock import Clock, WallClock
 from sop_jax.specs.errors import ConfigError, InvalidEpisodeError, SopError
@@ -90,7 +91,8 @@ class Intake:
         intake.run(should_stop)          # or, one look at a time: report = intake.poll()
 
     An episode counts as taken in only after all its items were acknowledged; whatever goes wrong before that is tried
-    again at the next look. Invalid episodes, and those of a task without a table, are quarantined. Oldest first.
+    again at the next look. Invalid episodes, and those of a task without a table, are quarantined. Oldest first. The items of
+    retired episodes are taken out of the tables (`episodes.retirement`).
 
     `relabel` gives all items another labeler's labels (a new value function or threshold) while the learner goes on sampling.
 
@@ -118,6 +120,7 @@ class Intake:
         self._clock = clock or WallClock()
         self._log = IntakeLog(metrics or NoMetrics(), self._clock, newest_version)
         self._reader = EpisodeReader(store, spec, self._config.decode_all_images, self._config.num_readers)
+        self._removal = Removal(store, tables, self._config.insert_timeout_s)
         self._state_id: str | None = None
         self._done: set[str] = set()  # paths that need no further work while the tables keep their contents
         self._labelled: set[str] = set()  # of these, paths that a labeler had its say about
@@ -155,17 +158,30 @@ class Intake:
             self._state_id = state_id
             for paths in (self._done, self._labelled, self._stale):
                 paths.clear()
+            self._removal.start_again()
+        counts: Counter[str] = Counter()
         try:
             listed = self._store.list_paths()
-            new = [path for path in listed if path not in self._done]
-            set_aside = set(self._store.quarantined()) if new else set()
+            self._removal.look()
+            new = [path for path in listed if path not in self._done and path not in self._removal.retired]
+            set_aside = set(self._store.quarantined_paths()) if new else set()
         except Exception as error:  # storage drivers raise what they like; the store is asked again at the next look
             return self._finish(IntakeReport(rebuilt=rebuilt), f"store: {error}")
-        self._done.update(set_aside.intersection(new))
-        counts: Counter[str] = Counter()
+        trouble = self._take_out_retired(counts)
         prepared = self._prepare([path for path in new if path not in set_aside], known, counts, should_stop)
         problem = self._insert_all(_drop_overflow(prepared, known), counts, should_stop)
-        return self._finish(dataclasses.replace(IntakeReport(rebuilt=rebuilt), **counts), problem)
+        return self._finish(dataclasses.replace(IntakeReport(rebuilt=rebuilt), **counts), problem or trouble)
+
+    def _take_out_retired(self, counts: Counter[str]) -> str:
+        """Takes the items of retired episodes out of the tables; returns what kept some of them in, or ""."""
+        try:
+            for path in self._removal.take_out():
+                for paths in (self._done, self._labelled, self._stale):
+                    paths.discard(path)
+                counts["removed"] += 1
+        except Exception as error:  # storage drivers raise what they like; the rest is taken out at the next look
+            return f"retired episodes: {error}"
+        return ""
 
     def _prepare(
         self,
@@ -240,7 +256,8 @@ class Intake:
                 try:
                     if stale_keys:
                         self._tables.update_priorities(table, {}, stale_keys, self._config.insert_timeout_s)
-                    self._tables.insert(table, items, self._config.insert_timeout_s)
+                    if items:
+                        self._tables.insert(table, items, self._config.insert_timeout_s)
                 except SopError as error:
                     problem = str(error)
                     break
@@ -258,7 +275,6 @@ class Intake:
             counts["unreadable"] += 1
             self._log.unreadable(path, f"quarantine failed: {error}")
             return
-        self._done.add(path)
         counts["quarantined"] += 1
         self._log.quarantined(path, reason)
 
@@ -297,9 +313,10 @@ def _groups(episodes: Sequence[_Prepared], items_per_insert: int) -> list[list[_
     Episodes whose items are replaced stand alone, so that few items are missing at a time.
     """
     groups: list[list[_Prepared]] = []
-    num_items = items_per_insert
+    num_items = 0
     for episode in episodes:
-        if num_items + len(episode.items) > items_per_insert or episode.stale_keys or groups[-1][-1].stale_keys:
+        too_many = num_items + len(episode.items) > items_per_insert
+        if not groups or too_many or episode.stale_keys or groups[-1][-1].stale_keys:
             groups.append([])
             num_items = 0
         groups[-1].append(episode)
@@ -308,13 +325,13 @@ def _groups(episodes: Sequence[_Prepared], items_per_insert: int) -> list[list[_
 
 
 def _drop_overflow(prepared: Sequence[_Prepared], tables: Mapping[str, TableInfo]) -> list[_Prepared]:
-    """Without the items of replaced episodes that the table's newer items would push out again at once.
+    """Without the items that the table's newer items would push out again at once. Given oldest first, and returned so.
 
-    The table had pushed them out before. Given oldest first, and returned so.
+    So an intake that starts again beside full tables doesn't bring back what they had pushed out.
     """
     kept, num_newer = [], Counter[str]()
     for episode in reversed(prepared):
-        if episode.stale_keys and num_newer[episode.table] >= tables[episode.table].max_size:
+        if num_newer[episode.table] >= tables[episode.table].max_size:
             episode = dataclasses.replace(episode, items=())
         num_newer[episode.table] += len(episode.items)
         kept.append(episode)

@@ -25,6 +25,7 @@ class IntakeReport:
     quarantined: set aside in the store, with a reason.
     untrainable: outcome ERROR or ABORTED; kept in the store, never trained on. empty: no trainable frame with images.
     relabelled: had their items replaced by items with the present labeler's labels.
+    removed: retired; none of their items is in the tables now.
     unreadable, pending: left for the next look, because the store or the tables did not serve them.
     rebuilt: the tables had lost their contents and are filled again. available: the tables answered.
     """
@@ -37,12 +38,14 @@ class IntakeReport:
     unreadable: int = 0
     pending: int = 0
     relabelled: int = 0
+    removed: int = 0
     rebuilt: bool = False
     available: bool = True
 
     @property
     def changed(self) -> bool:
-        return self.rebuilt or any((self.inserted, self.quarantined, self.untrainable, self.empty, self.relabelled))
+        changes = (self.inserted, self.quarantined, self.untrainable, self.empty, self.relabelled, self.removed)
+        return self.rebuilt or any(changes)
 
 
 class IntakeLog:

@@ -137,7 +137,7 @@ def encode_segment(segment: Segment) -> Item:
 
 
 def decode_segment(columns: Mapping[str, np.ndarray]) -> Segment:
-    """The segment of an item's columns; the inverse of `encode_segment`. Raises ValueError if a column is missing."""
+    """The segment of an item's columns; the inverse of `encode_segment`. Raises ValueError if they are no segment's."""
     try:
         offset, length = columns["arrays_range"].tolist()
         return Segment(
@@ -157,6 +157,10 @@ def decode_segment(columns: Mapping[str, np.ndarray]) -> Segment:
         raise ValueError(
             f"this item is no segment: column {error} is missing, it has {sorted(columns)}; something else than intake "
             "wrote into this table"
+        ) from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(
+            f"this item is no segment: {error}; something else than intake wrote into this table"
         ) from error
 
 

@@ -37,6 +37,8 @@ _DTYPE_NUMBERS = {
 _DTYPES = {number: dtype for dtype, number in _DTYPE_NUMBERS.items()}
 _UINT8 = _DTYPE_NUMBERS[np.dtype(np.uint8)]
 _NAMES_PREFIX = b"sop-columns:"
+MAX_TENSOR_BYTES = 2**28
+"""Largest tensor of a sampled item; a few compressed bytes could claim gigabytes."""
 
 if sys.byteorder != "little":
     raise ImportError("Reverb's tensors are little-endian, and so must be this machine")
@@ -65,7 +67,17 @@ def add_item(request: pb.InsertStreamRequest, table: str, item: Item) -> int:
 
 
 def decode_sample(info: pb.SampleInfo, chunks: Sequence[pb.ChunkData]) -> SampledItem:
-    """A sampled item. Columns written by another client, which have no names, are called "0", "1", ... ."""
+    """A sampled item. Columns written by another client, which have no names, are called "0", "1", ... .
+
+    Raises ValueError, whatever the messages hold.
+    """
+    try:
+        return _decode_sample(info, chunks)
+    except (cramjam.DecompressionError, IndexError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"item {info.item.key} can't be read: {type(error).__name__}: {error}") from error
+
+
+def _decode_sample(info: pb.SampleInfo, chunks: Sequence[pb.ChunkData]) -> SampledItem:
     named = _decode_own(chunks[0].data.tensors) if len(chunks) == 1 else None
     if named is None:
         by_key = {chunk.chunk_key: chunk for chunk in chunks}
@@ -78,12 +90,12 @@ def _decode_own(tensors: Sequence[pb.Tensor]) -> dict[str, np.ndarray] | None:
     """The columns of a chunk that `add_item` made, without a look at the trajectory; None if it wasn't."""
     if not tensors or tensors[0].dtype != _UINT8:
         return None
-    names = _decode_names(bytes(cramjam.snappy.decompress_raw(tensors[0].tensor_content)))
+    names = _decode_names(_decompress(tensors[0].tensor_content))
     if names is None or len(names) != len(tensors) - 1:
         return None
     columns = {}
     for name, tensor in zip(names, tensors[1:], strict=True):
-        content = bytes(cramjam.snappy.decompress_raw(tensor.tensor_content))  # bytes make the array read-only
+        content = _decompress(tensor.tensor_content)  # bytes make the array read-only
         array = np.frombuffer(content, _DTYPES[tensor.dtype])
         dims = tensor.tensor_shape.dim
         columns[name] = array if len(dims) == 2 else array.reshape([dim.size for dim in dims[1:]])
@@ -99,7 +111,10 @@ def _encode_names(names: tuple[str, ...]) -> bytes:
 def _decode_names(data: bytes) -> tuple[str, ...] | None:
     if not data.startswith(_NAMES_PREFIX):
         return None
-    return tuple(json.loads(data[len(_NAMES_PREFIX) :]))
+    names = json.loads(data[len(_NAMES_PREFIX) :])
+    if type(names) is not list or not all(type(name) is str for name in names):
+        raise ValueError(f"expected a list of column names, got {data[:80]!r}")
+    return tuple(names)
 
 
 def _encode_tensor(array: np.ndarray, tensor: pb.Tensor) -> None:
@@ -116,11 +131,18 @@ def _decode_tensor(tensor: pb.Tensor, delta_encoded: bool) -> np.ndarray:
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None:
         raise ValueError(f"tensorflow.DataType {tensor.dtype} can't be read; store numbers, bool or uint8 arrays")
-    array = np.frombuffer(memoryview(cramjam.snappy.decompress_raw(tensor.tensor_content)), dtype)
+    array = np.frombuffer(_decompress(tensor.tensor_content), dtype)
     array = array.reshape([dim.size for dim in tensor.tensor_shape.dim])
     if delta_encoded and array.ndim >= 2 and array.dtype.kind in "iu":
         array = np.cumsum(array, axis=0, dtype=dtype)  # wraps around, as the encoder's differences did
     return array
+
+
+def _decompress(content: bytes) -> bytes:
+    size = cramjam.snappy.decompress_raw_len(content)
+    if size > MAX_TENSOR_BYTES:
+        raise ValueError(f"a tensor claims {size} bytes, allowed are {MAX_TENSOR_BYTES}; no item of ours is as large")
+    return bytes(cramjam.snappy.decompress_raw(content))
 
 
 def _decode_column(key: int, column: pb.FlatTrajectory.Column, chunks: Mapping[int, pb.ChunkData]) -> np.ndarray:

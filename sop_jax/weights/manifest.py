@@ -38,7 +38,7 @@ def decode_manifest(data: bytes, version: int) -> Publication:
             files=files,
             restores=None if restores is None else int(restores),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InvalidPublicationError(
             f"publication {version}: its manifest is damaged ({type(error).__name__}: {error}). "
             "Keep the current policy; publish again or roll back to an intact version."

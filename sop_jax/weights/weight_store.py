@@ -62,7 +62,7 @@ class WeightStore:
             return None
         try:
             version = int(json.loads(result.value)["version"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise InvalidPublicationError(
                 f"{self.url}latest.json is damaged: expected {{'version': number}}, got {result.value[:80]!r}. "
                 "Publish again, or roll back to a version listed there."

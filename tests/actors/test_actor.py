@@ -29,6 +29,8 @@ START_NS = 10**18
 class Collected:
     """An acceptor that keeps episodes in memory."""
 
+    num_given_up = 0
+
     def __init__(self):
         self.episodes = []
 

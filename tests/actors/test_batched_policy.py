@@ -229,6 +229,8 @@ def test_after_closing_nothing_is_served():
 
 
 class Collected:
+    num_given_up = 0
+
     def __init__(self):
         self.episodes = []
 

@@ -47,7 +47,8 @@ def test_ls_and_show(store_with_episodes, store_url, capsys):
 
 def test_verify_finds_the_bad_one_and_forgives_what_is_set_aside(store_with_episodes, store_url, capsys):
     assert main(["episodes", "verify", "--store", store_url, "--json"]) == 0
-    assert _last_json(capsys) == {"num_episodes": 2, "num_bad": 0, "not_set_aside": [], "problems": {}}
+    empty = {"num_bad": 0, "not_set_aside": [], "problems": {}, "others": [], "repairs": []}
+    assert _last_json(capsys) == {"num_episodes": 2, **empty}
     path = store_with_episodes.list_paths()[0]
     _tear(store_url, path)
     assert main(["episodes", "verify", "--store", store_url, "--json"]) == 1
@@ -87,3 +88,51 @@ def test_weights_are_listed_verified_and_rolled_back(store_url, capsys):
     damaged.write_bytes(b"x" * damaged.stat().st_size)
     assert main(["weights", "verify", "--store", store_url, "--json"]) == 1
     assert list(_last_json(capsys)["problems"]) == ["2"]
+
+
+def test_verify_repairs_from_a_spool_and_sets_the_rest_aside(store_with_episodes, store_url, tmp_path, capsys):
+    first, second = store_with_episodes.list_paths()
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    whole = store_with_episodes.read_bytes(first)
+    (spool / pathlib.Path(first).name).write_bytes(whole)
+    for path in (first, second):
+        _tear(store_url, path)
+    stranger = pathlib.Path(store_url.removeprefix("file://")) / "episodes/notes.txt"
+    stranger.write_text("not ours")
+    assert main(["episodes", "verify", "--store", store_url, "--from-spool", str(spool)]) == 2
+    assert "add --repair" in capsys.readouterr().err
+    assert main(["episodes", "verify", "--store", store_url, "--repair", "--from-spool", str(tmp_path / "no")]) == 2
+    command = ["episodes", "verify", "--store", store_url, "--repair", "--from-spool", str(spool), "--json"]
+    assert main(command) == 0
+    assert _last_json(capsys)["repairs"] == [
+        {"path": first, "action": "restored"},
+        {"path": second, "action": "quarantined"},
+    ]
+    assert store_with_episodes.read_bytes(first) == whole
+    assert list(store_with_episodes.quarantined()) == [second]
+    assert stranger.exists()
+    assert main([*command[:-1], "--remove-strangers"]) == 0
+    assert not stranger.exists()
+    assert store_with_episodes.list_paths() == [first, second]
+
+
+def test_retain_shows_first_and_does_it_with_apply(store_with_episodes, store_url, capsys):
+    command = ["episodes", "retain", "--store", store_url]
+    assert main(command) == 2
+    assert "--max-gb" in capsys.readouterr().err
+    assert main([*command, "--max-gb", "0", "--grace-h", "-1"]) == 2
+    assert "grace_s" in capsys.readouterr().err
+    command += ["--max-gb", "0", "--grace-h", "0", "--json"]
+    corrected, autonomous = store_with_episodes.list_paths()
+    expected = [autonomous, corrected]
+    assert main(command) == 0
+    found = _last_json(capsys)
+    assert (found["applied"], found["retire"], found["remove"]) == (False, expected, [])
+    assert main(command) == 0
+    assert _last_json(capsys)["retire"] == expected  # nothing was changed
+    assert main([*command, "--apply"]) == 0
+    assert main([*command, "--apply"]) == 0
+    found = _last_json(capsys)
+    assert (found["retire"], sorted(found["remove"])) == ([], [corrected, autonomous])
+    assert store_with_episodes.list_paths() == []

@@ -39,8 +39,10 @@ def test_broken_and_misshapen_jpegs_are_refused():
     jpeg = encode_image(half_and_half())
     check_jpeg(jpeg, HEAD, "e")
     with pytest.raises(InvalidEpisodeError, match="episode e: JPEG of head: expected a whole JPEG"):
+        decode_images([jpeg[:-30]], [HEAD], "e")
+    with pytest.raises(InvalidEpisodeError, match="episode e: JPEG of head: expected a JPEG header"):
         decode_images([jpeg[: len(jpeg) // 2]], [HEAD], "e")
-    with pytest.raises(InvalidEpisodeError, match=r"image of head: expected \[16, 16, 3\], got \[16, 24, 3\]"):
+    with pytest.raises(InvalidEpisodeError, match=r"JPEG of head: expected YCbCr or RGB, 16x16, got 'YCbCr, 16x24'"):
         decode_images([jpeg], [CameraSpec("head", 16, 16)], "e")
     with pytest.raises(ValueError, match="zip"):
         decode_images([jpeg], [HEAD, HEAD])

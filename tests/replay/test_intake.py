@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sop_jax.episodes.format import pack
+from sop_jax.episodes.paths import quarantine_path
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode, make_spec
 from sop_jax.replay.intake import Intake, IntakeConfig
@@ -351,3 +352,16 @@ def test_garbage_never_stops_intake(store, tmp_path):
     report = make_intake(store, LocalTables(DUMP)).poll()
     assert (report.inserted, report.quarantined) == (1, 11)
     assert pack(store.read(good)) == data
+
+
+def test_an_episode_that_was_restored_is_tried_again_by_the_same_intake(store, tmp_path):
+    path = store.put(episode(1)).path
+    file = tmp_path / "store" / path
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    intake = make_intake(store, LocalTables(DUMP))
+    assert intake.poll() == IntakeReport(quarantined=1)
+    assert intake.poll() == IntakeReport()
+    file.write_bytes(whole)
+    (tmp_path / "store" / quarantine_path(path)).unlink()
+    assert intake.poll() == IntakeReport(inserted=1, num_items=2)

@@ -1,0 +1,52 @@
+"""What a full spool gives up, and the marks that keep count of it.
+
+A mark is an empty file `<episode_id>.zip.given_up`. Giving up renames the episode to its mark before it frees the bytes, so
+that the count is on the disk before the loss is, and needs no room of its own.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+from collections.abc import Collection, Mapping
+
+from sop_jax.actors.durable_files import move_durably, sync_directory
+
+MARK_SUFFIX = ".given_up"
+
+
+@dataclasses.dataclass(frozen=True)
+class Waiting:
+    """An episode that waits for its upload; `corrected` if somebody intervened in it (demonstrations count as that)."""
+
+    num_bytes: int
+    corrected: bool
+
+
+def choose_victim(waiting: Mapping[str, Waiting], busy: Collection[str] = ()) -> str | None:
+    """Whom to give up first: the oldest autonomous episode, then the oldest with interventions; never a busy one."""
+    free = [episode_id for episode_id in waiting if episode_id not in busy]
+    return min(free, key=lambda episode_id: (waiting[episode_id].corrected, episode_id), default=None)
+
+
+def give_up(path: pathlib.Path) -> None:
+    """Turns an episode's file into its mark."""
+    mark = path.with_name(path.name + MARK_SUFFIX)
+    move_durably(path, mark)
+    os.truncate(mark, 0)
+
+
+def mark_given_up(path: pathlib.Path) -> None:
+    """Leaves the mark of an episode that found no room at all; on a disk without a free inode it leaves none."""
+    with contextlib.suppress(OSError):
+        path.with_name(path.name + MARK_SUFFIX).touch()
+        sync_directory(path.parent)
+
+
+def count_marks(directory: pathlib.Path) -> int:
+    """How many episodes this directory has given up; finishes what a crash cut short."""
+    marks = [path for path in directory.iterdir() if path.name.endswith(MARK_SUFFIX)]
+    for mark in marks:
+        if mark.stat().st_size:
+            os.truncate(mark, 0)
+    return len(marks)

@@ -1,0 +1,35 @@
+"""What a JPEG says about itself, read before anything is decoded: decoding cost must be bounded by the bytes and the size.
+
+A progressive JPEG may ask for thousands of passes over a large image from a few bytes each, so only sequential ones pass, and
+those with a few scans only. Cameras and `encode_image` make nothing else.
+"""
+
+MAX_SCANS = 8
+"""A sequential JPEG has one scan, or one per colour."""
+_SEQUENTIAL = (0xC0, 0xC1)
+_OTHER_FRAMES = frozenset({*range(0xC2, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
+_START_OF_SCAN = 0xDA
+
+
+def find_fault(jpeg: bytes | memoryview) -> str:
+    """Why this JPEG must not be decoded, "" if nothing speaks against it. Takes time in proportion to the bytes."""
+    data = bytes(jpeg)
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in _SEQUENTIAL:
+            # Within entropy-coded data these two bytes can't stand together, so every scan is counted.
+            num_scans = data.count(b"\xff\xda", at)
+            return "" if num_scans <= MAX_SCANS else f"{num_scans} scans"
+        if marker in _OTHER_FRAMES:
+            return f"frame type {marker:#x} (progressive, lossless or arithmetic)"
+        if marker == _START_OF_SCAN:
+            break
+        if marker == 0xFF:
+            at += 1
+        elif marker in _WITHOUT_LENGTH:
+            at += 2
+        else:
+            at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+    return "no frame header"

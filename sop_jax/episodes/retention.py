@@ -1,0 +1,150 @@
+"""Which episodes a store keeps: by size and age, for each task and source; corrections longer than the rest."""
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+
+from sop_jax.episodes import retirement
+from sop_jax.episodes.retirement import RetirementRecord
+from sop_jax.episodes.store import EpisodeStore, EpisodeSummary
+from sop_jax.specs.clock import Clock
+from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.records import NO_POLICY, EpisodeManifest, Source
+
+
+@dataclasses.dataclass(frozen=True)
+class RetentionConfig:
+    """What to keep of each task and source. Ages count from the episode's end, by the robot's clock.
+
+    max_bytes: the oldest episodes beyond this size go; autonomous ones first, corrections last. None = any size.
+    max_age_s: older autonomous episodes go. None = any age.
+    correction_factor: episodes with interventions, and demonstrations, may be so many times as old.
+    min_age_s: nothing younger goes, however full the store is.
+    grace_s: from retirement to the removal of the object. Must be longer than intake and learner need to let go.
+    keep_record_s: how long the record outlives the object: no robot comes back with an old upload after that.
+    """
+
+    max_bytes: int | None = None
+    max_age_s: float | None = None
+    correction_factor: float = 4.0
+    min_age_s: float = 3600.0
+    grace_s: float = 3600.0
+    keep_record_s: float = 30 * 86400.0
+
+    def __post_init__(self) -> None:
+        if self.max_bytes is not None and self.max_bytes < 0:
+            raise ConfigError(f"RetentionConfig.max_bytes must be >= 0 or None, got {self.max_bytes}")
+        if self.max_age_s is not None and not self.max_age_s > 0:
+            raise ConfigError(f"RetentionConfig.max_age_s must be positive or None, got {self.max_age_s}")
+        if not self.correction_factor >= 1:
+            raise ConfigError(f"RetentionConfig.correction_factor must be at least 1, got {self.correction_factor}")
+        for name in ("min_age_s", "grace_s", "keep_record_s"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"RetentionConfig.{name} must be >= 0, got {getattr(self, name)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class RetentionPlan:
+    """What the store needs now.
+
+    retire: records to write, oldest first of each group. remove: objects whose grace has passed. forget: records that have
+    done their work.
+    """
+
+    retire: tuple[RetirementRecord, ...]
+    remove: tuple[str, ...]
+    forget: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    path: str
+    num_bytes: int
+    manifest: EpisodeManifest
+
+    @property
+    def corrected(self) -> bool:
+        return self.manifest.num_interventions > 0 or self.manifest.policy_version == NO_POLICY
+
+    @property
+    def worth(self) -> tuple[bool, int, str]:
+        return self.corrected, self.manifest.ended_ns, self.manifest.episode_id
+
+
+def plan_retention(
+    summaries: Iterable[EpisodeSummary],
+    records: Mapping[str, RetirementRecord],
+    quarantined: Collection[str],
+    now_ns: int,
+    config: RetentionConfig,
+) -> RetentionPlan:
+    """Decides, and changes nothing.
+
+    Args:
+        summaries: All episodes in the store. Those that can't be read, or are set aside, are left alone.
+        records: Path -> record, of the episodes that are on their way out already.
+        quarantined: Paths that are set aside.
+        now_ns: Wall time.
+    """
+    groups: dict[tuple[str, Source], list[_Kept]] = {}
+    present = set()
+    for summary in summaries:
+        present.add(summary.path)
+        if summary.manifest is None or summary.path in records or summary.path in quarantined:
+            continue
+        key = (summary.manifest.task, summary.manifest.source)
+        groups.setdefault(key, []).append(_Kept(summary.path, summary.size, summary.manifest))
+    retire = [record for kept in groups.values() for record in _overdue(kept, now_ns, config)]
+    gone_ns = round((config.grace_s + config.keep_record_s) * 1e9)
+    remove, forget = [], []
+    for path, record in records.items():
+        age_ns = now_ns - record.retired_ns
+        if path in present and age_ns >= config.grace_s * 1e9:
+            remove.append(path)
+        elif path not in present and age_ns >= gone_ns:
+            forget.append(path)
+    return RetentionPlan(tuple(retire), tuple(remove), tuple(forget))
+
+
+def _overdue(kept: list[_Kept], now_ns: int, config: RetentionConfig) -> list[RetirementRecord]:
+    """Records for what must go of one task and source."""
+    total = sum(episode.num_bytes for episode in kept)
+    found = []
+    for episode in sorted(kept, key=lambda episode: episode.worth):
+        age_s = (now_ns - episode.manifest.ended_ns) / 1e9
+        if age_s < config.min_age_s:
+            continue
+        longest_s = (config.max_age_s or 0.0) * (config.correction_factor if episode.corrected else 1.0)
+        if config.max_age_s is not None and age_s > longest_s:
+            reason = f"{age_s:.0f} s old, kept for {longest_s:.0f} s"
+        elif config.max_bytes is not None and total > config.max_bytes:
+            reason = f"{total} bytes of its task and source, kept are {config.max_bytes}"
+        else:
+            continue
+        total -= episode.num_bytes
+        manifest = episode.manifest
+        found.append(
+            RetirementRecord(
+                episode.path, manifest.task, manifest.source, manifest.num_frames, episode.num_bytes, reason, now_ns
+            )
+        )
+    return found
+
+
+def plan_for(store: EpisodeStore, clock: Clock, config: RetentionConfig) -> RetentionPlan:
+    """Reads the store and decides; changes nothing. Raises InvalidEpisodeError if a retirement record is damaged."""
+    records = {}
+    for path in retirement.retired_paths(store):
+        record = retirement.read_record(store, path)
+        if record is not None:
+            records[path] = record
+    return plan_retention(store.summaries(), records, store.quarantined(), clock.now_ns(), config)
+
+
+def apply_plan(store: EpisodeStore, plan: RetentionPlan) -> None:
+    """Carries out a plan. Killed on the way, the next plan goes on from there."""
+    for record in plan.retire:
+        retirement.retire(store, record)
+    for path in plan.remove:
+        retirement.remove_object(store, path)
+    for path in plan.forget:
+        retirement.forget(store, path)

@@ -1,0 +1,124 @@
+"""What a Reverb server may send: items as they are, or ValueError; no other exception, and no memory on a few bytes' word."""
+
+import contextlib
+import tracemalloc
+
+import cramjam
+import numpy as np
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sop_jax.replay import wire
+from sop_jax.replay.items import decode_segment, encode_segment
+from sop_jax.replay.proto import reverb_pb2 as pb
+from sop_jax.specs.interfaces import Item
+from sop_jax.specs.records import Segment, Source
+
+SEGMENT = Segment(
+    episode_id="robot-0.00000000001000000000.000001",
+    path="episodes/robot-0/robot-0.00000000001000000000.000001.zip",
+    task="pick",
+    source=Source.ONLINE,
+    policy_version=3,
+    ended_ns=5,
+    frames=np.arange(3, dtype=np.int32),
+    image_ranges=np.zeros((3, 2, 2), np.int64),
+    arrays_range=(100, 200),
+    intervention=np.zeros(3, bool),
+    label=np.ones(3, np.float32),
+)
+ITEM = encode_segment(SEGMENT)
+
+
+def messages(item: Item = ITEM) -> tuple[pb.SampleInfo, pb.ChunkData]:
+    request = pb.InsertStreamRequest()
+    wire.add_item(request, "pick/online", item)
+    info = pb.SampleInfo(probability=0.5, table_size=1)
+    info.item.CopyFrom(request.items[0])
+    return info, request.chunks[0]
+
+
+INFO, CHUNK = (message.SerializeToString() for message in messages())
+
+
+def test_the_messages_themselves_are_read():
+    sampled = wire.decode_sample(*(messages()[0], [messages()[1]]))
+    assert decode_segment(sampled.columns).path == SEGMENT.path
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_mutated_messages(data):
+    info, chunk = bytearray(INFO), bytearray(CHUNK)
+    for target in (info, chunk):
+        for at in data.draw(st.lists(st.integers(0, len(target) - 1), max_size=3)):
+            target[at] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(DecodeError, ValueError):
+        sampled = wire.decode_sample(pb.SampleInfo.FromString(bytes(info)), [pb.ChunkData.FromString(bytes(chunk))])
+        decode_segment(sampled.columns)
+
+
+def test_a_flip_at_every_offset():
+    for at in range(len(CHUNK)):
+        mutant = bytearray(CHUNK)
+        mutant[at] ^= 0x11
+        with contextlib.suppress(DecodeError, ValueError):
+            sampled = wire.decode_sample(messages()[0], [pb.ChunkData.FromString(bytes(mutant))])
+            decode_segment(sampled.columns)
+
+
+def hostile_tensor(**fields) -> tuple[pb.SampleInfo, pb.ChunkData]:
+    info, chunk = messages()
+    tensor = chunk.data.tensors[1]
+    for name, value in fields.items():
+        setattr(tensor, name, value)
+    return info, chunk
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_tensor_that_claims_gigabytes_gets_none(index):
+    info, chunk = messages()
+    chunk.data.tensors[index].tensor_content = b"\xff\xff\xff\xff\x0f" + b"\0" * 10
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="claims 4294967295 bytes"):
+        wire.decode_sample(info, [chunk])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"dtype": 7}, {"dtype": 99}, {"tensor_content": b"\x05hello"}, {"tensor_content": b""}],
+    ids=["strings", "no such type", "not snappy", "empty"],
+)
+def test_tensors_that_are_none(fields):
+    info, chunk = hostile_tensor(**fields)
+    with pytest.raises(ValueError, match=r"can't be read|reshape|buffer"):
+        wire.decode_sample(info, [chunk])
+
+
+@pytest.mark.parametrize("names", [b"[1, 2]", b"{}", b"5", b"[" * 100_000, b"\xff", b"", b'["a"'])
+def test_column_names_that_are_none(names):
+    info, chunk = messages()
+    chunk.data.tensors[0].tensor_content = bytes(cramjam.snappy.compress_raw(b"sop-columns:" + names))
+    with pytest.raises(ValueError):  # noqa: PT011 - each is told in the words of its own decoder
+        wire.decode_sample(info, [chunk])
+
+
+arrays = st.sampled_from(
+    [
+        np.zeros(0, np.uint8), np.zeros((), np.int64), np.full(3, 255, np.uint8), np.zeros((2, 2), np.float32),
+        np.array(np.inf), np.array([np.nan, 1.0]), np.arange(5), np.array(2**63, np.uint64), np.zeros(1, bool),
+    ]
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(changes=st.dictionaries(st.sampled_from(sorted(ITEM.columns)), arrays, min_size=1, max_size=3))
+def test_items_of_somebody_else_are_told_as_such(changes):
+    with contextlib.suppress(ValueError):
+        segment = decode_segment({**ITEM.columns, **changes})
+        assert isinstance(segment.policy_version, int)
