@@ -277,6 +277,19 @@ def test_a_posture_that_is_not_the_configured_one_is_refused_or_brought_about(en
     assert bench.robot.check_end() is None
 
 
+def test_a_waist_that_is_moved_in_an_episode_ends_it(environment):
+    class Pushes(FakePolicy):
+        def infer(self, observation, seed, prefix=None):
+            if len(self.seeds) == 2:
+                bench.emulator.place(waist=(0.7, 0.02))
+            return super().infer(observation, seed, prefix)
+
+    bench = make_bench(environment)
+    episode = run(bench, Pushes())
+    assert end_of(episode) == EpisodeEnd(Outcome.ERROR, "posture")
+    assert "waist pitch is at 0.7000 rad, expected 0.5061" in bench.events("g1_fault")[0]["reason"]
+
+
 @pytest.mark.parametrize(("says", "speaks", "kind"), [("rad", "deg", "wrong_units"), ("deg", "rad", "posture")])
 def test_a_head_that_speaks_another_unit_is_noticed_at_reset(environment, says, speaks, kind):
     config = dataclasses.replace(CONFIG, units=UnitsConfig(head_state=says))
