@@ -141,6 +141,16 @@ def test_soft_start_raises_the_speed_and_is_no_breach():
     assert again.command[0] - late.command[0] == pytest.approx(0.02 * PERIOD_S, rel=1e-4)
 
 
+def test_after_a_hold_speed_grows_from_nothing():
+    made = make_filter()
+    measured = np.zeros(16)
+    for tick in range(1, 11):
+        measured = made.check(target(j0=3.0), measured, tick * PERIOD_NS).command
+    made.rest(10 * PERIOD_NS)
+    again = made.check(target(j0=3.0), measured, 11 * PERIOD_NS)
+    assert again.command[0] - measured[0] == pytest.approx(6.0 * PERIOD_S**2, rel=1e-4)
+
+
 LOOSE = dataclasses.replace(FREE, max_acceleration=1e6, max_speed=1e4)
 
 

@@ -151,6 +151,13 @@ def test_the_stop_is_read_from_the_motion_status_or_from_the_labs_own_signal(lin
     link._stop_signal = lambda: "the red button"
     assert link.stopped() == "the red button"
 
+    def unplugged():
+        raise OSError("no such device")
+
+    link._stop_signal = unplugged
+    with pytest.raises(LinkFault, match="stop_signal failed: OSError: no such device"):
+        link.stopped()
+
 
 def test_closing_shuts_the_sdk_down_even_if_a_camera_will_not_close(link):
     def stuck():

@@ -15,10 +15,12 @@ from sop_jax.robots.g1.faults import (
     EmergencyStopError,
     G1Fault,
     NotFollowingError,
+    PostureError,
     StateLateError,
 )
 from sop_jax.robots.g1.link import BodyState, G1Link
 from sop_jax.robots.g1.loop_timing import LoopTimer
+from sop_jax.robots.g1.posture import find_deviations
 from sop_jax.robots.g1.safety import ARMS, SafetyFilter
 from sop_jax.robots.g1.safety_log import SafetyLog
 from sop_jax.robots.g1.synchroniser import Sample, Synchroniser
@@ -97,7 +99,12 @@ class G1Body:
     def move(self, target: np.ndarray) -> np.ndarray:
         """Sends the nearest command that is safe, float32 [16]. Raises G1Fault; then the last command is what stands."""
         self._require_running()
-        measured = self.read_state().vector
+        state = self.read_state()
+        if found := find_deviations(self._config.posture, state):
+            raise PostureError(
+                f"{'; '.join(found)}: somebody or something moved it, and the body model no longer holds"
+            )
+        measured = state.vector
         with self._lock:
             if self.fault is not None:
                 raise self.fault

@@ -130,7 +130,7 @@ class SdkLink:
         _command("move_waist", lambda: self._robot.move_waist(waist_command))
 
     def stopped(self) -> str:
-        if self._stop_signal is not None and (why := self._stop_signal()):
+        if self._stop_signal is not None and (why := _call("stop_signal", self._stop_signal)):
             return why
         error = _call("get_motion_status", self._controller.get_motion_status).get("error")
         return f"motion status reports {error!r}" if error else ""

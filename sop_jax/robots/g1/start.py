@@ -1,4 +1,7 @@
-"""From where the robot stands to where its episodes start: posture first, then the arms, both slowly."""
+"""From where the robot stands to where its episodes start: posture first, then the arms, slowly.
+
+Lift, waist and head move at the robot's own pace, and nothing checks what they meet on the way.
+"""
 
 import numpy as np
 
@@ -6,6 +9,7 @@ from sop_jax.robots.g1.body import G1Body
 from sop_jax.robots.g1.config import NUM_ARM_JOINTS, G1RobotConfig, PostureConfig
 from sop_jax.robots.g1.faults import PostureError
 from sop_jax.robots.g1.link import BodyState
+from sop_jax.robots.g1.posture import find_deviations
 from sop_jax.robots.g1.safety import SIDES
 from sop_jax.specs.clock import Clock
 
@@ -34,21 +38,6 @@ def go_to_start(config: G1RobotConfig, body: G1Body, clock: Clock) -> BodyState:
     if config.start_rad is not None and not config.dry_run:
         state = _bring_arms(config, np.array(config.start_rad), body, clock, deadline_ns)
     return state
-
-
-def find_deviations(posture: PostureConfig, state: BodyState) -> list[str]:
-    """What isn't where the configuration says, in words."""
-    pairs = (
-        ("lift", state.waist[1], posture.lift_m, posture.tolerance_m, "m"),
-        ("waist pitch", state.waist[0], posture.waist_pitch_rad, posture.tolerance_rad, "rad"),
-        ("head yaw", state.head[0], posture.head_yaw_rad, posture.tolerance_rad, "rad"),
-        ("head pitch", state.head[1], posture.head_pitch_rad, posture.tolerance_rad, "rad"),
-    )
-    return [
-        f"{name} is at {measured:.4f} {unit}, expected {wanted:.4f} within {tolerance}"
-        for name, measured, wanted, tolerance, unit in pairs
-        if abs(measured - wanted) > tolerance
-    ]
 
 
 def _bring_posture(posture: PostureConfig, body: G1Body, clock: Clock, deadline_ns: int) -> BodyState:
