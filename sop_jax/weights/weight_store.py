@@ -45,10 +45,15 @@ class WeightStore:
 
     def __init__(self, root: str | os.PathLike[str]):
         url = os.fspath(root)
-        if "://" not in url:
-            url = f"file://{pathlib.Path(url).absolute()}"
-        self.url = f"{url.rstrip('/')}/weights/"
-        self._kv = ts.KvStore.open(self.url, context=ts.Context({"file_io_sync": False})).result()
+        if url.startswith("{"):  # a TensorStore spec: an S3 endpoint of one's own, for instance
+            spec = json.loads(url)
+            spec["path"] = f"{spec.get('path', '').rstrip('/')}/weights/".removeprefix("/")
+            self.url = json.dumps(spec)
+        else:
+            if "://" not in url:
+                url = f"file://{pathlib.Path(url).absolute()}"
+            self.url = spec = f"{url.rstrip('/')}/weights/"
+        self._kv = ts.KvStore.open(spec, context=ts.Context({"file_io_sync": False})).result()
 
     def read_pointer(self, known: Pointer | None = None) -> Pointer | None:
         """The pointer, or None if nothing was published. Returns `known` itself if the pointer hasn't changed."""
@@ -64,7 +69,7 @@ class WeightStore:
             version = int(json.loads(result.value)["version"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise InvalidPublicationError(
-                f"{self.url}latest.json is damaged: expected {{'version': number}}, got {result.value[:80]!r}. "
+                f"{self.url}: latest.json is damaged: expected {{'version': number}}, got {result.value[:80]!r}. "
                 "Publish again, or roll back to a version listed there."
             ) from error
         return Pointer(version, result.stamp.generation)

@@ -1,0 +1,74 @@
+"""A local S3 server (moto, from PyPI), which needs an environment of its own: it is 140 MB, and nothing else here uses it.
+
+python -m venv DIR && DIR/bin/pip install 'moto[s3]' flask flask-cors
+SOP_MOTO_PYTHON=DIR/bin/python python -m pytest tests/episodes/test_s3.py
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+PYTHON_VARIABLE = "SOP_MOTO_PYTHON"
+BUCKET = "test-bucket"
+_START_TIMEOUT_S = 180.0
+
+
+def find_moto_python() -> str:
+    """Skips the test where no moto is installed."""
+    python = os.environ.get(PYTHON_VARIABLE, "")
+    if not python and importlib.util.find_spec("moto") is None:
+        pytest.skip(
+            f"no S3 server: install 'moto[s3]' flask flask-cors somewhere and set {PYTHON_VARIABLE} to its Python"
+        )
+    return python or sys.executable
+
+
+@contextlib.contextmanager
+def s3_server(log: str) -> Iterator[str]:
+    """The endpoint of a server that holds one empty bucket, `BUCKET`."""
+    python = find_moto_python()
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    with open(log, "wb") as output:
+        server = subprocess.Popen(
+            [python, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            stdout=output, stderr=subprocess.STDOUT, env=environment,
+        )  # fmt: skip
+    endpoint = f"http://127.0.0.1:{port}"
+    try:
+        _make_bucket(server, endpoint)
+        yield endpoint
+    finally:
+        server.kill()
+        server.wait()
+
+
+def store_spec(endpoint: str, prefix: str) -> str:
+    """A store root below `prefix`, for `EpisodeStore` and `WeightStore`."""
+    spec = {"driver": "s3", "bucket": BUCKET, "path": f"{prefix}/", "endpoint": endpoint, "aws_region": "us-east-1"}
+    return json.dumps(spec)
+
+
+def _make_bucket(server: subprocess.Popen[bytes], endpoint: str) -> None:
+    request = urllib.request.Request(f"{endpoint}/{BUCKET}", method="PUT")
+    deadline_s = time.monotonic() + _START_TIMEOUT_S
+    while True:
+        try:
+            urllib.request.urlopen(request, timeout=5).close()
+        except OSError as error:
+            if server.poll() is not None or time.monotonic() > deadline_s:
+                raise AssertionError(f"the S3 server did not start at {endpoint}") from error
+            time.sleep(0.1)
+        else:
+            return
