@@ -20,7 +20,7 @@ class Figures:
     episodes_per_hour: played; delivered_per_hour: in the replay, where uploads and intake can follow.
     moving_share: of a robot's time in which it moves (not waiting for a person, nor under repair).
     upload_s: from an episode's end until it is in the store; intake_s: from there until it can be sampled. inf = it grows.
-    fan_out_s: from a robot's starting to fetch a publication until it holds it.
+    fan_out_s: from the start of fetching a publication (by the robot, or by the site's cache) until the robot holds it.
     weights_age_s, versions_behind: of the acting weights in the middle of an episode.
     operator_wait_s: from a request to a person's turning to it. operator_load: share of people's time, reaction included.
     """
@@ -93,6 +93,7 @@ def predict(deployment: Deployment) -> Plan:
     fan_out = fan_out_s(deployment)
     episode_s = robots.episode_s + operators.takeovers_per_episode * (operators.reaction_s + wait_s)
     age_s = weights_age_s(deployment.publication_period_s, fan_out, episode_s)
+    age_s += _down_share(deployment) * deployment.network.outage_s  # how long nothing has come, at a random time
     asked = training.online_share * training.batch_size * training.learner_steps_per_s
     new_frames = delivered * robots.episode_s * robots.kept_hz
     drawn = min(asked, training.samples_per_frame * new_frames)
@@ -170,7 +171,7 @@ def fan_out_s(deployment: Deployment) -> float:
         transfer_s = own_s + size / site_bps
     else:
         transfer_s = max(own_s, deployment.robots.num_robots * size / site_bps)
-    return deployment.network.latency_s + transfer_s / (1 - down) + down * deployment.network.outage_s
+    return deployment.network.latency_s + transfer_s / (1 - down)
 
 
 def weights_age_s(period_s: float, fan_out: float, episode_s: float) -> float:
