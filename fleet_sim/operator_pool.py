@@ -30,8 +30,8 @@ RULES: Mapping[str, Rule] = {
 }
 """Name -> whom to turn to: the request with the least value. Ties go to the lower number.
 
-first_come: whoever has waited longest. worst_first: whose episode is lost soonest. shortest_help: who is done soonest, so that
-most robots move again.
+first_come: whoever has waited longest. worst_first: whose episode is lost soonest. shortest_help: who is done soonest, so
+that most robots move again.
 """
 
 

@@ -113,7 +113,7 @@ def predict(deployment: Deployment) -> Plan:
     return Plan(
         figures=figures,
         loads=loads,
-        correction_latency_s=episode_s / 2 + upload + intake + _training_s(deployment) + fan_out + cycle_s / 2,
+        correction_latency_s=episode_s / 2 + upload + intake + _taught_s(deployment, fan_out) + cycle_s / 2,
         publication_period_s=deployment.publication_period_s,
         steps_per_episode=training.learner_steps_per_s / delivered,
         online_share=drawn / (training.batch_size * training.learner_steps_per_s),
@@ -232,6 +232,8 @@ def _side_by_side(site_bps: float, rate_bps: float) -> float:
     return math.inf if math.isinf(site_bps) else site_bps / rate_bps
 
 
-def _training_s(deployment: Deployment) -> float:
-    """From the replay to a publication: a step, and on average half a period."""
-    return 1 / deployment.training.learner_steps_per_s + deployment.publication_period_s / 2
+def _taught_s(deployment: Deployment, fan_out: float) -> float:
+    """From the replay to the robots: a step, half a period, fetching; half of that more if robots fetch without pause."""
+    period_s = deployment.publication_period_s
+    pause_s = 0.0 if fan_out <= period_s else fan_out / 2
+    return 1 / deployment.training.learner_steps_per_s + period_s / 2 + pause_s + fan_out

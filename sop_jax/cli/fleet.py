@@ -3,11 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.table import Table
 
 from fleet_sim.deployment import Deployment, Network, Operators, Robots, Training
-from fleet_sim.planning import Plan, predict
+from fleet_sim.drawn_episodes import DrawnFromMeans, Spread
+from fleet_sim.dynamics import DynamicsConfig, simulate
+from fleet_sim.planning import Figures, Plan, predict
 from fleet_sim.quantities import (
     parse_bits_per_s,
     parse_bytes,
@@ -16,6 +19,7 @@ from fleet_sim.quantities import (
     show_bytes,
     show_seconds,
 )
+from fleet_sim.tally import DynamicsResult
 from sop_jax.cli.arguments import parse
 from sop_jax.cli.episodes import take_action
 from sop_jax.cli.output import console, print_json, say
@@ -114,6 +118,18 @@ class PlanArguments:
     reaction: str = "3s"
     """From a person's turning to a robot to the first action."""
 
+    simulate: str = "0s"
+    """Also play the deployment for so long on virtual time (the first quarter is not measured) and show both; 0s = don't."""
+
+    rule: Literal["first_come", "worst_first", "shortest_help"] = "first_come"
+    """Whom free people turn to in the simulation."""
+
+    patience: str = "unlimited"
+    """In the simulation, how long a robot that asked can wait, on average, before its episode is lost."""
+
+    seed: int = 0
+    """Of the simulation."""
+
     json: bool = False
     """Print one JSON object as the last line."""
 
@@ -122,11 +138,48 @@ def run(argv: Sequence[str]) -> int:
     _, rest = take_action("fleet", ACTIONS, argv)
     arguments = parse(PlanArguments, rest, "fleet plan")
     deployment = deployment_of(arguments)
+    duration_s = parse_seconds("--simulate", arguments.simulate)
     plan = predict(deployment)
     _show(deployment, plan)
+    simulated = _simulate(arguments, deployment, duration_s) if duration_s else None
+    if simulated is not None:
+        _show_both(plan.figures, simulated)
     if arguments.json:
-        print_json({**dataclasses.asdict(plan), "bottleneck": plan.bottleneck.name, "deployment": deployment})
+        summary = {**dataclasses.asdict(plan), "bottleneck": plan.bottleneck.name, "deployment": deployment}
+        print_json(summary | ({} if simulated is None else {"simulated": _summary(simulated)}))
     return 0
+
+
+def _simulate(arguments: PlanArguments, deployment: Deployment, duration_s: float) -> DynamicsResult:
+    config = DynamicsConfig(deployment, duration_s, duration_s / 4, arguments.seed, arguments.rule)
+    spread = Spread(patience_s=parse_seconds("--patience", arguments.patience))
+    return simulate(config, DrawnFromMeans(deployment, spread))
+
+
+def _summary(result: DynamicsResult) -> dict:
+    return {
+        **dataclasses.asdict(result),
+        "successes_per_operator_minute": result.successes_per_operator_minute,
+        "successes_per_robot_hour": result.successes_per_robot_hour,
+    }
+
+
+def _show_both(planned: Figures, result: DynamicsResult) -> None:
+    """Plan and simulation, figure by figure."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("figure", "plan", "simulated"):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    for field in dataclasses.fields(Figures):
+        values = (getattr(figures, field.name) for figures in (planned, result.figures))
+        table.add_row(field.name, *(_figure(value) for value in values))
+    say("")
+    console.print(table)
+    effort = result.successes_per_operator_minute
+    say(
+        f"{result.num_episodes} episodes: {result.num_successes} succeeded, {result.num_lost} lost while waiting for people; "
+        f"{'nobody was needed' if effort is None else f'{effort:.3g} successes per minute of people at robots'}; "
+        f"{result.backlog} on their way to the replay at the end"
+    )
 
 
 def deployment_of(arguments: PlanArguments) -> Deployment:
@@ -237,6 +290,10 @@ def _rows(deployment: Deployment, plan: Plan) -> list[tuple[str, str]]:
         ("people per day", f"{plan.operator_hours_per_day:.4g} h present, {plan.help_hours_per_day:.4g} h of help"),
         ("accelerators per day", f"{plan.accelerator_hours_per_day:.4g} h"),
     ]  # fmt: skip
+
+
+def _figure(value: float) -> str:
+    return "grows" if math.isinf(value) else "-" if math.isnan(value) else f"{value:.4g}"
 
 
 def _or_grows(duration_s: float) -> str:

@@ -36,6 +36,20 @@ def test_a_plan_in_which_nothing_saturates(capsys):
     assert "Nothing saturates. The nearest to it: operators at 17%, full at 12 robots." in capsys.readouterr().out
 
 
+def test_plan_and_simulation_side_by_side(capsys):
+    words = ["--robots", "10", "--link", "1Gbps", "--operators", "3", "--checkpoint", "6MB", "--patience", "20s"]
+    assert main(["fleet", "plan", *words, "--simulate", "1h", "--rule", "shortest_help", "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    result = json.loads(lines[-1])
+    simulated = result["simulated"]
+    assert simulated["figures"]["episodes_per_hour"] == pytest.approx(result["figures"]["episodes_per_hour"], rel=0.15)
+    assert simulated["successes_per_operator_minute"] == pytest.approx(
+        simulated["num_successes"] / simulated["help_minutes"]
+    )
+    assert any(line.startswith(f"{simulated['num_episodes']} episodes: ") for line in lines)
+    assert any(line.split()[:1] == ["operator_wait_s"] for line in lines)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -43,6 +57,7 @@ def test_a_plan_in_which_nothing_saturates(capsys):
         (["fleet", "plan", "--link", "50"], "--link: expected a rate such as 50Mbps"),
         (["fleet", "plan", "--failure-every", "2 weeks"], "--failure-every: expected a duration"),
         (["fleet", "plan", "--robots", "0"], "Robots.num_robots must be at least 1, got 0"),
+        (["fleet", "plan", "--simulate", "unlimited"], "0 <= warm_up_s < duration_s"),
         (["fleet", "plan", "--chekpoint", "1MB"], "did you mean --checkpoint?"),
     ],
 )

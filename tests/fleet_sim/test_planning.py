@@ -28,6 +28,8 @@ def test_one_robot_by_hand():
     assert figures.versions_behind == pytest.approx((1.5 * 124.85 + 61.5 / 2) / 25)
     assert figures.operator_wait_s == pytest.approx(0, abs=1e-9)
     assert figures.operator_load == pytest.approx(0.5 * 13 / 76.5)
+    latency_s = 61.5 / 2 + figures.upload_s + figures.intake_s + 1 + 12.5 + 1.5 * 124.85 + 76.5 / 2
+    assert plan.correction_latency_s == pytest.approx(latency_s)
     assert plan.steps_per_episode == pytest.approx(76.5)
     assert plan.online_share == 0.5
     assert plan.draws_per_frame == pytest.approx(128 * 76.5 / 600)
