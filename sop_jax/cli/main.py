@@ -19,6 +19,7 @@ COMMANDS = {
     "replay": "The replay server and the intake that fills it from the store.",
     "eval": "Success rate of a policy or of the scripted expert, with intervals.",
     "study": "A grid of experiments with simulated fleets at equal budgets, and one report.",
+    "fleet": "What a real deployment would do: bottleneck, staleness, data and costs, predicted in a moment.",
     "gallery": "A page with pictures of every task, from real rollouts of the scripted experts.",
     "episodes": "List, show and verify stored episodes.",
     "weights": "List, verify and roll back published weights; import and export policies.",

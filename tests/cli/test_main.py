@@ -17,7 +17,8 @@ def test_overview_names_every_command(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", [*sorted(set(COMMANDS) - {"episodes", "weights"}), "episodes ls", "weights rollback"]
+    "command",
+    [*sorted(set(COMMANDS) - {"episodes", "fleet", "weights"}), "episodes ls", "fleet plan", "weights rollback"],
 )
 def test_every_command_explains_itself(command, capsys):
     words = command.split()
