@@ -96,7 +96,8 @@ def test_robot_learner_and_evaluation_work_on_one_store(config, store, folder, c
            "--metrics", metrics, "--spool", str(folder / "spool")]  # fmt: skip
     assert main(act) == 0
     assert {**_json(capsys), "num_successes": 0} == {
-        "num_episodes": 1, "num_successes": 0, "num_swaps": 0, "num_refused": 0, "all_uploaded": True,
+        "num_episodes": 1, "num_successes": 0, "num_swaps": 0, "num_refused": 0, "num_given_up": 0,
+        "all_uploaded": True,
     }  # fmt: skip
 
     learn = ["learn", "--store", store, "--replay", "local", "--config", config, "--checkpoints", str(folder / "ckpt"),
