@@ -94,6 +94,7 @@ class SimulatedFleet:
         self._counts = dict.fromkeys(config.robot_ids, 0)
         self._episodes: list[EpisodeRecord] = []
         self._publications: list[PublicationRecord] = []
+        self._kept: dict[float, int] = {}
         self._learner_began_s: float | None = None
         self._human_s = 0.0
         self._robots_s = 0.0
@@ -124,12 +125,20 @@ class SimulatedFleet:
         if self._config.timing.swap_s:
             self._environment.run(until=self._environment.now + self._config.timing.swap_s)
 
-    def keep_versions_at(self, times_s: Sequence[float]) -> dict[float, int]:
-        """The version that robots would have started with at each of these times, pinned so that it stays readable."""
-        kept = {time_s: self._version_at(time_s) for time_s in times_s}
-        for version in set(kept.values()) - {0}:
+    def keep_versions_at(self, times_s: Sequence[float]) -> None:
+        """Pins, as each of these times passes, the version that robots start with then, so that it stays readable."""
+        for time_s in times_s:
+            self._environment.process(self._keep(time_s))
+
+    def kept_versions(self) -> dict[float, int]:
+        """What was pinned so far: time -> version."""
+        return dict(sorted(self._kept.items()))
+
+    def _keep(self, time_s: float) -> Events:
+        yield self._environment.timeout(time_s - self._environment.now)
+        self._kept[time_s] = version = self._version_at(time_s)
+        if version:
             pin(self._store_url, version)
-        return kept
 
     def journal(self) -> Journal:
         """Everything so far."""

@@ -66,7 +66,7 @@ class MainResults:
         return self._train(method, int(seed), work, twin)
 
     def _train(self, method: Method, seed: int, work: pathlib.Path, twin: Mapping[str, Any] | None) -> dict[str, Any]:
-        config = self._config
+        config, points = self._config, self._config.curve_points
         link_episodes(self._places.demonstrations, work / "store")
         algorithm_config = self._algorithm(method)
         fleet_config = dataclasses.replace(
@@ -83,10 +83,11 @@ class MainResults:
             on_progress=self._watch,
         )
         try:
+            if method.way == "online":
+                fleet.keep_versions_at([config.duration_s * (n + 1) / points for n in range(points)])
             for stage in self.stages_of(method, twin):
                 fleet.run(stage)
-            times = [config.duration_s * (n + 1) / config.curve_points for n in range(config.curve_points)]
-            versions = fleet.keep_versions_at(times if method.way == "online" else [])
+            versions = fleet.kept_versions()
             journal = fleet.journal()
         finally:
             fleet.close()

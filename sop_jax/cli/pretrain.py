@@ -44,7 +44,9 @@ from sop_jax.specs.records import EpisodeArrays
 
 DEFAULT = "restock_compact"
 _STEPS_PER_LOOK = 250
-"""Learner steps between two looks at the progress bar; each look costs a checkpoint."""
+_MAX_LOOKS = 24
+"""Learner steps between two looks at the progress bar, and how many looks there are at most: each costs a checkpoint, for
+which a fast accelerator waits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,8 +172,9 @@ def _train(arguments: PretrainArguments, config: PretrainConfig, stop: StopReque
         learner = _make_learner(arguments, config, model, norm, store, metrics, stack)
         num_steps = config.learning.learner.num_steps
         with WorkProgress(progress_console, "behaviour cloning", num_steps) as progress:
+            steps_per_look = max(_STEPS_PER_LOOK, num_steps // _MAX_LOOKS)
             while learner.current_step < num_steps and not stop():
-                done = learner.run(min(num_steps, learner.current_step + _STEPS_PER_LOOK), stop)
+                done = learner.run(min(num_steps, learner.current_step + steps_per_look), stop)
                 progress.update(learner.current_step, f"loss {done.last_loss:.4f}, {done.steps_per_s:.1f} steps/s")
         if stop():
             note(f"stopped at step {learner.current_step}; the same command goes on from there")

@@ -121,14 +121,20 @@ def test_versions_of_chosen_times_stay_readable(tmp_path, bundle, demonstrations
     store = EpisodeStore(f"file://{tmp_path}/store/")
     for episode in demonstrations:
         store.put(episode)
-    fleet = SimulatedFleet(CONFIG, bundle, POLICY, create_algorithm(CONFIG.algorithm), tmp_path, 1)
+    config = dataclasses.replace(
+        CONFIG,
+        timing=TimingConfig(learner_steps_per_s=0.1, swap_s=1.0),
+        learner=dataclasses.replace(CONFIG.learner, publish_every=1),
+    )
+    fleet = SimulatedFleet(config, bundle, POLICY, create_algorithm(CONFIG.algorithm), tmp_path, 1)
     try:
-        fleet.run(Stage(0.0, then_steps=9))
-        assert fleet.keep_versions_at([0.0, 5.0, 100.0]) == {0.0: 0, 5.0: 1, 100.0: 3}
+        fleet.keep_versions_at([5.0, 45.0, 200.0])
+        fleet.run(Stage(0.0, then_steps=20))
+        assert fleet.kept_versions() == {5.0: 0, 45.0: 4, 200.0: 19}  # the 20th left the learner just then
     finally:
         fleet.close()
     versions = [publication.version for publication in list_publications(f"file://{tmp_path}/store/")]
-    assert versions == [1, 2, 3]
+    assert versions == [4, *range(8, 21)]  # those superseded for 120 s were removed, all but the one to keep
 
 
 def test_an_unplayable_order_ends_the_simulation_with_its_reason(tmp_path, bundle, demonstrations):
