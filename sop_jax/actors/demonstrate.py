@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sop_jax.actors.disturbance import DisturbanceConfig, DisturbedRobot
 from sop_jax.actors.episode import EmptyEpisodeError, EpisodeHeader, RecordingConfig, run_episode, was_interrupted
 from sop_jax.actors.pilot import Demonstrator
 from sop_jax.actors.rollout import RolloutConfig
@@ -48,11 +49,13 @@ class DemonstrationConfig:
     keep_failures: also keep the episodes in which the expert did not succeed.
     max_tries: give up after this many episodes per one kept or still wanted, plus 20.
     start_noise: None starts every episode from the scene's own pose.
+    disturbance: pushes the robot about while the expert acts, which shows how to come back from where a policy may stray.
     """
 
     keep_failures: bool = False
     max_tries: int = 5
     start_noise: StartNoise | None = None
+    disturbance: DisturbanceConfig | None = None
     recording: RecordingConfig = dataclasses.field(default_factory=RecordingConfig)
     rollout: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
 
@@ -97,6 +100,8 @@ def collect_demonstrations(
         NoSuccessError: far more episodes were tried than wanted.
     """
     config = config or DemonstrationConfig()
+    if config.disturbance is not None:
+        robot = DisturbedRobot(robot, config.disturbance)
     started_ns = clock.now_ns()
     ids, num_frames, num_tried, interrupted = [], 0, 0, False
 

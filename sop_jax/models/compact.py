@@ -20,6 +20,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Int32, PRNGKeyArray, UInt8
 
 from sop_jax.models import flow
+from sop_jax.models.added_fields import ADDED
 from sop_jax.models.batch import BarePrompt, ObservationBatch, TrainBatch
 from sop_jax.models.chunking import ActionPrefix, soft_mask
 from sop_jax.models.images import patchify, resize_with_pad
@@ -39,6 +40,7 @@ class CompactConfig:
     """Sizes of the compact policy. Widths are in features.
 
     num_draws: (noise, t) pairs per observation in the loss. num_steps: Euler steps of sampling.
+    noise_scale: spread of the noise from which sampling starts; see `flow.start_noise`.
     """
 
     kind: ClassVar[str] = "compact"
@@ -59,11 +61,12 @@ class CompactConfig:
     head_depth: int = 3
     num_draws: int = 4
     num_steps: int = 6
+    noise_scale: float = dataclasses.field(default=1.0, metadata=ADDED)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int) and value < 1:
+            if field.type is int and value < 1:
                 raise ValueError(f"CompactConfig.{field.name} must be at least 1, got {value}")
         if self.image_size % self.patch_size:
             raise ValueError(
@@ -71,6 +74,7 @@ class CompactConfig:
             )
         if not self.cameras or len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"CompactConfig.cameras must be distinct and at least one, got {self.cameras}")
+        flow.check_noise_scale("CompactConfig", self.noise_scale)
         if self.state_dim < self.action_dim:
             raise ValueError(
                 f"CompactConfig.state_dim must be at least action_dim, got {self.state_dim} < {self.action_dim}"
@@ -256,7 +260,7 @@ class CompactPolicy:
             followed = flow.guide_prompt(velocity, jnp.asarray(bare_prompt.guidance)[:, None, None, None])
         if action_prefix is not None:
             followed = self._continue(followed, norm, observation, action_prefix, guidance)
-        noise = jax.random.normal(key, shape) * active
+        noise = flow.start_noise(key, shape, self.config.noise_scale) * active
         chunk = flow.integrate(followed, noise, num_steps or self.config.num_steps)
         return decode_actions(norm, jnp.asarray(observation.state), chunk[:, 0])
 

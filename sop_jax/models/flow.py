@@ -29,6 +29,22 @@ def interpolate(
     return time * noise + (1 - time) * actions, noise - actions
 
 
+def start_noise(key: PRNGKeyArray, shape: tuple[int, ...], scale: float) -> Float[Array, "..."]:
+    """Where sampling starts. `scale` 1: as in training, chunks as varied as the demonstrations'. Smaller: nearer to the
+    middle of what the model has learnt, at 0 always the same chunk for the same observation.
+
+    A small policy's flow carries some of the noise through to its actions, afresh in every chunk, and a robot that has to
+    press a flap or hit a grasp pays for it.
+    """
+    return scale * jax.random.normal(key, shape)
+
+
+def check_noise_scale(owner: str, scale: float) -> None:
+    """Raises ValueError unless 0 <= scale <= 1."""
+    if not 0.0 <= scale <= 1.0:
+        raise ValueError(f"{owner}.noise_scale must be in 0 .. 1, got {scale}")
+
+
 def integrate(
     velocity: Velocity,
     noise: Float[Array, "*chunk"],

@@ -15,6 +15,7 @@ PolicyConfig = CompactConfig | Pi05Config
 
 PRESETS: Mapping[str, PolicyConfig] = {
     "compact": CompactConfig(),
+    "compact_central": CompactConfig(noise_scale=0.0),
     "pi05_tiny": TINY,
     "pi05_tiny_real_time": TINY_REAL_TIME,
     "pi05": FULL,

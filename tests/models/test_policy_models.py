@@ -136,3 +136,20 @@ def test_unfit_inputs_are_refused_with_the_fix(case):
         model.sample_actions(params, identity_norm_stats(5, 4, 9), observation, KEY)
     with pytest.raises(ValueError, match="state has 5 dimensions, the normalisation statistics 6"):
         model.sample_actions(params, identity_norm_stats(6, 4, 3), observation, KEY)
+
+
+def test_without_noise_a_chunk_follows_from_the_observation_alone(case):
+    model, params = case
+    observation, norm = make_batch(model).observation, norm_for(model)
+
+    def sample(scale, key):
+        scaled = create_model(dataclasses.replace(model.config, noise_scale=scale))
+        return jax.jit(scaled.sample_actions)(params, norm, observation, jax.random.key(key))
+
+    np.testing.assert_array_equal(sample(0.0, 1), sample(0.0, 2))
+    assert np.abs(sample(1.0, 1) - sample(1.0, 2)).max() > 1e-3
+    np.testing.assert_array_equal(
+        sample(1.0, 1), jax.jit(model.sample_actions)(params, norm, observation, jax.random.key(1))
+    )
+    with pytest.raises(ValueError, match=r"noise_scale must be in 0 \.\. 1, got 1\.5"):
+        dataclasses.replace(model.config, noise_scale=1.5)

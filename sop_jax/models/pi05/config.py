@@ -4,6 +4,7 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from sop_jax.models.added_fields import ADDED
+from sop_jax.models.flow import check_noise_scale
 from sop_jax.models.normalization import Scheme
 
 NUM_STATE_BINS = 256
@@ -101,6 +102,7 @@ class Pi05Config:
         action tokens, and the normalisations are plain; the state is then a token before the actions.
     max_training_delay: the loss gives the first d actions of each chunk clean, d uniform in 0 .. this many, and counts the
         others only, so that the policy learns to continue a chunk (chunking mode "trained"); 0 = off.
+    noise_scale: spread of the noise from which sampling starts; see `flow.start_noise`.
     """
 
     kind: ClassVar[str] = "pi05"
@@ -127,6 +129,7 @@ class Pi05Config:
     remat: Remat = True
     head: Literal["pi05", "pi0"] = dataclasses.field(default="pi05", metadata=ADDED)
     max_training_delay: int = dataclasses.field(default=0, metadata=ADDED)
+    noise_scale: float = dataclasses.field(default=1.0, metadata=ADDED)
 
     def __post_init__(self) -> None:
         shared = [(e.depth, e.num_heads, e.num_kv_heads, e.head_dim) for e in (self.language, self.expert)]
@@ -152,6 +155,7 @@ class Pi05Config:
                 f"Pi05Config.max_training_delay must be at least 0 and below the horizon {self.horizon}, got "
                 f"{self.max_training_delay}"
             )
+        check_noise_scale("Pi05Config", self.noise_scale)
         if self.vocab_size <= NUM_STATE_BINS + 1:
             raise ValueError(f"Pi05Config.vocab_size must exceed {NUM_STATE_BINS + 1}, got {self.vocab_size}")
         if (self.head == "pi0") != (self.state_input == "suffix"):

@@ -135,7 +135,7 @@ class Pi05Policy:
             modulations = None if table is None else table.at(jnp.round((1.0 - time) * num_steps).astype(jnp.int32))
             return network.velocity(prefix, x, times, modulations) * learnt
 
-        noise = jax.random.normal(key, shape) if noise is None else noise
+        noise = flow.start_noise(key, shape, self.config.noise_scale) if noise is None else noise
         followed: flow.Velocity = velocity
         if bare_prompt is not None:
             followed = flow.guide_prompt(velocity, jnp.asarray(bare_prompt.guidance)[:, None, None])
