@@ -215,7 +215,7 @@ class PretrainConfig:
 
 def worlds_of(world: WorldConfig, tasks: Sequence[str]) -> tuple[WorldConfig, ...]:
     """The same world for every task; without tasks, the world itself."""
-    return tuple(dataclasses.replace(world, task=task) for task in tasks) if tasks else (world,)
+    return tuple(world.for_task(task) for task in tasks) if tasks else (world,)
 
 
 def check_tasks(tasks: Sequence[str]) -> None:

@@ -101,7 +101,7 @@ class SimulatedFleetConfig:
 
     def world_of(self, task: str) -> WorldConfig:
         """The world in which a task is done."""
-        return dataclasses.replace(self.world, task=task)
+        return self.world.for_task(task)
 
     @property
     def num_robots(self) -> int:

@@ -113,7 +113,7 @@ class EpisodePlayer:
         own_body = self._settings.world.individuals != "identical"
         key = (order.task, order.robot_id if own_body else "")
         if key not in self._robots:
-            world = dataclasses.replace(self._settings.world, task=order.task)
+            world = self._settings.world.for_task(order.task)
             robot = make_robot(world, self._clock, order.robot_id)
             environment = robot.environment
             expert = envs.make_expert(environment)

@@ -86,7 +86,7 @@ def run(argv: Sequence[str]) -> int:
     if not arguments.task and len(tasks) > 1:
         raise UsageError(f"{arguments.config} has several tasks; say which with --task: {', '.join(tasks)}")
     task = arguments.task or tasks[0]
-    config = dataclasses.replace(config, world=dataclasses.replace(config.world, task=task), tasks=())
+    config = dataclasses.replace(config, world=config.world.for_task(task), tasks=())
     if arguments.expert:
         return _demonstrate(arguments, config)
     with contextlib.ExitStack() as stack:

@@ -23,7 +23,7 @@ from sop_jax.cli.collection import collect
 from sop_jax.cli.eval import describe, evaluate_with_progress
 from sop_jax.cli.output import note, print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
-from sop_jax.cli.run_directory import store_url
+from sop_jax.cli.run_directory import find_policy, store_url
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.format import ParsedEpisode
 from sop_jax.episodes.store import EpisodeStore
@@ -33,9 +33,10 @@ from sop_jax.evaluation.results import EvaluationResult
 from sop_jax.evaluation.run_metrics import write_json
 from sop_jax.evaluation.world import WorldConfig
 from sop_jax.learner.learner import Learner
-from sop_jax.models.bundle import PolicyBundle
+from sop_jax.models.bundle import PolicyBundle, check_params, load_bundle
 from sop_jax.models.normalization import NormStats, compute_norm_stats
 from sop_jax.models.policy import PolicyModel
+from sop_jax.models.pytrees import Params
 from sop_jax.models.registry import PRESETS, create_model
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import ConfigError
@@ -69,6 +70,9 @@ class PretrainArguments:
 
     collect_hours: float = 0.0
     """Only collect demonstrations, so many robot-hours of each task, into WORK/store, and end."""
+
+    start: str = ""
+    """A policy to go on from, with its normalisation: a directory. Default: random weights."""
 
     skip_evaluation: bool = False
     """Don't evaluate the result."""
@@ -152,6 +156,8 @@ def _check(arguments: PretrainArguments) -> None:
         raise UsageError(f"{arguments.output} is not empty: choose another --output, or remove it first")
     if config.model not in PRESETS:
         raise ConfigError(f"unknown model {config.model!r}: expected one of {', '.join(PRESETS)}")
+    if arguments.start:
+        check_params(create_model(PRESETS[config.model]), _load_start(arguments).params, arguments.start)
     if saved.exists() and find_pretraining(str(saved)) != config:
         raise UsageError(
             f"{arguments.work} holds the work of another config: choose another --work, or remove it first"
@@ -159,17 +165,26 @@ def _check(arguments: PretrainArguments) -> None:
     write_json(saved, to_json(config))
 
 
+def _load_start(arguments: PretrainArguments) -> PolicyBundle:
+    return load_bundle(find_policy(arguments.start))
+
+
 def _train(arguments: PretrainArguments, config: PretrainConfig, stop: StopRequests) -> str:
     """Clones the demonstrations into a new policy directory; returns its fingerprint. Raises KeyboardInterrupt on stop."""
     store = EpisodeStore(store_url(arguments.work / "store"))
     model_config = PRESETS[config.model]
     model = create_model(model_config)
-    episodes = [store.read_without_images(path) for path in store.list_paths()]
-    norm = compute_norm_stats(take_evenly(episodes), model.horizon)
+    if arguments.start:
+        start = _load_start(arguments)
+        params, norm = start.params, start.norm
+    else:
+        episodes = [store.read_without_images(path) for path in store.list_paths()]
+        params = model.init_params(jax.random.key(config.seed))
+        norm = compute_norm_stats(take_evenly(episodes), model.horizon)
     with contextlib.ExitStack() as stack:
         metrics = JsonlMetrics(arguments.work / "metrics" / "learner.jsonl", "learner")
         stack.callback(metrics.close)
-        learner = _make_learner(arguments, config, model, norm, store, metrics, stack)
+        learner = _make_learner(arguments, config, model, params, norm, store, metrics, stack)
         num_steps = config.learning.learner.num_steps
         with WorkProgress(progress_console, "behaviour cloning", num_steps) as progress:
             steps_per_look = max(_STEPS_PER_LOOK, num_steps // _MAX_LOOKS)
@@ -206,6 +221,7 @@ def _make_learner(
     arguments: PretrainArguments,
     config: PretrainConfig,
     model: PolicyModel,
+    params: Params,
     norm: NormStats,
     store: EpisodeStore,
     metrics: JsonlMetrics,
@@ -221,7 +237,7 @@ def _make_learner(
     loader = make_loader(learning, config.worlds, model, algorithm, tables, store, clock, metrics)
     stack.callback(loader.stop)
     learner = Learner(
-        learning.learner, model, algorithm, model.init_params(jax.random.key(config.seed)), norm, loader, None, metrics,
+        learning.learner, model, algorithm, params, norm, loader, None, metrics,
         clock, (arguments.work / "checkpoints").absolute(),
     )  # fmt: skip
     stack.callback(learner.close)

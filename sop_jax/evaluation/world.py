@@ -7,6 +7,9 @@ from sop_jax.robots.simulated import SimulatedRobot
 from sop_jax.specs.clock import Clock
 from sop_jax.specs.errors import ConfigError
 
+RESTOCKING = "restock_"
+"""How the names of tasks begin that handle goods."""
+
 EVALUATED_ROBOT = "evaluation"
 """The name of the robot that evaluations run on: where individuals differ, one that is in no fleet."""
 
@@ -35,6 +38,12 @@ class WorldConfig:
     def __post_init__(self) -> None:
         if self.image_size < 8:
             raise ConfigError(f"WorldConfig.image_size must be at least 8 pixels, got {self.image_size}")
+
+    def for_task(self, task: str) -> "WorldConfig":
+        """The same for another task. What is said about goods goes with restocking only."""
+        if task.startswith(RESTOCKING):
+            return dataclasses.replace(self, task=task)
+        return dataclasses.replace(self, task=task, catalogue=None, num_distractors=None)
 
 
 def make_robot(world: WorldConfig, clock: Clock, robot_id: str) -> SimulatedRobot:

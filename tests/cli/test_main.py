@@ -49,6 +49,7 @@ def test_every_command_explains_itself(command, capsys):
         (["pretrain", "--tasks", "restock_shelf", "restock_shelf"], "tasks must be different"),
         (["pretrain", "--collect-hours", "1", "--tasks", "restock_shelv"], "unknown task 'restock_shelv'"),
         (["pretrain", "--model", "compct"], "unknown model 'compct'"),
+        (["pretrain", "--output", "/no/such/policy", "--start", "no/such/policy"], "no/such/policy is no policy"),
         (["act", "--robot-id", "r", "--store", "s", "--expert"], "--expert needs --episodes N"),
         (["episodes", "list"], "expected one of ls, show, verify, retain, got 'list'"),
         (["episodes", "show", "--store", "x", "--episode", "zzz"], "malformed"),

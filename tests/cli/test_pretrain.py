@@ -1,6 +1,18 @@
+import pathlib
+
+import jax
+import numpy as np
+
+from sop_jax.cli.main import main
 from sop_jax.cli.pretrain import take_evenly
 from sop_jax.episodes.format import pack, parse
-from sop_jax.episodes.synthetic import make_episode
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.episodes.synthetic import make_episode, make_spec
+from sop_jax.models.bundle import load_bundle
+from sop_jax.models.pytrees import flatten_params
+from sop_jax.specs.records import NO_POLICY, Source
+
+BASE = pathlib.Path(__file__).parents[2] / "assets" / "policies" / "restock_compact"
 
 
 def _parsed(count, num_frames, task):
@@ -17,3 +29,27 @@ def test_every_task_has_an_even_say_in_the_statistics():
 def test_one_task_is_taken_whole():
     episodes = [_parsed(count, 30, "restock_shelf") for count in range(3)]
     assert take_evenly(episodes) == [episode.arrays for episode in episodes]
+
+
+def test_training_goes_on_from_a_policy_with_its_normalisation(tmp_path, capsys):
+    store = EpisodeStore(f"file://{tmp_path}/work/store/")
+    spec = make_spec(image_size=64, camera_names=("head", "hand_left", "hand_right"))
+    for count in range(2):
+        store.put(
+            make_episode(
+                count, 24, 3, spec=spec, source=Source.OFFLINE, policy_version=NO_POLICY, robot_id="demonstrator-0"
+            )
+        )
+    words = [
+        "pretrain", "--start", str(BASE), "--work", str(tmp_path / "work"), "--output", str(tmp_path / "policy"),
+        "--skip-evaluation", "--demonstrations.num-episodes", "2", "--learning.learner.num-steps", "2",
+        "--learning.learner.warmup-steps", "0", "--learning.learner.learning-rate", "1e-7",
+    ]  # fmt: skip
+    assert main(words) == 0, capsys.readouterr()
+    base, made = load_bundle(BASE), load_bundle(tmp_path / "policy")
+    assert made.norm.fingerprint == base.norm.fingerprint
+    assert made.fingerprint != base.fingerprint
+    before, after = flatten_params(base.params), flatten_params(made.params)
+    # Adam moves a leaf by about the learning rate in each step; random weights would be far away.
+    assert max(float(np.abs(after[path] - before[path]).max()) for path in before) < 1e-6
+    assert jax.tree.structure(made.params) == jax.tree.structure(base.params)
