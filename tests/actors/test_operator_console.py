@@ -6,6 +6,7 @@ import pytest
 from sop_jax.actors.operator.attended_robot import AttendedRobot
 from sop_jax.actors.operator.commands import HandBack, Mark, Move, Ready, StageMark, Take, Targets
 from sop_jax.actors.operator.console import Console
+from sop_jax.actors.operator.standstill import StandstillGate
 from sop_jax.actors.operator.steering import Steering
 from sop_jax.actors.operator.supervisor import OperatorSupervisor
 from sop_jax.robots.fake import FakeRobot
@@ -159,10 +160,24 @@ def test_the_scene_waits_for_a_person():
         waits.set()
 
     clock.sleep_s = sleep_s
-    console.wait_for_scene(1)
+    assert console.wait_for_scene("fold", "fold it")
     assert waits.is_set()
-    assert console.status.control == "between"
-    console.wait_for_scene(1, should_stop=lambda: True)
+    assert (console.status.control, console.status.instruction) == ("between", "fold it")
+    assert not console.wait_for_scene("fold", "fold it", should_stop=lambda: True)
+
+
+def test_a_robot_that_stands_still_asks_for_help(place):
+    gate = StandstillGate(place.robot, 30.0, patience_s=0.1)
+    place.robot.observe()
+    assert [gate.check() for _ in range(5)] == ["", "", "", "standstill", "standstill"]
+    place.robot.apply(place.robot.pose + 0.02)
+    place.robot.observe()
+    assert gate.check() == "standstill"  # not far enough to count
+    place.robot.apply(place.robot.pose + 0.04)
+    place.robot.observe()
+    assert gate.check() == ""
+    gate.check(), gate.check(), gate.reset()
+    assert gate.check() == ""
 
 
 def test_faults_show(place):

@@ -41,7 +41,7 @@ class AttendedRobot:
         self._photographer = photographer
         self._mark: EpisodeEnd | None = None
         self._frame = 0
-        self._pose = np.zeros(robot.spec.action_dim, np.float32)
+        self._pose = self._state = np.zeros(robot.spec.action_dim, np.float32)
         self._has_ended = False
         self._staged = robot if isinstance(robot, ShowsStages) else None
         console.set_judge(judge or self._take_mark)
@@ -63,6 +63,11 @@ class AttendedRobot:
         """Where the robot was sent last; before its first command, where it stands. float32 [A]."""
         return self._pose
 
+    @property
+    def state(self) -> np.ndarray:
+        """What was measured last, float32 [A]."""
+        return self._state
+
     def reset(self, seed: int) -> None:
         self._robot.reset(seed)
         self._mark, self._frame, self._has_ended = None, 0, False
@@ -71,6 +76,7 @@ class AttendedRobot:
 
     def observe(self, images: bool = True) -> Observation:
         observation = self._robot.observe(images)
+        self._state = observation.state
         if self._frame == 0:
             self._pose = observation.state
         stage = "" if self._staged is None else self._staged.stage()

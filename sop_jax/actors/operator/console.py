@@ -115,15 +115,15 @@ class Console:
         """Who is told how an episode ended, on the thread of whoever marks it."""
         self._judge = judge
 
-    def wait_for_scene(self, seed: int, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Blocks until a person says that the scene is set (or `should_stop`)."""
-        del seed
+    def wait_for_scene(self, task: str, instruction: str, should_stop: Callable[[], bool] = lambda: False) -> bool:
+        """Blocks until a person says that the scene is set, and returns True; False if `should_stop` came first."""
         with self._lock:
             self._scene_is_set = False
-            self._status = dataclasses.replace(self._status, control="scene")
-        while not (should_stop() or self._scene_is_set):
+            self._status = dataclasses.replace(self._status, control="scene", task=task, instruction=instruction)
+        while not (self._scene_is_set or should_stop()):
             self._clock.sleep_s(_POLL_S)
         self._change(control="between")
+        return self._scene_is_set
 
     def begin_episode(self, task: str, instruction: str, control_hz: float, stages: tuple[str, ...] = ()) -> None:
         """The robot stands at its start."""
