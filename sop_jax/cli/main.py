@@ -16,6 +16,7 @@ COMMANDS = {
     "pretrain": "Make a base policy: collect demonstrations, train on them, save the bundle.",
     "learn": "The learner: sample, update, publish.",
     "act": "One robot: act, be corrected, upload episodes, swap weights between episodes.",
+    "operate": "A keyboard or a gamepad at one robot, through the operator's desk.",
     "replay": "The replay server and the intake that fills it from the store.",
     "eval": "Success rate of a policy or of the scripted expert, with intervals.",
     "study": "A grid of experiments with simulated fleets at equal budgets, and one report.",

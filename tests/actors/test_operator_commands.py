@@ -14,10 +14,10 @@ from sop_jax.actors.operator.commands import (
     Targets,
     parse_command,
     read_object,
+    write_command,
 )
 from sop_jax.actors.operator.desk_address import DeskAddress, new_token, parse_link
 from sop_jax.actors.operator.pictures import PictureHead, join_picture, read_head
-from sop_jax.actors.operator.room import _write
 from sop_jax.actors.operator.status import Status, parse_status
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.records import Outcome
@@ -36,7 +36,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: type(command).__name__)
 def test_commands_come_back_as_they_were(command):
-    assert parse_command(read_object(_write(command))) == command
+    assert parse_command(read_object(write_command(command))) == command
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import subprocess
 import pytest
 
 from configs.registry import FINETUNINGS
+from configs.station import read_station
+from sop_jax.cli.act_station import StationArguments
 from sop_jax.cli.learn import LearnArguments
 
 LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
@@ -34,4 +36,33 @@ def test_scripts_are_whole(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_no_address_and_no_secret(path):
     text = path.read_text()
+    assert not re.search(r"\d+\.\d+\.\d+\.\d+|https?://|[a-z]://[a-z0-9-]+/|(?i:password|token|secret)\s*[:=]", text)
+
+
+G1 = LAUNCH / "g1"
+
+
+def test_the_robots_unit_starts_sop_act_as_it_is():
+    text = (G1 / "sop-robot.service").read_text()
+    command = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)[1]
+    flags = set(re.findall(r"--([a-z-]+)", command))
+    known = {field.name.replace("_", "-") for field in dataclasses.fields(StationArguments)}
+    assert {"station", "robot-id", "store", "operator"} <= flags <= known
+    shell = re.fullmatch(r"/bin/bash -c '(.*)'", command)[1]
+    subprocess.run(["bash", "-n", "-c", shell], check=True)
+    assert "KillSignal=SIGINT" in text.splitlines()  # which ends an episode whole
+    given = set(re.findall(r"\$([A-Z0-9_]+)", shell))
+    assert all(name in text.partition("[Unit]")[0] for name in given)
+
+
+def test_the_shipped_station_moves_nothing():
+    station = read_station(G1 / "station.json")
+    assert (station.robot, station.g1.dry_run, station.g1.arms) == ("g1", True, ("right",))
+    assert station.g1.limits.max_speed == 0.5
+    assert not station.g1.posture.commanded
+
+
+@pytest.mark.parametrize("path", sorted(G1.iterdir()), ids=lambda path: path.name)
+def test_robots_files_hold_no_address_of_anybody(path):
+    text = path.read_text().replace("127.0.0.1", "loopback")
     assert not re.search(r"\d+\.\d+\.\d+\.\d+|https?://|[a-z]://[a-z0-9-]+/|(?i:password|token|secret)\s*[:=]", text)

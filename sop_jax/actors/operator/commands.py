@@ -107,6 +107,14 @@ def parse_command(message: Mapping[str, Any]) -> Command:
     raise BadMessageError(f"expected a take, hand_back, ready, mark, stage, move or targets, got {kind!r}")
 
 
+def write_command(command: Command, robot_id: str = "") -> str:
+    """The message of a command; `robot_id` says at a desk whom it is for."""
+    name = type(command).__name__
+    kind = {"HandBack": "hand_back", "StageMark": "stage"}.get(name, name.lower())
+    addressed = {"robot": robot_id} if robot_id else {}
+    return json.dumps({"type": kind, **addressed, **dataclasses.asdict(command)})
+
+
 def _move(message: Mapping[str, Any]) -> Move:
     hand, gripper = message.get("hand"), message.get("gripper")
     if hand not in ("left", "right"):

@@ -13,6 +13,7 @@ from sop_jax.actors.operator.commands import (
     Take,
     Targets,
     parse_command,
+    write_command,
 )
 from sop_jax.actors.operator.outbox import Outbox
 from sop_jax.actors.operator.pictures import read_head
@@ -131,7 +132,7 @@ class Room:
             return  # Whoever drives has taken over before.
         # The newest motion will do, but a gripper's command must arrive.
         is_passing = is_motion and getattr(command, "gripper", None) is None
-        robot.guest.outbox.put(_write(command), key=("motion", guest) if is_passing else None)
+        robot.guest.outbox.put(write_command(command), key=("motion", guest) if is_passing else None)
 
     def _watch(self, guest: Guest, name: str) -> None:
         before, guest_is_robot = guest.robot, guest.role == "robot"
@@ -171,9 +172,3 @@ class Room:
             "has_signal": not self._is_silent(robot),
             "driver": drivers.get(robot.driver, "somebody else"),
         }
-
-
-def _write(command: Command) -> str:
-    kinds = {"HandBack": "hand_back", "StageMark": "stage"}
-    name = type(command).__name__
-    return json.dumps({"type": kinds.get(name, name.lower()), **dataclasses.asdict(command)})
