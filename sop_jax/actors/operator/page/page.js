@@ -149,7 +149,7 @@ function drawStages(stages) {
   $("stagelist").replaceChildren(...stages.map((name) => Object.assign(document.createElement("option"), { value: name })));
 }
 
-const seconds = (value) => (value < 60 ? `${Math.round(value)} s` : `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`);
+const seconds = (value) => (value < 60 ? `${Math.round(value)}\u00a0s` : `${Math.floor(value / 60)}\u00a0min ${Math.round(value % 60)}\u00a0s`);
 
 function label(button, text, key) {
   if (button.dataset.label === text) return;
