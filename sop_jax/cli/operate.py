@@ -12,7 +12,7 @@ from sop_jax.actors.operator.desk_address import parse_link
 from sop_jax.actors.operator.device import Device, operate
 from sop_jax.cli.arguments import parse
 from sop_jax.cli.operator_options import LINK_VARIABLE
-from sop_jax.cli.output import note
+from sop_jax.cli.output import note, print_json
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.identifiers import check_name
@@ -29,6 +29,9 @@ class OperateArguments:
     device: Literal["keyboard", "gamepad"] = "keyboard"
     """keyboard: this terminal's. gamepad: the first one that SDL finds (needs pygame-ce)."""
 
+    json: bool = False
+    """Print one JSON object as the last line."""
+
 
 def run(argv: Sequence[str]) -> int:
     arguments = parse(OperateArguments, argv, "operate")
@@ -36,7 +39,9 @@ def run(argv: Sequence[str]) -> int:
     check_name("robot_id", arguments.robot_id)
     stop = threading.Event()
     with _open(arguments.device) as device, StopRequests(on_request=stop.set):
-        operate(address, arguments.robot_id, device, stop, note)
+        num_commands = operate(address, arguments.robot_id, device, stop, note)
+    if arguments.json:
+        print_json({"robot_id": arguments.robot_id, "num_commands": num_commands})
     return 0
 
 

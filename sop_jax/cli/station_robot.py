@@ -93,7 +93,7 @@ def _real(
 
     workplace = AttendedWorkplace(task, instruction, set_scene)
     with contextlib.ExitStack() as unless_made:
-        link = connect(config.g1.cameras, config.g1.units)
+        link = connect(config.g1.cameras, config.g1.units, sdk_socket=config.g1.sdk_socket)
         unless_made.callback(link.close)
         robot = G1Robot(config.g1, link, workplace, clock, metrics)
         unless_made.pop_all()

@@ -42,17 +42,30 @@ def test_no_address_and_no_secret(path):
 G1 = LAUNCH / "g1"
 
 
+def _command(unit: str) -> str:
+    """What a unit's shell runs, which must be whole and know its variables from the unit's head."""
+    text = (G1 / unit).read_text()
+    shell = re.search(r"^ExecStart=/bin/bash -c '(.*)'$", text, re.MULTILINE)[1]
+    subprocess.run(["bash", "-n", "-c", shell], check=True)
+    assert "KillSignal=SIGINT" in text.splitlines()  # which ends an episode whole, and lets the SDK shut down
+    given = set(re.findall(r"\$([A-Z0-9_]+)", shell))
+    assert given
+    assert all(name in text.partition("[Unit]")[0] for name in given)
+    return shell
+
+
 def test_the_robots_unit_starts_sop_act_as_it_is():
-    text = (G1 / "sop-robot.service").read_text()
-    command = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)[1]
-    flags = set(re.findall(r"--([a-z-]+)", command))
+    flags = set(re.findall(r"--([a-z-]+)", _command("sop-robot.service")))
     known = {field.name.replace("_", "-") for field in dataclasses.fields(StationArguments)}
     assert {"station", "robot-id", "store", "operator"} <= flags <= known
-    shell = re.fullmatch(r"/bin/bash -c '(.*)'", command)[1]
-    subprocess.run(["bash", "-n", "-c", shell], check=True)
-    assert "KillSignal=SIGINT" in text.splitlines()  # which ends an episode whole
-    given = set(re.findall(r"\$([A-Z0-9_]+)", shell))
-    assert all(name in text.partition("[Unit]")[0] for name in given)
+
+
+def test_the_sdks_unit_serves_the_cameras_and_the_socket_of_the_station():
+    station = read_station(G1 / "station.json")
+    words = _command("sop-sdk.service").split()
+    start = words.index("launch/g1/sdk_server.py")
+    assert words[start + 1] == station.g1.sdk_socket
+    assert words[start + 2 :] == [camera.sdk_name for camera in station.g1.cameras]
 
 
 def test_the_shipped_station_moves_nothing():

@@ -29,8 +29,10 @@ class Device(Protocol):
 
 def operate(
     address: DeskAddress, robot_id: str, device: Device, stop: threading.Event, note: Callable[[str], None]
-) -> None:
-    """Passes on what a device says, twenty times a second, until `stop`. Says once when a motion is over.
+) -> int:
+    """Passes on what a device says, twenty times a second, until `stop`; returns how many commands that were.
+
+    That a motion is over is said once.
 
     Raises:
         DeskClosedError: there is no desk, it doesn't know the token, or it hung up.
@@ -41,14 +43,16 @@ def operate(
             line.send(json.dumps(hello))
             listener = threading.Thread(target=_listen, args=(line, note), name="operator-device", daemon=True)
             listener.start()
-            was_moving = False
+            was_moving, num_sent = False, 0
             while not stop.wait(PERIOD_S):
                 commands = device.poll()
                 is_moving = any(isinstance(command, Move) and _moves(command) for command in commands)
                 for command in commands:
                     if not isinstance(command, Move) or is_moving or was_moving or command.gripper is not None:
                         line.send(write_command(command, robot_id))
+                        num_sent += 1
                 was_moving = is_moving
+            return num_sent
     except (OSError, ConnectionClosed) as error:
         raise DeskClosedError(f"no line to the operator's desk at {address.socket_url}: {error}") from error
 
