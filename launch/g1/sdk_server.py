@@ -3,7 +3,8 @@
     . a2d_sdk/env.sh && python3.10 launch/g1/sdk_server.py /run/sop-sdk/sdk.sock head hand_left hand_right
 
 Then `"sdk_socket": "/run/sop-sdk/sdk.sock"` under `"g1"` in the station's file. It passes on the calls that the adapter
-makes, and decides nothing; all limits and watchdogs are on the other side. One caller at a time. Python 3.8 or newer, no packages.
+makes and decides nothing: all limits and watchdogs are on the other side. One caller at a time. Python 3.8 or newer, no
+packages.
 
 On the wire, both ways: length of a JSON object (4 bytes, big-endian), the object, a picture's `num_bytes` if it has any.
 """
