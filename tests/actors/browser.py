@@ -76,14 +76,22 @@ class Browser:
             raise AssertionError(answer["exceptionDetails"])
         return answer["result"].get("value")
 
-    def wait_for(self, expression, timeout_s=30.0):
+    def wait_for(self, expression, timeout_s=100.0):
         """Until the expression is true; raises AssertionError with what the page says otherwise."""
         deadline = time.monotonic() + timeout_s
-        while not self.evaluate(f"Boolean({expression})"):
+        while not self._holds(expression):
             if time.monotonic() > deadline:
                 text = self.evaluate("document.body.innerText")
                 raise AssertionError(f"never true: {expression}; errors {self.errors}; the page says:\n{text}")
             time.sleep(0.05)
+
+    def _holds(self, expression):
+        """False also where the page isn't there yet, or is just going."""
+        script = f"(() => {{ try {{ return Boolean({expression}); }} catch {{ return false; }} }})()"
+        try:
+            return self.evaluate(script)
+        except AssertionError:
+            return False
 
     def click(self, selector):
         """A real click in the middle of the element."""

@@ -1,5 +1,6 @@
 """The page in a real browser, on a simulated robot: take over, drive, hand back, judge."""
 
+import functools
 import time
 
 import numpy as np
@@ -46,12 +47,11 @@ def test_a_person_takes_over_drives_hands_back_and_judges(browser):
 
         browser.click("#take")
         browser.wait_for(f"{CONTROL} === 'you act'")
-        browser.key("KeyR", down=True)
-        time.sleep(1.0)
+        _hold_until_it_rose(browser, robot, 0.05)
         browser.key("KeyR", down=False)
         _press(browser, "Space")
         browser.wait_for("document.querySelector('#gripper').textContent.startsWith('Open')")
-        time.sleep(0.3)
+        _wait_until(lambda: robot.console.status.state[15] > 0.5)
         _press(browser, "KeyB")
         browser.wait_for(f"{CONTROL} === 'policy acts'")
         browser.click("#success")
@@ -62,12 +62,15 @@ def test_a_person_takes_over_drives_hands_back_and_judges(browser):
         browser.wait_for(f"{CONTROL} === 'policy acts'")
         browser.click("#take")
         browser.wait_for(f"{CONTROL} === 'you act'")
-        browser.key("KeyR", down=True)
-        time.sleep(0.5)
+        _hold_until_it_rose(browser, robot, 0.03)
         desk.close()
+        dropped_ns = time.monotonic_ns()
         browser.wait_for("document.querySelector('#banner').textContent.startsWith('Connection lost')")
         browser.wait_for("document.querySelector('#take').disabled && document.querySelector('#success').disabled")
-        time.sleep(1.5)
+        # The last motion runs out after 0.3 s; then the robot is given a while to move on, which it must not.
+        _wait_until(lambda: time.monotonic_ns() - dropped_ns > 0.5e9)
+        frame = robot.console.status.frame
+        _wait_until(lambda: robot.console.status.frame > frame + 25)
     finally:
         desk.close()
         robot.finish()
@@ -75,6 +78,24 @@ def test_a_person_takes_over_drives_hands_back_and_judges(browser):
     (mark,) = events(robot.metrics, "operator_mark")
     assert (mark["outcome"], mark["episode_started_ns"]) == ("success", robot.episodes[0].manifest.started_ns)
     _check_dropped(robot.episodes[1])
+
+
+def _height(robot):
+    """Of the right hand, as measured [m]."""
+    return _right_hand(np.array(robot.console.status.state))[2]
+
+
+def _hold_until_it_rose(browser, robot, rise_m):
+    start_m = _height(robot)
+    browser.key("KeyR", down=True)
+    _wait_until(lambda: _height(robot) - start_m > rise_m)
+
+
+def _wait_until(condition):
+    deadline = time.monotonic() + 100
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def _check_judged(episode):
@@ -88,7 +109,7 @@ def _check_judged(episode):
     np.testing.assert_array_equal(arrays.intervention, acted)
     before, after = (_right_hand(arrays.action[frame]) for frame in np.flatnonzero(acted)[[0, -1]])
     rise, *sideways = (after - before)[[2, 0, 1]]
-    assert 0.04 < rise < 0.25  # Half of 0.25 m/s for a second, and whatever a busy machine adds.
+    assert rise > 0.04
     assert np.max(np.abs(sideways)) < 0.02
     assert arrays.action[np.flatnonzero(acted)[-1], 15] == 1.0  # closed
     np.testing.assert_array_equal(
@@ -105,8 +126,13 @@ def _check_dropped(episode):
     assert hands[-1] - hands[0] > 0.02
 
 
+@functools.cache
+def _right_arm():
+    return ArmIk("right", np.zeros(7))
+
+
 def _right_hand(action):
-    return ArmIk("right", np.zeros(7)).pose(action[7:14])[0]
+    return _right_arm().pose(action[7:14])[0]
 
 
 def test_a_wrong_token_opens_nothing(browser):

@@ -61,7 +61,8 @@ def _episodes(tmp_path):
     return [store.read_without_images(path).manifest for path in store.list_paths()]
 
 
-@pytest.mark.parametrize("robot", [pytest.param("simulated", marks=pytest.mark.slow), "g1_emulator"])
+@pytest.mark.slow
+@pytest.mark.parametrize("robot", ["simulated", "g1_emulator"])
 def test_a_station_without_a_real_robot(station, tmp_path, capsys, robot):
     world = {"time_limit_s": 0.5}
     words = station({"robot": robot, "policy": POLICY, "world": world, "g1": {"timing": PATIENT}, "drain_s": 30.0})
