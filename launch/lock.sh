@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 lock() { "${UV:-.venv/bin/uv}" pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header "$@"; }
 lock requirements/base.in -o requirements/base.txt
+lock requirements/edge.in -c requirements/base.txt -o requirements/edge.txt
 lock requirements/base.in requirements/dev.in -c requirements/base.txt -o requirements/dev.txt
 lock requirements/base.in requirements/cuda.in -c requirements/base.txt -o requirements/cuda.txt
 lock requirements/base.in requirements/tpu.in -c requirements/base.txt -o requirements/tpu.txt

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the environments from the hash-locked requirement files: `launch/setup.sh base|dev|cuda|tpu|reverb|parity`.
-# base, dev; cuda, tpu (with JAX for that) -> .venv    reverb -> launch/reverb/.venv    parity -> benchmarks/parity_lerobot/.venv (8 GB)
+# Makes the environments from the hash-locked requirement files: `launch/setup.sh base|dev|edge|cuda|tpu|reverb|parity`.
+# base, dev; edge (a robot's computer: nothing that trains); cuda, tpu (with JAX for that) -> .venv    reverb -> launch/reverb/.venv    parity -> benchmarks/parity_lerobot/.venv (8 GB)
 # Does nothing when the lock file hasn't changed since the last time.
 # Uses uv where it is on the PATH, else the standard library's venv and pip.
 set -euo pipefail
@@ -30,12 +30,12 @@ install() {  # install VENV PYTHON LOCK
   fi
 }
 
-what=${1:?usage: launch/setup.sh base|dev|cuda|tpu|reverb|parity}
+what=${1:?usage: launch/setup.sh base|dev|edge|cuda|tpu|reverb|parity}
 case $what in
-  base | dev | cuda | tpu) venv=.venv lock=requirements/$what.txt ;;
+  base | dev | edge | cuda | tpu) venv=.venv lock=requirements/$what.txt ;;
   reverb) venv=launch/reverb/.venv lock=launch/reverb/requirements.txt ;;
   parity) venv=benchmarks/parity_lerobot/.venv lock=benchmarks/parity_lerobot/requirements.txt ;;
-  *) fail "unknown environment '$what': expected base, dev, cuda, tpu, reverb or parity" ;;
+  *) fail "unknown environment '$what': expected base, dev, edge, cuda, tpu, reverb or parity" ;;
 esac
 
 stamp=$venv/.installed-$what
@@ -44,7 +44,8 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$fingerprint" ]; then exit 0; fi
 # A dev environment holds everything of base.
 if [ "$what" = base ] && [ -f $venv/.installed-dev ]; then exec "$0" dev; fi
 
-launch/preflight.sh
+# A real robot renders nothing, so it needs no graphics libraries.
+if [ "$what" != edge ]; then launch/preflight.sh; fi
 echo "setup: making $venv from $lock (a few minutes the first time)"
 if [ "$what" = reverb ]; then
   if [ -n "${SOP_REVERB_PYTHON:-}" ]; then echo "setup: SOP_REVERB_PYTHON is set, using that environment"; exit 0; fi

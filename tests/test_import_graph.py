@@ -2,6 +2,8 @@
 
 import ast
 import pathlib
+import re
+import sys
 
 import pytest
 
@@ -34,7 +36,15 @@ NEIGHBOURS = {
 }
 
 # A robot's computer installs no training code.
-ROBOT_SIDE = ("sop_jax.robots", "sop_jax.actors", "sop_jax.weights.follower", "sop_jax.episodes", "sop_jax.specs")
+ROBOT_SIDE = (
+    "sop_jax.robots",
+    "sop_jax.actors",
+    "sop_jax.weights.follower",
+    "sop_jax.episodes",
+    "sop_jax.specs",
+    "sop_jax.cli.act_station",
+    "sop_jax.cli.operate",
+)
 TRAINING_ONLY = (
     "optax",
     "tensorflow",
@@ -113,6 +123,43 @@ def reachable(start: str) -> set[str]:
 def test_robot_side_needs_no_training_code(name):
     pulled = {module for module in reachable(name) if module.startswith(TRAINING_ONLY)}
     assert not pulled, f"{name} pulls in training code: {sorted(pulled)}"
+
+
+# Where a package's name isn't that of its module.
+MODULE_OF = {"dm-control": "dm_control", "orbax-checkpoint": "orbax"}
+
+
+def packages(name: str) -> set[str]:
+    """The packages that a requirements file names."""
+    lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
+    return {match[0] for line in lines if (match := re.match(r"[a-z][a-z0-9-]*", line))}
+
+
+def test_a_robots_computer_installs_what_its_actor_imports():
+    """Every package that `sop act --station` and `sop operate` import is asked for in edge.in, and nothing else is."""
+    pulled = {
+        module.split(".")[0] for start in ("act_station", "operate") for module in reachable(f"sop_jax.cli.{start}")
+    }
+    third_party = pulled - set(sys.stdlib_module_names) - {"sop_jax", "envs", "configs", ""}
+    asked = {MODULE_OF.get(name, name) for name in packages("edge.in")}
+    assert third_party - asked == {"dm_env"}  # dm_control's own interface, which it brings along
+    assert asked - third_party == {"setuptools"}
+
+
+def test_a_robots_computer_installs_nothing_that_trains():
+    locked, base = packages("edge.txt"), packages("base.txt")
+    unwanted = {"tensorflow", "dm-reverb", "grpcio", "tensorboardx", "matplotlib", "av", "simpy", "jinja2", "cramjam"}
+    assert not locked & unwanted
+    assert packages("edge.in") < locked < base
+    text = (ROOT / "requirements" / "edge.txt").read_text(encoding="utf-8")
+    assert "://" not in text  # packages, versions and hashes, no address
+    pins = set(re.findall(r"^([a-z0-9-]+==[\w.]+)", text, re.MULTILINE))
+    assert pins <= set(
+        re.findall(r"^([a-z0-9-]+==[\w.]+)", (ROOT / "requirements" / "base.txt").read_text(), re.MULTILINE)
+    )
+    # flax brings optax along; nothing else does, and none of our modules on this side imports it.
+    (optax,) = re.findall(r"^optax==.*?(?=^[a-z])", text, re.MULTILINE | re.DOTALL)
+    assert re.findall(r"#   (\S.*)", optax) == ["-c requirements/base.txt", "flax"]
 
 
 def test_replay_client_needs_no_tensorflow():

@@ -8,33 +8,36 @@ from collections.abc import Sequence
 import envs
 from configs.experiment import DemoConfig
 from configs.registry import find_demo
-from sop_jax.actors.actor import Actor, ActorConfig
+from sop_jax.actors.actor import ActorConfig
+from sop_jax.actors.operator.attended_robot import AttendedRobot
+from sop_jax.actors.operator.steering import Steering
+from sop_jax.actors.operator.supervisor import OperatorSupervisor
 from sop_jax.actors.policy_runner import PolicyRunner
-from sop_jax.actors.spool import Spool, SpoolConfig
-from sop_jax.actors.weights_feed import BackgroundFeed, InlineFeed
 from sop_jax.algorithms.algorithm import Phase
 from sop_jax.algorithms.registry import create_algorithm
+from sop_jax.cli.acting import Upkeep, run_actor, tell_report
 from sop_jax.cli.arguments import UsageError, parse
 from sop_jax.cli.collector import demonstrate
-from sop_jax.cli.output import note, print_json, say
-from sop_jax.cli.run_directory import as_store_url, find_policy
+from sop_jax.cli.locations import find_policy
+from sop_jax.cli.operator_options import OperatorOptions, open_console, with_operator
+from sop_jax.cli.output import print_json, say
 from sop_jax.cli.stopping import StopRequests
-from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.world import make_robot
 from sop_jax.models.bundle import load_bundle
 from sop_jax.robots.scripted_supervisor import ScriptedSupervisor
 from sop_jax.robots.simulated import SimulatedRobot
+from sop_jax.robots.simulated_pictures import SimulatedPictures
 from sop_jax.specs.clock import Clock, WallClock
-from sop_jax.specs.interfaces import Metrics
+from sop_jax.specs.interfaces import Metrics, Robot, Supervisor
 from sop_jax.specs.metrics import JsonlMetrics, NoMetrics
-from sop_jax.specs.records import Episode
-from sop_jax.weights.follower import Follower
 
 
-@dataclasses.dataclass(frozen=True)
-class ActArguments:
-    """One simulated robot. It acts with the newest published policy, lets the scripted supervisor take over, and uploads
-    every episode to the store. Ctrl-C ends the present episode and uploads what was recorded."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ActArguments(OperatorOptions):
+    """One simulated robot. It acts with the newest published policy, lets the scripted supervisor (or a person: --operator)
+    take over, and uploads every episode to the store. Ctrl-C ends the present episode and uploads what was recorded.
+
+    `sop act --station FILE` runs the robot that a station's file describes, a real one say: `sop act --station --help`."""
 
     robot_id: str
     """Name of the robot, unique in the fleet: a-z, 0-9, '_' and '-'."""
@@ -87,6 +90,11 @@ def run(argv: Sequence[str]) -> int:
         raise UsageError(f"{arguments.config} has several tasks; say which with --task: {', '.join(tasks)}")
     task = arguments.task or tasks[0]
     config = dataclasses.replace(config, world=config.world.for_task(task), tasks=())
+    if arguments.has_operator and (arguments.expert or arguments.unsupervised or arguments.fast):
+        raise UsageError(
+            "a person (--operator, --join-operator) needs a paced robot that may be taken over: leave out "
+            "--expert, --unsupervised and --fast"
+        )
     if arguments.expert:
         return _demonstrate(arguments, config)
     with contextlib.ExitStack() as stack:
@@ -117,81 +125,56 @@ def _demonstrate(arguments: ActArguments, config: DemoConfig) -> int:
 
 def _act(arguments: ActArguments, config: DemoConfig, metrics: Metrics) -> int:
     clock = WallClock()
-    robot = make_robot(config.world, clock, arguments.robot_id)
-    store = EpisodeStore(as_store_url(arguments.store))
     bundle = load_bundle(find_policy(arguments.policy or config.policy))
     conditioning = create_algorithm(config.learning.algorithm).conditioning(Phase.COLLECTING)
     policy = PolicyRunner.from_bundle(bundle, config.fleet.rollout.chunking, conditioning)
-    follower = Follower(as_store_url(arguments.store), policy.weights_base, policy.norm_stats)
-    feed = BackgroundFeed(
-        InlineFeed(follower, policy.trained_template, metrics), clock, policy.version, config.fleet.weights_poll_s
+    upkeep = Upkeep(
+        arguments.store, arguments.spool, arguments.spool_gb, config.fleet.weights_poll_s, config.fleet.drain_s
     )
-    room = SpoolConfig(max_bytes=round(arguments.spool_gb * 1e9))
-    spool = Spool(arguments.spool or pathlib.Path("runs/spool") / arguments.robot_id, store, clock, metrics, room)
-    try:
-        # After a restart the robot goes on with new scenes instead of repeating those it has seen.
-        first_episode = len(store.list_paths(arguments.robot_id)) + spool.num_pending + spool.num_given_up
-        actor = Actor(
-            _actor_config(arguments, config, robot, first_episode),
-            robot,
-            policy,
-            spool,
-            clock,
-            supervisor=None if arguments.unsupervised else _make_supervisor(robot, config),
-            feed=feed,
-            metrics=metrics,
-            on_episode=lambda episode: _tell(episode, clock),
-        )
-        with StopRequests(on_request=actor.stop):
-            report = actor.run()
-            uploaded = spool.drain(config.fleet.drain_s)
-    finally:
-        feed.close()
-        spool.close()
-        robot.close()
-    if report.num_given_up:
-        note(
-            f"{report.num_given_up} episodes found no room in the spool and are lost: "
-            "give it more (--spool-gb), or a faster link"
-        )
-    if not uploaded:
-        note(f"{spool.num_pending} episodes still wait in the spool; the next start uploads them")
-    say(
-        f"{arguments.robot_id}: {report.num_episodes} episodes, {report.num_successes} successes, {report.num_swaps} swaps"
-    )
-    if arguments.json:
-        print_json({**dataclasses.asdict(report), "all_uploaded": uploaded})
+    simulated = make_robot(config.world, clock, arguments.robot_id)
+    with contextlib.ExitStack() as stack:
+        robot, supervisor = _people(arguments, config, simulated, clock, policy, metrics, stack)
+        stack.enter_context(contextlib.closing(robot))
+        stop = stack.enter_context(StopRequests())
+        actor_config = _actor_config(arguments, config, simulated)
+        report, uploaded = run_actor(actor_config, upkeep, robot, policy, supervisor, clock, metrics, stop)
+    tell_report(arguments.robot_id, report, uploaded, arguments.json)
     return 0
 
 
-def _actor_config(
-    arguments: ActArguments, config: DemoConfig, robot: SimulatedRobot, first_episode: int
-) -> ActorConfig:
+def _people(
+    arguments: ActArguments,
+    config: DemoConfig,
+    robot: SimulatedRobot,
+    clock: Clock,
+    policy: PolicyRunner,
+    metrics: Metrics,
+    stack: contextlib.ExitStack,
+) -> tuple[Robot, Supervisor | None]:
+    """Who may take over, and the robot as they see it."""
+    environment = robot.environment
+    gate = envs.make_gate(environment)
+    if arguments.has_operator:
+        console = stack.enter_context(
+            open_console(arguments, arguments.robot_id, clock, lambda: policy.version, metrics)
+        )
+        attended = AttendedRobot(robot, console, photographer=SimulatedPictures(environment))
+        return attended, OperatorSupervisor(console, attended, Steering(robot.spec), gate)
+    if arguments.unsupervised:
+        return robot, None
+    expert = envs.make_expert(environment)
+    return robot, ScriptedSupervisor(environment, expert, gate, config.fleet.supervisor)
+
+
+def _actor_config(arguments: ActArguments, config: DemoConfig, robot: SimulatedRobot) -> ActorConfig:
     rollout = dataclasses.replace(config.fleet.rollout, realtime=config.fleet.rollout.realtime and not arguments.fast)
     return ActorConfig(
         robot_id=arguments.robot_id,
         task=config.world.task,
         seed=arguments.seed,
-        first_episode=first_episode,
         num_episodes=arguments.episodes,
         supervised=not arguments.unsupervised,
         world=robot.world,
-        rollout=rollout,
+        rollout=with_operator(rollout) if arguments.has_operator else rollout,
         recording=config.fleet.recording,
-    )
-
-
-def _make_supervisor(robot: SimulatedRobot, config: DemoConfig) -> ScriptedSupervisor:
-    environment = robot.environment
-    return ScriptedSupervisor(
-        environment, envs.make_expert(environment), envs.make_gate(environment), config.fleet.supervisor
-    )
-
-
-def _tell(episode: Episode, clock: Clock) -> None:
-    manifest = episode.manifest
-    helped = f", {manifest.num_interventions} takeovers" if manifest.takeovers else ""
-    note(
-        f"{clock.now_ns() / 1e9:.1f} {manifest.episode_id} version {manifest.policy_version}: {manifest.outcome.value}"
-        f"{' (' + manifest.failure_kind + ')' if manifest.failure_kind else ''}, {manifest.num_frames} frames{helped}"
     )

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from configs.experiment import DemonstrationsConfig
 from configs.files import to_json
+from sop_jax.cli.locations import store_url
 from sop_jax.cli.output import progress_console
 from sop_jax.cli.processes import ProcessGroup, ProcessSpec
 from sop_jax.cli.progress import WorkProgress
-from sop_jax.cli.run_directory import store_url
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.run_metrics import write_json
 from sop_jax.evaluation.trial_pool import SINGLE_THREADED

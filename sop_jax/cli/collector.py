@@ -11,7 +11,7 @@ import envs
 from configs.experiment import DemonstrationsConfig
 from configs.files import from_json
 from sop_jax.actors.demonstrate import DemonstrationConfig, DemonstrationReport, collect_demonstrations
-from sop_jax.cli.run_directory import as_store_url
+from sop_jax.cli.locations import as_store_url
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.world import WorldConfig, make_robot

@@ -21,8 +21,9 @@ from sop_jax.algorithms.registry import check_ready, create_algorithm, default_c
 from sop_jax.cli.arguments import UsageError, flag_value, parse
 from sop_jax.cli.demo_phases import DemoPhases
 from sop_jax.cli.demo_results import finish
+from sop_jax.cli.locations import find_policy
 from sop_jax.cli.output import note, print_json, say
-from sop_jax.cli.run_directory import RunDirectory, find_policy
+from sop_jax.cli.run_directory import RunDirectory
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.specs.clock import WallClock
 

@@ -13,10 +13,11 @@ from sop_jax.cli.doctor import describe as describe_check
 from sop_jax.cli.eval import describe as describe_result
 from sop_jax.cli.eval import evaluate_with_progress
 from sop_jax.cli.fleet_loop import run_loop
+from sop_jax.cli.locations import find_policy
 from sop_jax.cli.machine import check_machine
 from sop_jax.cli.output import note, say
 from sop_jax.cli.processes import ProcessGroup, ProcessSpec
-from sop_jax.cli.run_directory import RunDirectory, find_policy
+from sop_jax.cli.run_directory import RunDirectory
 from sop_jax.evaluation.evaluate import Candidate
 from sop_jax.evaluation.results import EvaluationResult
 from sop_jax.evaluation.run_metrics import write_json

@@ -9,8 +9,9 @@ from rich.table import Table
 from configs.experiment import DemoConfig
 from configs.files import to_json
 from sop_jax.cli.demo_phases import AFTER, BEFORE, CONTROL, LOOP, PHASES, read_result
+from sop_jax.cli.locations import find_in_repository
 from sop_jax.cli.output import console, jsonable, say
-from sop_jax.cli.run_directory import RunDirectory, find_in_repository
+from sop_jax.cli.run_directory import RunDirectory
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.filmstrips import choose_filmstrips
 from sop_jax.evaluation.provenance import describe

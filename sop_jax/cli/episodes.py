@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from sop_jax.cli.arguments import UsageError, parse
+from sop_jax.cli.locations import as_store_url
 from sop_jax.cli.output import console, print_json, say
 from sop_jax.cli.retain import RetainArguments, retain
-from sop_jax.cli.run_directory import as_store_url
 from sop_jax.episodes.paths import episode_path
 from sop_jax.episodes.repair import (
     Finding,

@@ -11,9 +11,9 @@ import orbax.checkpoint as ocp
 from configs.experiment import DemoConfig
 from configs.registry import find_learning
 from sop_jax.cli.arguments import UsageError
+from sop_jax.cli.locations import find_in_repository
 from sop_jax.cli.machine import DeviceMemory, probe_device_memory
 from sop_jax.cli.output import print_json, say
-from sop_jax.cli.run_directory import find_in_repository
 from sop_jax.learner.config import LearnerConfig
 from sop_jax.learner.memory import MemoryEstimate, estimate_memory
 from sop_jax.learner.shapes import stored_params, without_vocabulary

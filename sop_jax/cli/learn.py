@@ -15,8 +15,8 @@ from sop_jax.algorithms.algorithm import Algorithm
 from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.cli.arguments import parse
 from sop_jax.cli.assembly import fill_local_tables, make_loader, wait_for_online_items, with_seed
+from sop_jax.cli.locations import as_store_url, find_policy
 from sop_jax.cli.output import note, print_json, say
-from sop_jax.cli.run_directory import as_store_url, find_policy
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.learner.hosts import join_hosts

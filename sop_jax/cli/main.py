@@ -16,6 +16,7 @@ COMMANDS = {
     "pretrain": "Make a base policy: collect demonstrations, train on them, save the bundle.",
     "learn": "The learner: sample, update, publish.",
     "act": "One robot: act, be corrected, upload episodes, swap weights between episodes.",
+    "operate": "A keyboard or a gamepad at one robot, through the operator's desk.",
     "replay": "The replay server and the intake that fills it from the store.",
     "eval": "Success rate of a policy or of the scripted expert, with intervals.",
     "study": "A grid of experiments with simulated fleets at equal budgets, and one report.",
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         return _complain(f"sop: unknown command {words[0]!r}{_near(words[0])} (see sop --help)")
     # The one place that imports late: `sop --help` and each command load only what they need.
-    command = importlib.import_module(f"sop_jax.cli.{words[0]}")
+    command = importlib.import_module(f"sop_jax.cli.{_module(words)}")
     try:
         return command.run(words[1:])
     except (SopError, FileNotFoundError, PermissionError) as error:
@@ -52,6 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output left
         sys.stderr.close()
         return 0
+
+
+def _module(words: Sequence[str]) -> str:
+    """A robot's own computer has no training code, which the experiments of plain `sop act` bring along."""
+    has_station = any(word.partition("=")[0] == "--station" for word in words)
+    return "act_station" if words[0] == "act" and has_station else words[0]
 
 
 def _overview() -> str:

@@ -21,9 +21,9 @@ from sop_jax.cli.arguments import UsageError, flag_value, parse
 from sop_jax.cli.assembly import fill_local_tables, make_loader, with_seed
 from sop_jax.cli.collection import collect
 from sop_jax.cli.eval import describe, evaluate_with_progress
+from sop_jax.cli.locations import find_policy, store_url
 from sop_jax.cli.output import note, print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
-from sop_jax.cli.run_directory import find_policy, store_url
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.format import ParsedEpisode
 from sop_jax.episodes.store import EpisodeStore

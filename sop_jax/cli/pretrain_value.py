@@ -21,9 +21,9 @@ from sop_jax.algorithms.recap.returns import JUDGED, returns, rewards
 from sop_jax.algorithms.recap.value_function import NUM_QUANTILES, TaskReturns, ValueFunction
 from sop_jax.algorithms.recap.value_regression import ReturnBatches, ReturnModel, ValueRegression
 from sop_jax.cli.arguments import UsageError, flag_value, parse
+from sop_jax.cli.locations import as_store_url, find_policy
 from sop_jax.cli.output import note, print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
-from sop_jax.cli.run_directory import as_store_url, find_policy
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.episode_images import StoredImages
 from sop_jax.episodes.store import EpisodeStore

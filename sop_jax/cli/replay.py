@@ -9,8 +9,8 @@ from configs.registry import find_demo
 from sop_jax.algorithms.algorithm import make_labeler
 from sop_jax.algorithms.registry import AlgorithmConfig, check_ready, create_algorithm
 from sop_jax.cli.arguments import parse
+from sop_jax.cli.locations import as_store_url, find_policy
 from sop_jax.cli.output import note, print_json, say
-from sop_jax.cli.run_directory import as_store_url, find_policy
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.models.bundle import load_bundle

@@ -4,8 +4,8 @@ import dataclasses
 from collections import Counter
 
 from sop_jax.cli.arguments import UsageError
+from sop_jax.cli.locations import as_store_url
 from sop_jax.cli.output import print_json, say
-from sop_jax.cli.run_directory import as_store_url
 from sop_jax.episodes.retention import RetentionConfig, apply_plan, plan_for
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.specs.clock import WallClock

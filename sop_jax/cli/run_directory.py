@@ -7,9 +7,8 @@ from typing import Any
 
 from configs.files import to_json
 from sop_jax.cli.arguments import UsageError
+from sop_jax.cli.locations import store_url
 from sop_jax.evaluation.run_metrics import write_json
-
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,32 +70,3 @@ class RunDirectory:
                 f"{self.root} holds a run already: take it up with --resume {self.root}, or choose another --run"
             )
         write_json(self.config, to_json(config))
-
-
-def store_url(directory: pathlib.Path) -> str:
-    """The URL of a store on the local disk."""
-    return f"file://{directory.absolute()}/"
-
-
-def as_store_url(text: str) -> str:
-    """A store given as a URL or as a local folder."""
-    return text if "://" in text or text.startswith("{") else store_url(pathlib.Path(text))
-
-
-def find_in_repository(path: str) -> pathlib.Path:
-    """A path below the working directory, or else below the repository that this package lies in."""
-    given = pathlib.Path(path)
-    if given.exists() or given.is_absolute():
-        return given
-    return REPOSITORY / given
-
-
-def find_policy(path: str) -> pathlib.Path:
-    """A policy's directory. Raises UsageError if there is none."""
-    found = find_in_repository(path)
-    if not (found / "policy.json").exists():
-        raise UsageError(
-            f"{path} is no policy: it has no policy.json. Make one with `sop pretrain --output DIRECTORY` or `sop weights "
-            "import`"
-        )
-    return found

@@ -35,6 +35,12 @@ class StopRequests:
     def __call__(self) -> bool:
         return self._requested.is_set()
 
+    def call(self, on_request: Callable[[], None]) -> None:
+        """Also calls this on the first signal; at once, if that has come already."""
+        self._on_request = on_request
+        if self._requested.is_set():
+            on_request()
+
     def wait(self, timeout_s: float) -> bool:
         """Sleeps until a request comes or the time is over; returns whether one came."""
         return self._requested.wait(timeout_s)

@@ -19,9 +19,9 @@ from fleet_sim.studies.main_results import MainResults, Places
 from fleet_sim.studies.methods import make_cells
 from sop_jax.cli.arguments import parse
 from sop_jax.cli.collection import collect
+from sop_jax.cli.locations import find_policy
 from sop_jax.cli.output import jsonable, note, print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
-from sop_jax.cli.run_directory import find_policy
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.evaluation.pages import write_page
 from sop_jax.evaluation.provenance import describe

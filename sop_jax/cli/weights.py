@@ -8,8 +8,8 @@ from rich.table import Table
 
 from sop_jax.cli.arguments import parse
 from sop_jax.cli.episodes import take_action
+from sop_jax.cli.locations import as_store_url
 from sop_jax.cli.output import console, print_json, say
-from sop_jax.cli.run_directory import as_store_url
 from sop_jax.cli.weights_exchange import run_export, run_import
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import InvalidPublicationError

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import jax
 
 from sop_jax.cli.arguments import UsageError, parse
+from sop_jax.cli.locations import find_policy
 from sop_jax.cli.output import print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
-from sop_jax.cli.run_directory import find_policy
 from sop_jax.models.bundle import PolicyBundle, load_bundle
 from sop_jax.models.normalization import NormStats, identity_norm_stats, load_norm_stats
 from sop_jax.models.pi05.checkpoints.load import Storage

@@ -6,7 +6,8 @@ from configs.registry import find_demo
 from sop_jax.algorithms.algorithm import Phase
 from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.cli.arguments import UsageError
-from sop_jax.cli.run_directory import RunDirectory, as_store_url, find_in_repository, find_policy
+from sop_jax.cli.locations import as_store_url, find_in_repository, find_policy
+from sop_jax.cli.run_directory import RunDirectory
 from sop_jax.evaluation.evaluate import Candidate
 from sop_jax.specs.conditioning import Conditioning
 from sop_jax.weights.management import current_version

@@ -8,6 +8,8 @@ import subprocess
 import pytest
 
 from configs.registry import FINETUNINGS
+from configs.station import read_station
+from sop_jax.cli.act_station import StationArguments
 from sop_jax.cli.learn import LearnArguments
 
 LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
@@ -34,4 +36,46 @@ def test_scripts_are_whole(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_no_address_and_no_secret(path):
     text = path.read_text()
+    assert not re.search(r"\d+\.\d+\.\d+\.\d+|https?://|[a-z]://[a-z0-9-]+/|(?i:password|token|secret)\s*[:=]", text)
+
+
+G1 = LAUNCH / "g1"
+
+
+def _command(unit: str) -> str:
+    """What a unit's shell runs, which must be whole and know its variables from the unit's head."""
+    text = (G1 / unit).read_text()
+    shell = re.search(r"^ExecStart=/bin/bash -c '(.*)'$", text, re.MULTILINE)[1]
+    subprocess.run(["bash", "-n", "-c", shell], check=True)
+    assert "KillSignal=SIGINT" in text.splitlines()  # which ends an episode whole, and lets the SDK shut down
+    given = set(re.findall(r"\$([A-Z0-9_]+)", shell))
+    assert given
+    assert all(name in text.partition("[Unit]")[0] for name in given)
+    return shell
+
+
+def test_the_robots_unit_starts_sop_act_as_it_is():
+    flags = set(re.findall(r"--([a-z-]+)", _command("sop-robot.service")))
+    known = {field.name.replace("_", "-") for field in dataclasses.fields(StationArguments)}
+    assert {"station", "robot-id", "store", "operator"} <= flags <= known
+
+
+def test_the_sdks_unit_serves_the_cameras_and_the_socket_of_the_station():
+    station = read_station(G1 / "station.json")
+    words = _command("sop-sdk.service").split()
+    start = words.index("launch/g1/sdk_server.py")
+    assert words[start + 1] == station.g1.sdk_socket
+    assert words[start + 2 :] == [camera.sdk_name for camera in station.g1.cameras]
+
+
+def test_the_shipped_station_moves_nothing():
+    station = read_station(G1 / "station.json")
+    assert (station.robot, station.g1.dry_run, station.g1.arms) == ("g1", True, ("right",))
+    assert station.g1.limits.max_speed == 0.5
+    assert not station.g1.posture.commanded
+
+
+@pytest.mark.parametrize("path", sorted(G1.iterdir()), ids=lambda path: path.name)
+def test_robots_files_hold_no_address_of_anybody(path):
+    text = path.read_text().replace("127.0.0.1", "loopback")
     assert not re.search(r"\d+\.\d+\.\d+\.\d+|https?://|[a-z]://[a-z0-9-]+/|(?i:password|token|secret)\s*[:=]", text)

@@ -12,7 +12,7 @@ from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.algorithms.behaviour_cloning import BehaviourCloningConfig
 from sop_jax.algorithms.corrections import RecoveryConfig
 from sop_jax.algorithms.hg_dagger import HgDaggerConfig
-from sop_jax.cli.run_directory import find_policy
+from sop_jax.cli.locations import find_policy
 from sop_jax.learner.config import LearnerConfig
 from sop_jax.models.bundle import load_bundle
 from sop_jax.specs.errors import ConfigError

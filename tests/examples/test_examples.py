@@ -52,6 +52,10 @@ def test_a_new_algorithm_weighs_successes_more_and_learns():
     assert after < 0.6 * before
 
 
+def test_a_new_robots_episode_is_stored():
+    assert run_example("new_robot.py") == ["bench-1.1.0: success, 24 frames of 7 numbers"]
+
+
 def test_the_new_algorithm_by_hand():
     made = runpy.run_path(str(ROOT / "examples" / "new_algorithm.py"))
     algorithm = made["AdvantageWeighted"](baselines=(("restock_shelf", 0.5),))

@@ -7,14 +7,15 @@ from sop_jax.specs.records import EpisodeEnd, Outcome
 
 
 class RobotContract:
-    """Subclasses give a fixture `robot` (function scope) and may raise `num_ticks`."""
+    """Subclasses give a fixture `robot` (function scope), may raise `num_ticks` and say another `action_dim`."""
 
     num_ticks = 12
+    action_dim = 16
 
     def test_spec_is_complete(self, robot: Robot):
         spec = robot.spec
         low, high = np.array(spec.action_low), np.array(spec.action_high)
-        assert spec.action_dim == 16
+        assert spec.action_dim == self.action_dim
         assert np.all(low < high)
         assert spec.control_hz > 0
         assert len({camera.name for camera in spec.cameras}) == len(spec.cameras) > 0
@@ -54,7 +55,7 @@ class RobotContract:
 
     def test_commands_are_clipped_and_returned(self, robot: Robot):
         robot.reset(1)
-        executed = robot.apply(np.full(16, 50.0, np.float32))
+        executed = robot.apply(np.full(self.action_dim, 50.0, np.float32))
         assert executed.dtype == np.float32
         assert np.all(executed <= np.array(robot.spec.action_high, np.float32))
         assert np.all(executed >= np.array(robot.spec.action_low, np.float32))
@@ -110,7 +111,7 @@ def _play(robot: Robot, seed: int, num_ticks: int) -> np.ndarray:
     for _ in range(num_ticks):
         observation = robot.observe(images=False)
         rows.append(observation.state)
-        robot.apply(observation.state + rng.normal(0, 0.02, 16).astype(np.float32))
+        robot.apply(observation.state + rng.normal(0, 0.02, robot.spec.action_dim).astype(np.float32))
     images = robot.observe().images
     pixels = [images[name].astype(np.float32).ravel() for name in sorted(images)]
     return np.concatenate([*rows, *pixels])

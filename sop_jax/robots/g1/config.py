@@ -197,13 +197,15 @@ class G1RobotConfig:
     """One robot. `arms` are those that the policy moves; the other one is held where it is at reset.
 
     start_rad: arm joints [14] at the start of episodes, brought there slowly; None = wherever they are.
-    dry_run: everything but sending.
+    dry_run: everything but sending. sdk_socket: where `launch/g1/sdk_server.py` answers for an SDK that this Python can't
+    import; "" imports it here.
     """
 
     arms: tuple[Literal["left", "right"], ...] = ("left", "right")
     start_rad: tuple[float, ...] | None = None
     time_limit_s: float = 120.0
     dry_run: bool = False
+    sdk_socket: str = ""
     units: UnitsConfig = dataclasses.field(default_factory=UnitsConfig)
     cameras: tuple[CameraConfig, ...] = DEFAULT_CAMERAS
     posture: PostureConfig = dataclasses.field(default_factory=PostureConfig)

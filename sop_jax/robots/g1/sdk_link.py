@@ -10,6 +10,7 @@ from sop_jax.robots.g1 import units as convert
 from sop_jax.robots.g1.config import CameraConfig, UnitsConfig
 from sop_jax.robots.g1.faults import CommandRejectedError, G1Fault, LinkFault, StateLateError
 from sop_jax.robots.g1.link import BodyState, Frame
+from sop_jax.robots.g1.remote_sdk import RemoteCosineCamera, RemoteRobotController, RemoteRobotDds, SdkLine
 from sop_jax.specs.errors import MissingDependencyError
 
 SDK_MODULE = "a2d_sdk.robot"
@@ -152,15 +153,28 @@ class SdkLink:
 
 
 def connect(
-    cameras: Sequence[CameraConfig], units: UnitsConfig, stop_signal: Callable[[], str] | None = None
+    cameras: Sequence[CameraConfig],
+    units: UnitsConfig,
+    stop_signal: Callable[[], str] | None = None,
+    sdk_socket: str = "",
 ) -> SdkLink:
-    """A link to the robot that this computer's SDK is set up for. Raises MissingDependencyError without the SDK."""
+    """A link to the robot that this computer's SDK is set up for.
+
+    sdk_socket: where `launch/g1/sdk_server.py` answers for an SDK that this Python can't import; "" imports it here.
+
+    Raises MissingDependencyError without the SDK, or without its server.
+    """
+    if sdk_socket:
+        line = SdkLine(sdk_socket)
+        parts = (RemoteRobotDds(line), RemoteCosineCamera(line), RemoteRobotController(line))
+        return SdkLink(*parts, cameras, units, stop_signal)
     try:
         sdk = importlib.import_module(SDK_MODULE)
     except ImportError as error:
         raise MissingDependencyError(
             f"the G1's SDK ({SDK_MODULE}) can't be imported: {error}. Install the vendor's wheel and source its env.sh in "
-            "this shell, or run against the emulator (sop_jax.robots.g1.emulator)"
+            "this shell; if it is for another Python, run launch/g1/sdk_server.py with that one (`sdk_socket`); or run "
+            "against the emulator (sop_jax.robots.g1.emulator)"
         ) from error
     camera = sdk.CosineCamera([config.sdk_name for config in cameras])
     return SdkLink(sdk.RobotDds(), camera, sdk.RobotController(), cameras, units, stop_signal)

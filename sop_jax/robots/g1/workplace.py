@@ -57,3 +57,30 @@ class AttendedWorkplace:
     def verdict(self) -> EpisodeEnd | None:
         with self._lock:
             return self._end
+
+
+class JudgedWorkplace:
+    """Implements `Workplace` over another one, whose episodes a person may end before it does."""
+
+    def __init__(self, workplace: Workplace):
+        self._workplace = workplace
+        self._end: EpisodeEnd | None = None
+
+    @property
+    def task(self) -> str:
+        return self._workplace.task
+
+    @property
+    def instruction(self) -> str:
+        return self._workplace.instruction
+
+    def prepare(self, seed: int) -> None:
+        self._workplace.prepare(seed)
+        self._end = None
+
+    def mark(self, end: EpisodeEnd) -> None:
+        """Ends the episode, from any thread; the first judgement counts."""
+        self._end = self._end or end
+
+    def verdict(self) -> EpisodeEnd | None:
+        return self._end or self._workplace.verdict()

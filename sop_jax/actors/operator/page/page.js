@@ -1,0 +1,242 @@
+// The operator's page: one line to the desk, a list of robots, and one of them in detail.
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+const token = decodeURIComponent(location.hash.slice(1));
+const SURE_MS = 3000, TICK_MS = 60, OLD_PICTURE_MS = 1500;
+const CONTROLS = { between: "between episodes", scene: "waits for the scene", policy: "policy acts", operator: "a person acts" };
+
+let socket = null, retryMs = 500, robots = [], chosen = "", heardAt = 0, refusal = "";
+const pictures = {}; // camera -> { figure, image, at }
+
+function send(message) {
+  if (socket && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+}
+const tellRobot = (message) => send({ ...message, robot: chosen });
+const driver = new Driver((motion) => { if (drives()) tellRobot(motion); });
+const robot = () => robots.find((each) => each.robot_id === chosen);
+const drives = () => Boolean(robot() && robot().driver === "you");
+
+function connect() {
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  socket = new WebSocket(`${scheme}://${location.host}/line`);
+  socket.binaryType = "arraybuffer";
+  socket.onopen = () => socket.send(JSON.stringify({ type: "hello", token, role: "person" }));
+  socket.onmessage = (event) => (typeof event.data === "string" ? hear(JSON.parse(event.data)) : showPicture(event.data));
+  socket.onclose = (event) => {
+    driver.letGo();
+    if (event.code === 4401) return say("This link is not valid any more. Open the link that the robot printed when it started.");
+    say("Connection lost. A robot that you were driving holds still. Trying again …");
+    setTimeout(connect, retryMs);
+    retryMs = Math.min(5000, retryMs * 2);
+  };
+}
+
+function hear(message) {
+  if (message.type === "welcome") { retryMs = 500; say(""); if (chosen) send({ type: "watch", robot: chosen }); }
+  else if (message.type === "refused") { refusal = message.why; say(`Not possible now: ${message.why}.`); setTimeout(() => { if (refusal === message.why) say(""); }, 3000); }
+  else if (message.type === "robots") { robots = message.robots; heardAt = Date.now(); draw(); }
+}
+
+function say(text) { $("banner").textContent = text; $("banner").hidden = !text; draw(); }
+
+function choose(name) {
+  driver.letGo();
+  chosen = name;
+  for (const camera of Object.keys(pictures)) { pictures[camera].figure.remove(); delete pictures[camera]; }
+  send({ type: "watch", robot: name });
+  draw();
+}
+
+function showPicture(data) {
+  const bytes = new Uint8Array(data), end = bytes.indexOf(10);
+  const head = JSON.parse(new TextDecoder().decode(bytes.subarray(0, end)));
+  if (head.robot !== chosen) return;
+  if (!pictures[head.camera]) addCamera(head.camera);
+  const picture = pictures[head.camera], old = picture.image.src;
+  picture.image.src = URL.createObjectURL(new Blob([bytes.subarray(end + 1)], { type: "image/jpeg" }));
+  if (old) URL.revokeObjectURL(old);
+  picture.at = Date.now();
+  picture.figure.classList.remove("old");
+}
+
+function addCamera(name) {
+  const figure = document.createElement("figure"), image = document.createElement("img"), caption = document.createElement("figcaption");
+  caption.textContent = name.replaceAll("_", " ");
+  image.alt = `What the ${caption.textContent} camera sees`;
+  figure.append(image, caption);
+  const order = ["head", "hand_left", "hand_right"];
+  figure.dataset.order = order.includes(name) ? order.indexOf(name) : 9;
+  const later = [...$("cameras").children].find((each) => each.dataset.order > figure.dataset.order);
+  $("cameras").insertBefore(figure, later || null);
+  pictures[name] = { figure, image, at: 0 };
+}
+
+function draw() {
+  const isOn = Boolean(socket && socket.readyState === WebSocket.OPEN);
+  $("nobody").hidden = robots.length > 0;
+  drawQueue();
+  const now = robot();
+  $("robot").hidden = !now;
+  $("welcome").hidden = Boolean(now) || robots.length === 0;
+  document.title = robots.some((each) => each.urgency >= 3) ? "● Help wanted" : "Robots: operator";
+  if (now) drawRobot(now, isOn && now.has_signal);
+}
+
+function drawQueue() {
+  const list = $("robots");
+  while (list.children.length > robots.length) list.lastChild.remove();
+  robots.forEach((each, place) => {
+    let row = list.children[place];
+    if (!row) {
+      row = document.createElement("li");
+      row.innerHTML = '<button><span class="who"></span><br><span class="why"></span></button>';
+      row.firstChild.onclick = () => choose(row.dataset.robot);
+      list.append(row);
+    }
+    row.dataset.robot = each.robot_id;
+    row.className = each.urgency >= 2 ? "urgent" : "";
+    row.firstChild.setAttribute("aria-current", String(each.robot_id === chosen));
+    row.querySelector(".who").textContent = each.robot_id;
+    const driven = each.driver === "nobody" ? CONTROLS[each.control] : each.driver === "you" ? "you drive" : "somebody else drives";
+    row.querySelector(".why").textContent = each.waits_for ? `${each.waits_for.replaceAll("_", " ")} · ${seconds(each.waits_s)}` : driven;
+  });
+}
+
+function drawRobot(now, isOn) {
+  const underWay = now.control === "policy" || now.control === "operator";
+  const mine = now.driver === "you";
+  $("robot").classList.toggle("driving", mine);
+  $("name").textContent = now.robot_id;
+  $("control").textContent = !isOn ? "no signal" : mine && now.control === "operator" ? "you act" : CONTROLS[now.control];
+  $("control").className = `badge ${isOn ? now.control : "warn"}`;
+  $("waits").hidden = !now.waits_for || !isOn;
+  $("waits").textContent = `${now.waits_for.replaceAll("_", " ")} for ${seconds(now.waits_s)}`;
+  $("instruction").textContent = now.instruction || "–";
+  $("task").textContent = now.task || "–";
+  $("version").textContent = now.policy_version < 0 ? "–" : `version ${now.policy_version}`;
+  $("time").textContent = underWay ? `${(now.frame / now.control_hz).toFixed(1)} s` : "–";
+  $("stage").textContent = now.stage || "–";
+  $("last").textContent = now.last_end || "–";
+  const alone = now.control === "operator" && now.driver === "nobody";
+  const wantsBack = mine && now.wants_operator;
+  label($("take"), wantsBack ? "Hand back" : alone ? "Take on" : "Take over", wantsBack ? "B" : "T");
+  $("take").classList.toggle("back", wantsBack);
+  $("take").disabled = !isOn || !underWay || now.driver === "somebody else";
+  for (const id of ["success", "failure"]) $(id).disabled = !isOn || !underWay;
+  $("ready").hidden = now.control !== "scene";
+  $("take").hidden = now.control === "scene";
+  for (const each of $("drive").querySelectorAll("button")) each.disabled = !isOn || !mine;
+  for (const hand of ["left", "right"]) $(hand).setAttribute("aria-pressed", String(driver.hand === hand));
+  label($("gripper"), driver.grippers[driver.hand] > 0.5 ? "Open gripper" : "Close gripper", "Space");
+  for (const picture of Object.values(pictures)) picture.figure.classList.toggle("old", !isOn || Date.now() - picture.at > OLD_PICTURE_MS);
+  drawJoints(now.state);
+  drawStages(now.stages);
+}
+
+function drawJoints(state) {
+  const names = [...Array(7).keys()].flatMap((each) => [`left ${each + 1}`, `right ${each + 1}`]);
+  const values = [...Array(7).keys()].flatMap((each) => [state[each], state[each + 7]]);
+  const grip = (value) => (value === undefined ? "–" : `${Math.round(value * 100)}% closed`);
+  const lines = names.map((name, place) => `${name}: ${values[place] === undefined ? "–" : values[place].toFixed(3)} rad`);
+  lines.push(`left gripper: ${grip(state[14])}`, `right gripper: ${grip(state[15])}`);
+  while ($("joints").children.length < lines.length) $("joints").append(document.createElement("span"));
+  lines.forEach((line, place) => { $("joints").children[place].textContent = line; });
+}
+
+function drawStages(stages) {
+  if ($("stagelist").children.length === stages.length) return;
+  $("stagelist").replaceChildren(...stages.map((name) => Object.assign(document.createElement("option"), { value: name })));
+}
+
+const seconds = (value) => (value < 60 ? `${Math.round(value)}\u00a0s` : `${Math.floor(value / 60)}\u00a0min ${Math.round(value % 60)}\u00a0s`);
+
+function label(button, text, key) {
+  if (button.dataset.label === text) return;
+  button.dataset.label = text;
+  button.textContent = text;
+  if (key) button.append(Object.assign(document.createElement("kbd"), { textContent: key }));
+}
+
+function takeOver() {
+  if ($("take").disabled || (drives() && robot().wants_operator)) return;
+  driver.grippers = { left: robot().state[14] > 0.5 ? 1 : 0, right: robot().state[15] > 0.5 ? 1 : 0 };
+  tellRobot({ type: "take" });
+}
+function handBack() { if (drives()) { driver.letGo(); tellRobot({ type: "hand_back" }); } }
+
+// A judgement ends the episode and can't be taken back, so it takes two clicks.
+function askTwice(button, text, act) {
+  let timer = 0;
+  const calm = () => { clearTimeout(timer); timer = 0; button.classList.remove("sure"); label(button, text, ""); };
+  calm();
+  button.onclick = () => {
+    if (timer) { calm(); return act(); }
+    button.classList.add("sure");
+    label(button, `Sure? ${text}`, "");
+    timer = setTimeout(calm, SURE_MS);
+  };
+}
+
+function makePads() {
+  for (const [code, [, , text]] of Object.entries(MOVES)) {
+    const button = document.createElement("button");
+    button.textContent = text;
+    button.append(Object.assign(document.createElement("kbd"), { textContent: code.slice(3) }));
+    const end = () => { driver.release(code); button.classList.remove("on"); };
+    button.onpointerdown = (event) => { button.setPointerCapture(event.pointerId); driver.press(code); button.classList.add("on"); };
+    button.onpointerup = button.onpointercancel = button.onlostpointercapture = end;
+    button.oncontextmenu = (event) => event.preventDefault();
+    button.dataset.code = code;
+    $("pads").append(button);
+  }
+}
+
+function hold(hand) { driver.letGo(); driver.hand = hand; draw(); }
+function grip() { if (drives()) { driver.toggleGripper(); draw(); } }
+
+document.addEventListener("keydown", (event) => {
+  if (event.repeat || event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input:not([type=range])")) return;
+  if (MOVES[event.code]) { driver.press(event.code); padOf(event.code).classList.add("on"); }
+  else if (event.code === "KeyT") takeOver();
+  else if (event.code === "KeyB") handBack();
+  else if (event.code === "Digit1") hold("left");
+  else if (event.code === "Digit2") hold("right");
+  else if (event.code === "Space") grip();
+  else return;
+  event.preventDefault();
+});
+document.addEventListener("keyup", (event) => {
+  if (MOVES[event.code]) { driver.release(event.code); padOf(event.code).classList.remove("on"); }
+  if (event.code === "Space" && !event.target.matches("input")) event.preventDefault(); // else it clicks the focused button
+});
+const padOf = (code) => document.querySelector(`[data-code="${code}"]`);
+const letGo = () => { driver.letGo(); for (const each of $("pads").children) each.classList.remove("on"); };
+window.addEventListener("blur", letGo);
+document.addEventListener("visibilitychange", () => { if (document.hidden) letGo(); });
+
+$("take").onclick = () => (drives() && robot().wants_operator ? handBack() : takeOver());
+$("ready").onclick = () => tellRobot({ type: "ready" });
+askTwice($("success"), "Success", () => tellRobot({ type: "mark", outcome: "success" }));
+askTwice($("failure"), "Failure", () => tellRobot({ type: "mark", outcome: "failure" }));
+$("left").onclick = () => hold("left");
+$("right").onclick = () => hold("right");
+$("gripper").onclick = grip;
+$("speed").oninput = () => { driver.share = $("speed").value / 100; };
+$("stages").onsubmit = (event) => {
+  event.preventDefault();
+  const stage = $("stagename").value.trim().toLowerCase().replaceAll(" ", "_");
+  if (stage) tellRobot({ type: "stage", stage });
+  $("stagename").value = "";
+  $("stagename").blur();
+};
+makePads();
+setInterval(() => {
+  const name = driver.readButtons({ 0: grip, 2: takeOver, 3: handBack, 4: () => hold("left"), 5: () => hold("right") });
+  $("gamepad").textContent = name
+    ? `Gamepad: ${name}. Sticks move and turn, cross tips and rolls, A gripper, X take over, Y hand back, shoulders choose the hand.`
+    : "Gamepad: none. Press a button on it to connect it.";
+  driver.tick();
+  if (Date.now() - heardAt > 2000) draw();
+}, TICK_MS);
+connect();

@@ -1,0 +1,111 @@
+"""One robot's life as a process: policy, weights, spool and store around its actor."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+from sop_jax.actors.actor import Actor, ActorConfig, ActorReport
+from sop_jax.actors.policy_runner import PolicyRunner
+from sop_jax.actors.spool import Spool, SpoolConfig
+from sop_jax.actors.weights_feed import BackgroundFeed, InlineFeed
+from sop_jax.cli.locations import as_store_url
+from sop_jax.cli.output import note, print_json, say
+from sop_jax.cli.stopping import StopRequests
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.specs.clock import Clock
+from sop_jax.specs.interfaces import Metrics, Robot, Supervisor
+from sop_jax.specs.records import Episode
+from sop_jax.weights.follower import Follower
+
+
+@dataclasses.dataclass(frozen=True)
+class Upkeep:
+    """Where episodes go and weights come from.
+
+    store: a folder or a URL. spool: folder for episodes on their way there; None = runs/spool/<robot-id>.
+    """
+
+    store: str
+    spool: pathlib.Path | None
+    spool_gb: float
+    weights_poll_s: float
+    drain_s: float
+
+
+def run_actor(
+    config: ActorConfig,
+    upkeep: Upkeep,
+    robot: Robot,
+    policy: PolicyRunner,
+    supervisor: Supervisor | None,
+    clock: Clock,
+    metrics: Metrics,
+    stop: StopRequests,
+) -> tuple[ActorReport, bool]:
+    """Runs the actor to its end on this thread; returns its report and whether everything was uploaded.
+
+    `stop` is a request that may come before the actor is there; the caller has entered it.
+    """
+    store = EpisodeStore(as_store_url(upkeep.store))
+    follower = Follower(as_store_url(upkeep.store), policy.weights_base, policy.norm_stats)
+    feed = BackgroundFeed(
+        InlineFeed(follower, policy.trained_template, metrics), clock, policy.version, upkeep.weights_poll_s
+    )
+    room = SpoolConfig(max_bytes=round(upkeep.spool_gb * 1e9))
+    robot_id = config.robot_id
+    spool = Spool(upkeep.spool or pathlib.Path("runs/spool") / robot_id, store, clock, metrics, room)
+    try:
+        # After a restart the robot goes on with new scenes instead of repeating those it has seen.
+        first_episode = len(store.list_paths(robot_id)) + spool.num_pending + spool.num_given_up
+        actor = Actor(
+            dataclasses.replace(config, first_episode=first_episode),
+            robot,
+            policy,
+            spool,
+            clock,
+            supervisor=supervisor,
+            feed=feed,
+            metrics=metrics,
+            on_episode=teller(clock),
+        )
+        stop.call(actor.stop)
+        report = actor.run()
+        uploaded = spool.drain(upkeep.drain_s)
+        num_pending = spool.num_pending
+    finally:
+        feed.close()
+        spool.close()
+    _warn(report, uploaded, num_pending)
+    return report, uploaded
+
+
+def tell_report(robot_id: str, report: ActorReport, uploaded: bool, json: bool) -> None:
+    """The last lines of a robot's command."""
+    say(f"{robot_id}: {report.num_episodes} episodes, {report.num_successes} successes, {report.num_swaps} swaps")
+    if json:
+        print_json({**dataclasses.asdict(report), "all_uploaded": uploaded})
+
+
+def teller(clock: Clock) -> Callable[[Episode], None]:
+    """What says a line about each episode."""
+
+    def tell(episode: Episode) -> None:
+        manifest = episode.manifest
+        helped = f", {manifest.num_interventions} takeovers" if manifest.takeovers else ""
+        kind = f" ({manifest.failure_kind})" if manifest.failure_kind else ""
+        note(
+            f"{clock.now_ns() / 1e9:.1f} {manifest.episode_id} version {manifest.policy_version}: "
+            f"{manifest.outcome.value}{kind}, {manifest.num_frames} frames{helped}"
+        )
+
+    return tell
+
+
+def _warn(report: ActorReport, uploaded: bool, num_pending: int) -> None:
+    if report.num_given_up:
+        note(
+            f"{report.num_given_up} episodes found no room in the spool and are lost: "
+            "give it more (--spool-gb), or a faster link"
+        )
+    if not uploaded:
+        note(f"{num_pending} episodes still wait in the spool; the next start uploads them")
