@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32, PRNGKeyArray, UInt8
 from sop_jax.models import flow
 from sop_jax.models.added_fields import ADDED
 from sop_jax.models.batch import BarePrompt, ObservationBatch, TrainBatch
-from sop_jax.models.chunking import ActionPrefix, soft_mask
+from sop_jax.models.chunking import ActionPrefix, draw_prefix, is_frozen, soft_mask
 from sop_jax.models.images import patchify, resize_with_pad
 from sop_jax.models.normalization import NormStats, decode_actions, encode_actions, normalize_state
 from sop_jax.models.policy import check_inputs, merge_network, split_network, with_bare_prompt
@@ -41,6 +41,8 @@ class CompactConfig:
 
     num_draws: (noise, t) pairs per observation in the loss. num_steps: Euler steps of sampling.
     noise_scale: spread of the noise from which sampling starts; see `flow.start_noise`.
+    max_training_delay: the loss gives the first d actions of each chunk clean, d uniform in 0 .. this many, and counts the
+        others only, so that the policy learns to continue a chunk (chunking mode "trained"); 0 = off.
     """
 
     kind: ClassVar[str] = "compact"
@@ -62,11 +64,12 @@ class CompactConfig:
     num_draws: int = 4
     num_steps: int = 6
     noise_scale: float = dataclasses.field(default=1.0, metadata=ADDED)
+    max_training_delay: int = dataclasses.field(default=0, metadata=ADDED)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type is int and value < 1:
+            if field.type is int and value < 1 and field.name != "max_training_delay":
                 raise ValueError(f"CompactConfig.{field.name} must be at least 1, got {value}")
         if self.image_size % self.patch_size:
             raise ValueError(
@@ -75,6 +78,11 @@ class CompactConfig:
         if not self.cameras or len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"CompactConfig.cameras must be distinct and at least one, got {self.cameras}")
         flow.check_noise_scale("CompactConfig", self.noise_scale)
+        if not 0 <= self.max_training_delay < self.horizon:
+            raise ValueError(
+                f"CompactConfig.max_training_delay must be at least 0 and below the horizon {self.horizon}, got "
+                f"{self.max_training_delay}"
+            )
         if self.state_dim < self.action_dim:
             raise ValueError(
                 f"CompactConfig.state_dim must be at least action_dim, got {self.state_dim} < {self.action_dim}"
@@ -142,6 +150,9 @@ class FlowHead(nnx.Module):
         self.obs = nnx.Linear(obs_features, width, rngs=rngs)
         self.chunk = nnx.Linear(chunk, width, use_bias=False, rngs=rngs)
         self.time = nnx.Linear(_TIME_DIM, width, use_bias=False, rngs=rngs)
+        if config.max_training_delay:  # nothing at first, so that a policy can learn it later
+            zeros = nnx.initializers.zeros_init()
+            self.held = nnx.Linear(config.horizon, width, use_bias=False, kernel_init=zeros, rngs=rngs)
         self.num_hidden = config.head_depth - 1
         self.hidden = nnx.Dict({f"layer_{i}": nnx.Linear(width, width, rngs=rngs) for i in range(self.num_hidden)})
         self.out = nnx.Linear(width, chunk, rngs=rngs)
@@ -151,11 +162,18 @@ class FlowHead(nnx.Module):
         return self.obs(features)
 
     def __call__(
-        self, condition: Float[Array, "B 1 W"], chunks: Float[Array, "B N H A"], time: Float[Array, "B N"]
+        self,
+        condition: Float[Array, "B 1 W"],
+        chunks: Float[Array, "B N H A"],
+        time: Float[Array, "B N"],
+        held: Bool[Array, "B N H"] | None = None,
     ) -> Float[Array, "B N H A"]:
+        """`held`: the actions that stand clean in `chunks`."""
         # Two-dimensional matrix products: XLA's CPU backend is twice as slow on the gradients of batched ones.
         batch, draws = time.shape
         x = self.chunk(chunks.reshape(batch * draws, -1)) + self.time(flow.embed_time(time.reshape(-1), _TIME_DIM))
+        if held is not None:
+            x = x + self.held(held.reshape(batch * draws, -1).astype(x.dtype))
         x = nnx.gelu(condition + x.reshape(batch, draws, -1)).reshape(batch * draws, -1)
         for i in range(self.num_hidden):
             x = x + nnx.gelu(self.hidden[f"layer_{i}"](x))
@@ -227,11 +245,23 @@ class CompactPolicy:
         active = norm.action_is_active[None, None, None]
         noise = jax.random.normal(noise_key, (*draws, *actions.shape[2:])) * active
         time = flow.sample_time(time_key, draws)
-        noisy, target = flow.interpolate(noise, jnp.broadcast_to(actions, noise.shape), time[..., None, None])
-        predicted = network.head(self._encode(network, norm, batch.observation), noisy, time)
+        held = self._draw_held(key, draws)
+        own_time = time[..., None] if held is None else jnp.where(held, 0.0, time[..., None])
+        noisy, target = flow.interpolate(noise, jnp.broadcast_to(actions, noise.shape), own_time[..., None])
+        predicted = network.head(self._encode(network, norm, batch.observation), noisy, time, held)
         # Idle dimensions are decoded to a constant, so there is nothing to learn about them.
         error = jnp.where(active, jnp.square(predicted - target), 0.0).sum(-1) / jnp.maximum(active.sum(), 1)
+        if held is not None:
+            error = jnp.where(held, 0.0, error)
         return error.mean(axis=1)
+
+    def _draw_held(self, key: PRNGKeyArray, draws: tuple[int, int]) -> Bool[Array, "B N H"] | None:
+        """Which actions the loss gives away, if the policy learns to continue chunks."""
+        if not self.config.max_training_delay:
+            return None
+        key = jax.random.fold_in(key, 1)
+        held = draw_prefix(key, draws[0] * draws[1], self.horizon, self.config.max_training_delay)
+        return held.reshape(*draws, self.horizon)
 
     def sample_actions(
         self,
@@ -253,15 +283,18 @@ class CompactPolicy:
         active = norm.action_is_active[None, None, None]
 
         def velocity(x: Array, time: Array) -> Array:
-            return network.head(condition, x, jnp.broadcast_to(time, x.shape[:2])) * active
+            if time.ndim < 3:
+                return network.head(condition, x, jnp.broadcast_to(time, x.shape[:2])) * active
+            # A time per action: 0 where a chunk is continued, one time for all others.
+            return network.head(condition, x, time.max(axis=-1), time == 0.0) * active
 
         followed: flow.Velocity = velocity
         if bare_prompt is not None:
             followed = flow.guide_prompt(velocity, jnp.asarray(bare_prompt.guidance)[:, None, None, None])
+        start = followed, flow.start_noise(key, shape, self.config.noise_scale) * active
         if action_prefix is not None:
-            followed = self._continue(followed, norm, observation, action_prefix, guidance)
-        noise = flow.start_noise(key, shape, self.config.noise_scale) * active
-        chunk = flow.integrate(followed, noise, num_steps or self.config.num_steps)
+            start = self._continue(*start, norm, observation, action_prefix, guidance)
+        chunk = flow.integrate(*start, num_steps or self.config.num_steps)
         return decode_actions(norm, jnp.asarray(observation.state), chunk[:, 0])
 
     def is_trained(self, path: tuple[str, ...]) -> bool:
@@ -274,19 +307,24 @@ class CompactPolicy:
     def _continue(
         self,
         velocity: flow.Velocity,
+        noise: Float[Array, "B 1 H A"],
         norm: NormStats,
         observation: ObservationBatch,
         prefix: ActionPrefix,
         guidance: Guidance | None,
-    ) -> flow.Velocity:
-        if guidance is None:
-            raise ValueError(
-                "the compact policy has one time per chunk, so it can't be trained to continue one: use chunking mode "
-                "'guided'"
-            )
+    ) -> tuple[flow.Velocity, Float[Array, "B 1 H A"]]:
+        """The velocity and the start of a chunk that continues another."""
         target = encode_actions(norm, observation.state, jnp.asarray(prefix.actions))[:, None]
-        weight = soft_mask(prefix, guidance.schedule)[:, None, :, None]
-        return flow.guide(velocity, target, weight, guidance.max_weight)
+        if guidance is not None:
+            weight = soft_mask(prefix, guidance.schedule)[:, None, :, None]
+            return flow.guide(velocity, target, weight, guidance.max_weight), noise
+        if not self.config.max_training_delay:
+            raise ValueError(
+                "this policy was not trained to continue a chunk (its config has max_training_delay = 0); use chunking mode "
+                "'guided', or train it with max_training_delay above 0"
+            )
+        held = is_frozen(prefix, self.config.max_training_delay)[:, None]
+        return flow.hold(velocity, held), jnp.where(held[..., None], target, noise)
 
     def _encode(self, network: Any, norm: NormStats, observation: ObservationBatch) -> Array:
         return network.encode(observation, limited_state(norm, observation.state))

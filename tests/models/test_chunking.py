@@ -138,9 +138,9 @@ def test_idle_dimensions_stay_at_their_constant_under_guidance(case):
     np.testing.assert_allclose(chunk[..., 2], 0.0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["pi05_tokens", "pi0"])
+@pytest.mark.parametrize("name", ["pi05_tokens", "pi0", "compact"])
 def test_a_trained_policy_gives_its_frozen_actions_back_and_knows_them(name):
-    model = Pi05Policy(dataclasses.replace(MODELS[name], max_training_delay=2))
+    model = create_model(dataclasses.replace(MODELS[name], max_training_delay=2))
     params, observation = randomize(abstract_params(model)), make_observation(model, ["x", "y"])
     norm = dataclasses.replace(norm_for(model), action_is_delta=np.array([True, True, False, True]))
     sample = sampler(model, None)
@@ -207,6 +207,35 @@ def test_the_training_loss_leaves_out_exactly_what_is_given(seen_times):
     assert abs(moved[row, 2] - loss[row, 2]) > 1e-4
 
 
+def test_the_compact_policy_is_given_the_start_of_some_chunks():
+    model = CompactPolicy(dataclasses.replace(COMPACT, max_training_delay=2, num_draws=1))
+    key = jax.random.key(0)
+    params, batch, jitted = randomize(abstract_params(model)), make_batch(model, 8), jax.jit(model.loss)
+    loss = np.asarray(jitted(params, norm_for(model), batch, key))
+    given = np.asarray(draw_prefix(jax.random.fold_in(key, 1), 8, 3, 2))
+    assert set(given.sum(axis=1)) == {0, 1, 2}
+    np.testing.assert_array_equal(loss == 0, given)
+    # What is given changes the others' loss, not its own: it stands clean in the chunk.
+    row = int(np.argmax(given.sum(axis=1)))
+    actions = batch.actions.copy()
+    actions[row, 0] += 1.0
+    moved = np.asarray(jitted(params, norm_for(model), dataclasses.replace(batch, actions=actions), key))
+    assert moved[row, 0] == 0
+    assert abs(moved[row, 2] - loss[row, 2]) > 1e-4
+
+
+def test_a_compact_policy_may_learn_to_continue_later():
+    """With its new weights at zero it is the policy that it was."""
+    plain, learning = CompactPolicy(COMPACT), CompactPolicy(dataclasses.replace(COMPACT, max_training_delay=2))
+    key, norm, observation = jax.random.key(0), norm_for(plain), make_observation(plain, ["x", "y"])
+    new, old = learning.init_params(key), plain.init_params(key)
+    assert not new["head"]["held"]["kernel"].any()
+    params = {**old, "head": {**old["head"], "held": new["head"]["held"]}}
+    unknown = prefix_of(np.zeros((2, 3, 4)), 0, 0)
+    expected = jax.jit(plain.sample_actions)(old, norm, observation, KEY)
+    np.testing.assert_allclose(sampler(learning, None)(params, norm, observation, unknown), expected, atol=1e-6)
+
+
 def test_without_training_delay_the_loss_is_what_it_was():
     """The flow loss written out, with the key split as ever: bit for bit."""
     model = Pi05Policy(dataclasses.replace(PI05, num_draws=1))
@@ -232,15 +261,15 @@ def test_drawn_delays_are_uniform_and_at_the_start():
 def test_what_a_policy_cannot_do_is_refused():
     observation = make_observation(CompactPolicy(COMPACT), ["x"])
     prefix = prefix_of(np.zeros((1, 3, 4)), 1, 2)
-    for config, fix in ((COMPACT, "one time per chunk"), (PI05, "max_training_delay = 0.*'guided'")):
+    for config in (COMPACT, PI05):
         model = create_model(config)
-        with pytest.raises(ValueError, match=fix):
+        with pytest.raises(ValueError, match=r"max_training_delay = 0.*'guided'"):
             jax.eval_shape(
                 lambda p, model=model: model.sample_actions(p, norm_for(model), observation, KEY, action_prefix=prefix),
                 abstract_params(model),
             )
-    with pytest.raises(ValueError, match="max_training_delay must be at least 0 and below the horizon 3, got 3"):
-        dataclasses.replace(PI05, max_training_delay=3)
+        with pytest.raises(ValueError, match="max_training_delay must be at least 0 and below the horizon 3, got 3"):
+            dataclasses.replace(config, max_training_delay=3)
     with pytest.raises(ConfigError, match="max_weight must be finite"):
         Guidance(max_weight=float("inf"))
     with pytest.raises(ConfigError, match="'exponential' or 'linear', got 'step'"):
@@ -255,9 +284,17 @@ def test_is_frozen_counts_from_the_start():
 
 
 @pytest.mark.slow
-def test_a_policy_trained_with_delays_stays_on_its_side():
+@pytest.mark.parametrize(
+    "config",
+    [
+        dataclasses.replace(PI05, max_training_delay=2, cameras=("head",), state_input="continuous"),
+        dataclasses.replace(COMPACT, max_training_delay=2),
+    ],
+    ids=["pi05", "compact"],
+)
+def test_a_policy_trained_with_delays_stays_on_its_side(config):
     """Two ways are equally good, left and right. Alone each chunk takes either; given its start, it goes on that way."""
-    model = Pi05Policy(dataclasses.replace(PI05, max_training_delay=2, cameras=("head",), state_input="continuous"))
+    model = create_model(config)
     batch, norm, num = make_batch(model, 1), norm_for(model), 128
     side = np.random.default_rng(0).choice([-1.0, 1.0], (num, 1, 1)).astype(np.float32)
     batch = jax.tree.map(lambda leaf: np.repeat(leaf, num, axis=0), batch)  # All see the same.
