@@ -129,8 +129,7 @@ def test_a_deployment_changes_times_and_stays_repeatable(tmp_path, bundle, demon
     assert runs[1] == runs[2]
     journal, _, _ = runs[1]
     assert journal.absent_s == pytest.approx(11.0)
-    assert journal.publications
-    assert {episode.version for episode in journal.episodes} > {0}
+    assert len(journal.publications) >= 2
     helped = [episode for episode in journal.episodes if episode.num_takeovers]
     assert helped
     for episode in helped:  # time stands still in the world while a robot waits: its frames don't show it
