@@ -21,6 +21,7 @@ from fleet_sim.deployed import make_surroundings
 from fleet_sim.journal import EpisodeRecord, Journal, PublicationRecord
 from fleet_sim.learning_side import LearningSide
 from fleet_sim.lost_episodes import cut_file
+from fleet_sim.replayed import Recordings, ReplayedCrew
 from fleet_sim.surroundings import FixedTimes, Lived
 from fleet_sim.tally import DynamicsResult
 from fleet_sim.virtual_clock import VirtualClock
@@ -69,7 +70,9 @@ class SimulatedFleet:
         num_workers: int,
         metrics: Metrics | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        recordings: Recordings | None = None,
     ):
+        """`recordings`: episodes are these, lived again, instead of played in a world."""
         self._config = config
         self._store_url = f"file://{(root / 'store').absolute()}/"
         scratch = root / "scratch"
@@ -79,17 +82,15 @@ class SimulatedFleet:
         clock = VirtualClock(self._environment)
         self._learning = LearningSide(config, bundle, algorithm, self._store_url, clock, metrics or NoMetrics())
         self._learning.take_in_stored()
-        self._crew = Crew(
-            {
-                "bundle": str(bundle_dir.absolute()),
-                "store": self._store_url,
-                "scratch": str(scratch.absolute()),
-                "conditioning": dataclasses.asdict(algorithm.conditioning(Phase.COLLECTING)),
-                "rollout": dataclasses.asdict(_rollout_of(config)),
-                **{name: dataclasses.asdict(getattr(config, name)) for name in ("world", "recording", "supervisor")},
-            },
-            num_workers,
-        )
+        settings = {
+            "bundle": str(bundle_dir.absolute()),
+            "store": self._store_url,
+            "scratch": str(scratch.absolute()),
+            "conditioning": dataclasses.asdict(algorithm.conditioning(Phase.COLLECTING)),
+            "rollout": dataclasses.asdict(_rollout_of(config)),
+            **{name: dataclasses.asdict(getattr(config, name)) for name in ("world", "recording", "supervisor")},
+        }
+        self._crew = Crew(settings, num_workers) if recordings is None else ReplayedCrew(recordings, settings)
         self._on_progress = on_progress
         self._counts = dict.fromkeys(config.robot_ids, 0)
         self._episodes: list[EpisodeRecord] = []
