@@ -29,6 +29,7 @@ types: setup-dev
 benchmarks: setup-dev reverb-env
 	.venv/bin/python -m benchmarks.regression --json
 	.venv/bin/python -m benchmarks.main_results --json
+	.venv/bin/python -m benchmarks.sweeps --json
 
 lock: setup-dev
 	launch/lock.sh

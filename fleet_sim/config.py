@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
+from fleet_sim.deployment import Deployment, Shift, check_shifts
+from fleet_sim.operator_pool import check_rule
 from sop_jax.actors.episode import RecordingConfig
 from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.algorithms.registry import AlgorithmConfig
@@ -60,12 +62,34 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True)
+class Operation:
+    """A deployment at work: its figures, who comes and goes, and whom people help first (`operator_pool.RULES`).
+
+    Of its robots' and people's figures a fleet in worlds takes what the worlds don't decide: resets, failures, drift, kept
+    bytes, reaction. How long episodes and helps last, and how often robots ask, is then what happens.
+    patience_s: mean time that a robot that asked can hold still before its episode is lost.
+    """
+
+    deployment: Deployment
+    rule: str = "first_come"
+    patience_s: float = math.inf
+    shifts: tuple[Shift, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_rule(self.rule)
+        check_shifts("Operation", self.shifts, self.deployment)
+        if not self.patience_s > 0:
+            raise ConfigError(f"Operation.patience_s must be above 0, got {self.patience_s}")
+
+
+@dataclasses.dataclass(frozen=True)
 class SimulatedFleetConfig:
     """A fleet, its learner and their world.
 
     robots: task -> number of robots that do it; all share one policy.
     min_online_items: the learner waits until every task's online table holds so many items.
     seed: of scenes, noise and the order of data.
+    timing: fixed times, unless there is an `operation`: then times follow from its links, people and learner.
     """
 
     robots: Mapping[str, int]
@@ -74,6 +98,7 @@ class SimulatedFleetConfig:
     min_online_items: int = 1
     world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
     timing: TimingConfig = dataclasses.field(default_factory=TimingConfig)
+    operation: Operation | None = None
     learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
     loader: LoaderConfig = dataclasses.field(default_factory=LoaderConfig)
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
@@ -94,6 +119,26 @@ class SimulatedFleetConfig:
             )
         if self.min_online_items < 0:
             raise ConfigError(f"SimulatedFleetConfig.min_online_items must be >= 0, got {self.min_online_items}")
+        if self.operation is not None:
+            self._check_operation(self.operation)
+
+    def _check_operation(self, operation: Operation) -> None:
+        training, robots = operation.deployment.training, operation.deployment.robots
+        for name, wanted, found in (
+            ("num_robots", robots.num_robots, self.num_robots),
+            ("publish_every", training.publish_every, self.learner.publish_every),
+            ("batch_size", training.batch_size, self.learner.batch_size),
+        ):
+            if wanted != found:
+                raise ConfigError(
+                    f"SimulatedFleetConfig.operation: {name} is {wanted} in the deployment and {found} in the fleet; "
+                    "they must be equal (see `operated`)"
+                )
+        if math.isfinite(robots.drift_every_s) and self.world.individuals == "identical":
+            raise ConfigError(
+                "SimulatedFleetConfig.operation: robots drift into other individuals, and world.individuals is 'identical': "
+                "choose a distribution of individuals"
+            )
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -113,3 +158,16 @@ class SimulatedFleetConfig:
         return {
             f"{task.replace('_', '-')}-{number}": task for task, count in self.robots.items() for number in range(count)
         }
+
+
+def operated(config: SimulatedFleetConfig, operation: Operation) -> SimulatedFleetConfig:
+    """The same fleet in a deployment: batch size and publications are the deployment's."""
+    training = operation.deployment.training
+    return dataclasses.replace(
+        config,
+        operation=operation,
+        learner=dataclasses.replace(
+            config.learner, batch_size=training.batch_size, publish_every=training.publish_every
+        ),
+        loader=dataclasses.replace(config.loader, batch_size=training.batch_size),
+    )

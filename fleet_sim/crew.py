@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import IO, Any, Literal, Self
 
@@ -30,7 +30,8 @@ class CrewFailedError(SopError):
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeOrder:
-    """One episode to play. `started_ns` is virtual time; `version` 0 is the base policy, -1 nobody (the expert acts)."""
+    """One episode to play. `started_ns` is virtual time; `version` 0 is the base policy, -1 nobody (the expert acts).
+    `drifts`: how often the robot has become another individual."""
 
     episode_id: str
     robot_id: str
@@ -40,6 +41,7 @@ class EpisodeOrder:
     version: int
     actor: Literal["policy", "expert"] = "policy"
     supervised: bool = True
+    drifts: int = 0
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -51,20 +53,34 @@ class EpisodeOrder:
 
 @dataclasses.dataclass(frozen=True)
 class PlayedEpisode:
-    """A finished episode: its length in control ticks, and the file that holds its sealed bytes."""
+    """A finished episode: its length in control ticks, the file that holds its sealed bytes, and whether it ended well."""
 
     num_frames: int
     path: pathlib.Path
+    succeeded: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Helps:
+    """Ticks at which people took over, and at which they had handed back (or the episode was over)."""
+
+    starts: tuple[int, ...] = ()
+    ends: tuple[int, ...] = ()
+
+    @staticmethod
+    def from_json(values: Mapping[str, Sequence[int]]) -> "Helps":
+        return Helps(tuple(values["starts"]), tuple(values["ends"]))
 
 
 class EpisodeInPlay:
     """An episode that was ordered. `wait` blocks until it is known to last longer than `tick`, or how long it lasted; `drop`
-    says that nobody wants it any more."""
+    says that nobody wants it any more. However far ahead a worker is, the answers for a tick are the same."""
 
     def __init__(self, order: EpisodeOrder):
         self.order = order
         self._changed = threading.Condition()
         self._num_ticks = 0
+        self._helps = Helps()
         self._played: PlayedEpisode | None = None
         self._error = ""
         self.is_dropped = False
@@ -81,16 +97,30 @@ class EpisodeInPlay:
             self._changed.wait_for(lambda: self._played is not None or self._error or self._num_ticks > tick)
             if self._error:
                 raise CrewFailedError(self._error)
+            return self._played if self._played is not None and self._played.num_frames <= tick else None
+
+    def wait_for_end(self) -> PlayedEpisode:
+        """Blocks until the episode is over. Raises CrewFailedError."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._played is not None or self._error)
+            if self._played is None:
+                raise CrewFailedError(self._error)
             return self._played
 
-    def note(self, num_ticks: int) -> None:
+    def helps_until(self, tick: int) -> Helps:
+        """What is known once `wait(tick)` has returned."""
         with self._changed:
-            self._num_ticks = num_ticks
+            known = self._helps
+        return Helps(*(tuple(edge for edge in edges if edge <= tick) for edges in (known.starts, known.ends)))
+
+    def note(self, num_ticks: int, helps: Helps) -> None:
+        with self._changed:
+            self._num_ticks, self._helps = num_ticks, helps
             self._changed.notify_all()
 
-    def finish(self, played: PlayedEpisode | None, error: str = "") -> None:
+    def finish(self, played: PlayedEpisode | None, error: str = "", helps: Helps = Helps()) -> None:
         with self._changed:
-            self._played, self._error = played, error
+            self._played, self._error, self._helps = played, error, helps
             if played is not None and self.is_dropped:
                 played.path.unlink(missing_ok=True)
             self._changed.notify_all()
@@ -186,10 +216,12 @@ class _Worker:
             if not line.endswith("\n"):
                 raise CrewFailedError(self._obituary())
             told = json.loads(line)
+            helps = Helps.from_json(told["helps"])
             if "num_ticks" in told:
-                playing.note(told["num_ticks"])
+                playing.note(told["num_ticks"], helps)
             else:
-                playing.finish(PlayedEpisode(told["num_frames"], pathlib.Path(told["path"])))
+                played = PlayedEpisode(told["num_frames"], pathlib.Path(told["path"]), told["succeeded"])
+                playing.finish(played, helps=helps)
                 return
 
     def kill(self) -> None:

@@ -12,8 +12,10 @@ import sys
 from collections.abc import Callable
 from typing import IO, Any
 
+import numpy as np
+
 import envs
-from fleet_sim.crew import EpisodeOrder, PlayedEpisode
+from fleet_sim.crew import EpisodeOrder, Helps, PlayedEpisode
 from sop_jax.actors.episode import EpisodeHeader, RecordingConfig, run_episode
 from sop_jax.actors.policy_runner import PolicyRunner
 from sop_jax.actors.rollout import RolloutConfig
@@ -26,7 +28,8 @@ from sop_jax.robots.scripted_supervisor import ScriptedSupervisor, SupervisorCon
 from sop_jax.robots.simulated import SimulatedRobot
 from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import SopError
-from sop_jax.specs.records import Episode, Source
+from sop_jax.specs.interfaces import Request, Supervisor
+from sop_jax.specs.records import Episode, Outcome, Source
 from sop_jax.weights.follower import Follower
 
 _TICKS_PER_NOTE = 30
@@ -73,21 +76,67 @@ class _EpisodeClock:
         del duration_s
 
 
+class HelpLog:
+    """A supervisor that notes when it acted. `tick` is the present control tick; set it as time goes on."""
+
+    def __init__(self, supervisor: Supervisor):
+        self._supervisor = supervisor
+        self.tick = 0
+        self._starts: list[int] = []
+        self._ends: list[int] = []  # after the last tick of each help so far
+
+    def clear(self) -> None:
+        """A new episode, whether or not anybody may help in it."""
+        self.tick, self._starts, self._ends = 0, [], []
+
+    def reset(self) -> None:
+        self._supervisor.reset()
+
+    def wants_control(self) -> Request | None:
+        return self._supervisor.wants_control()
+
+    def act(self) -> np.ndarray:
+        if not self._ends or self._ends[-1] != self.tick:
+            self._starts.append(self.tick)
+            self._ends.append(self.tick)
+        self._ends[-1] = self.tick + 1
+        return self._supervisor.act()
+
+    def releases_control(self) -> bool:
+        return self._supervisor.releases_control()
+
+    def helps(self, over: bool) -> Helps:
+        """As of the present tick's beginning. Who still acts has no end yet, unless the episode is `over`."""
+        ends = self._ends if over or not self._ends or self._ends[-1] < self.tick else self._ends[:-1]
+        return Helps(tuple(self._starts), tuple(ends))
+
+
 class EpisodePlayer:
     """Plays orders one after another. Keeps a robot per task (per name, where individuals differ) and one policy."""
 
     def __init__(self, settings: WorkerSettings):
         self._settings = settings
         self._clock = _EpisodeClock()
-        self._robots: dict[tuple[str, str], tuple[SimulatedRobot, ScriptedSupervisor, envs.Expert]] = {}
+        self._robots: dict[tuple[str, str], _Cast] = {}
         self._policy: PolicyRunner | None = None
         self._warm: set[str] = set()
 
-    def play(self, order: EpisodeOrder, on_tick: Callable[[], bool]) -> Episode:
-        """The sealed episode. `on_tick` is called once per tick."""
+    def play(self, order: EpisodeOrder, on_tick: Callable[[int, Helps], None]) -> tuple[Episode, Helps]:
+        """The sealed episode, and when people helped. `on_tick` is told each tick's number and the helps before it."""
         settings, acts = self._settings, order.actor == "policy"
         self._clock.started_ns = order.started_ns
-        robot, supervisor, expert = self._robot(order)
+        cast = self._cast(order)
+        robot, supervisor = cast.robot, cast.supervisor
+        supervisor.clear()
+        num_ticks = 0
+
+        def begin_tick() -> bool:
+            nonlocal num_ticks
+            supervisor.tick = num_ticks
+            on_tick(num_ticks, supervisor.helps(over=False))
+            num_ticks += 1
+            return False
+
         policy = self._policy_of(order.version, robot) if acts else None
         header = EpisodeHeader(
             episode_id=order.episode_id,
@@ -97,30 +146,34 @@ class EpisodePlayer:
             weights_base=policy.weights_base if policy is not None else "",
             norm_stats=policy.norm_stats if policy is not None else "",
         )
-        return run_episode(
+        episode = run_episode(
             robot,
             policy,
             supervisor if acts and order.supervised else None,
             header,
             dataclasses.replace(settings.rollout, realtime=False),
             self._clock,
-            expert=None if acts else expert,
+            expert=None if acts else cast.expert,
             recording=settings.recording,
-            should_stop=on_tick,
+            should_stop=begin_tick,
         )
+        return episode, supervisor.helps(over=True)
 
-    def _robot(self, order: EpisodeOrder) -> tuple[SimulatedRobot, ScriptedSupervisor, envs.Expert]:
+    def _cast(self, order: EpisodeOrder) -> "_Cast":
         own_body = self._settings.world.individuals != "identical"
         key = (order.task, order.robot_id if own_body else "")
-        if key not in self._robots:
+        if key not in self._robots or self._robots[key].drifts != order.drifts:
+            if key in self._robots:
+                self._robots.pop(key).robot.close()
             world = self._settings.world.for_task(order.task)
-            robot = make_robot(world, self._clock, order.robot_id)
+            robot = make_robot(
+                world, self._clock, f"{order.robot_id}/{order.drifts}" if order.drifts else order.robot_id
+            )
             environment = robot.environment
-            expert = envs.make_expert(environment)
             supervisor = ScriptedSupervisor(
                 environment, envs.make_expert(environment), envs.make_gate(environment), self._settings.supervisor
             )
-            self._robots[key] = robot, supervisor, expert
+            self._robots[key] = _Cast(robot, HelpLog(supervisor), envs.make_expert(environment), order.drifts)
         return self._robots[key]
 
     def _policy_of(self, version: int, robot: SimulatedRobot) -> PolicyRunner:
@@ -139,6 +192,16 @@ class EpisodePlayer:
         return policy
 
 
+@dataclasses.dataclass(frozen=True)
+class _Cast:
+    """Who plays in an episode. `drifts`: of the robot, when it was made."""
+
+    robot: SimulatedRobot
+    supervisor: HelpLog
+    expert: envs.Expert
+    drifts: int
+
+
 def serve(player: EpisodePlayer, scratch: pathlib.Path, orders: IO[str] = sys.stdin, out: IO[str] = sys.stdout) -> None:
     """The main loop, until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the simulation's business
@@ -149,28 +212,27 @@ def serve(player: EpisodePlayer, scratch: pathlib.Path, orders: IO[str] = sys.st
 
     try:
         for line in orders:
-            played = _play(player, EpisodeOrder.from_json(line), scratch, tell)
-            tell(num_frames=played.num_frames, path=str(played.path))
+            played, helps = _play(player, EpisodeOrder.from_json(line), scratch, tell)
+            tell(
+                num_frames=played.num_frames, path=str(played.path), succeeded=played.succeeded,
+                helps=dataclasses.asdict(helps),
+            )  # fmt: skip
     except BrokenPipeError:  # the simulation was killed
         os._exit(0)
 
 
 def _play(
     player: EpisodePlayer, order: EpisodeOrder, scratch: pathlib.Path, tell: Callable[..., None]
-) -> PlayedEpisode:
-    num_ticks = 0
+) -> tuple[PlayedEpisode, Helps]:
+    def on_tick(tick: int, helps: Helps) -> None:
+        if tick % _TICKS_PER_NOTE == 0:
+            tell(num_ticks=tick, helps=dataclasses.asdict(helps))
 
-    def on_tick() -> bool:
-        nonlocal num_ticks
-        if num_ticks % _TICKS_PER_NOTE == 0:
-            tell(num_ticks=num_ticks)
-        num_ticks += 1
-        return False
-
-    episode = player.play(order, on_tick)
+    episode, helps = player.play(order, on_tick)
     path = scratch / f"{order.episode_id}.zip"
     path.write_bytes(pack(episode))
-    return PlayedEpisode(episode.manifest.num_frames, path)
+    manifest = episode.manifest
+    return PlayedEpisode(manifest.num_frames, path, manifest.outcome is Outcome.SUCCESS), helps
 
 
 if __name__ == "__main__":

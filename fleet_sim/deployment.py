@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from sop_jax.specs.errors import ConfigError
 
 _NON_NEGATIVE = ("reset_s", "repair_s", "latency_s", "outage_s", "help_s", "reaction_s", "takeovers_per_episode")
 _POSITIVE = (
-    "episode_s", "failure_every_s", "kept_hz", "frame_bytes", "link_bps", "site_link_bps", "outage_every_s",
+    "episode_s", "failure_every_s", "drift_every_s", "kept_hz", "frame_bytes", "link_bps", "site_link_bps", "outage_every_s",
     "checkpoint_bytes", "intake_bytes_per_s", "learner_steps_per_s", "samples_per_frame",
 )  # fmt: skip
 
@@ -19,6 +20,8 @@ class Robots:
     episode_s: time in which the robot moves, a person's help included. reset_s: from an episode's end to the next one.
     failure_every_s, repair_s: moving time (episodes and resets) between failures, and how long a repair takes. A robot breaks
         between episodes.
+    drift_every_s: time between two drifts of a robot: its cameras, servos and light are then those of another individual.
+        Only robots in worlds show it (`fleet.py`); drawn episodes have none.
     kept_hz, frame_bytes: frames per second whose images are kept (every third of 30 Hz), and the bytes of one (3 cameras).
     """
 
@@ -27,6 +30,7 @@ class Robots:
     reset_s: float = 15.0
     failure_every_s: float = math.inf
     repair_s: float = 0.0
+    drift_every_s: float = math.inf
     kept_hz: float = 10.0
     frame_bytes: float = 36_000.0
 
@@ -66,6 +70,17 @@ class Training:
     publish_every: int = 25
     checkpoint_bytes: float = 780e6
     num_accelerators: int = 8
+    serial_share: float = 0.05
+
+    def with_accelerators(self, num_accelerators: int) -> "Training":
+        """The same learner on another number of accelerators, by Amdahl's law: a step takes s + (1 - s)/n of one's time."""
+        serial = self.serial_share
+
+        def share(num: int) -> float:
+            return serial + (1 - serial) / num
+
+        speed = self.learner_steps_per_s * share(self.num_accelerators) / share(num_accelerators)
+        return dataclasses.replace(self, num_accelerators=num_accelerators, learner_steps_per_s=speed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +114,8 @@ class Deployment:
             raise ConfigError(f"Network.loss must lie in [0, 1), got {self.network.loss}")
         if not 0 <= self.training.online_share <= 1:
             raise ConfigError(f"Training.online_share must lie in [0, 1], got {self.training.online_share}")
+        if not 0 <= self.training.serial_share <= 1:
+            raise ConfigError(f"Training.serial_share must lie in [0, 1], got {self.training.serial_share}")
         helped_s = self.operators.takeovers_per_episode * self.operators.help_s
         if helped_s > self.robots.episode_s:
             raise ConfigError(
@@ -128,6 +145,33 @@ class Deployment:
     @property
     def site_goodput_bps(self) -> float:
         return self.network.site_link_bps * (1 - self.network.loss)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shift:
+    """Robots `first` to `first + num_robots - 1` are there from `joins_s` to `leaves_s`; they leave after an episode."""
+
+    first: int
+    num_robots: int
+    joins_s: float = 0.0
+    leaves_s: float = math.inf
+
+    def __post_init__(self) -> None:
+        if self.first < 0 or self.num_robots < 1 or not 0 <= self.joins_s < self.leaves_s:
+            raise ConfigError(f"Shift needs first >= 0, num_robots >= 1 and 0 <= joins_s < leaves_s, got {self}")
+
+
+def shift_of(shifts: Sequence[Shift], robot: int) -> Shift:
+    """When a robot is there; one that no shift names is there throughout."""
+    found = (shift for shift in shifts if shift.first <= robot < shift.first + shift.num_robots)
+    return next(found, Shift(robot, 1))
+
+
+def check_shifts(who: str, shifts: Sequence[Shift], deployment: Deployment) -> None:
+    """Raises ConfigError if a shift names a robot that the deployment doesn't have."""
+    last = max((shift.first + shift.num_robots for shift in shifts), default=0)
+    if last > deployment.robots.num_robots:
+        raise ConfigError(f"{who}.shifts: robot {last - 1} of {deployment.robots.num_robots}")
 
 
 def _check(part: str, name: str, value: float) -> None:

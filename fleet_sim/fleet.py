@@ -4,7 +4,8 @@
           learner waits for online data         learner: step, step, ... publish every k steps
     A robot begins each episode with the newest version that has reached it, and keeps it to the end (decision 4).
 
-Everything that happens follows from the config and the seed alone: SimPy orders the events, workers only play ahead.
+How long things take, and who waits for whom, is the business of the `surroundings`. Everything that happens follows from the
+config and the seed alone: SimPy orders the events, workers only play ahead.
 """
 
 import dataclasses
@@ -14,12 +15,17 @@ from typing import Any
 
 import simpy
 
-from envs import Environment
 from fleet_sim.config import SimulatedFleetConfig, Stage
-from fleet_sim.crew import Crew, EpisodeOrder, PlayedEpisode
+from fleet_sim.crew import Crew, EpisodeOrder
+from fleet_sim.deployed import make_surroundings
 from fleet_sim.journal import EpisodeRecord, Journal, PublicationRecord
 from fleet_sim.learning_side import LearningSide
+from fleet_sim.lost_episodes import cut_file
+from fleet_sim.replayed import Recordings, ReplayedCrew
+from fleet_sim.surroundings import FixedTimes, Lived
+from fleet_sim.tally import DynamicsResult
 from fleet_sim.virtual_clock import VirtualClock
+from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.actors.seeds import episode_seed
 from sop_jax.algorithms.algorithm import Algorithm, Phase
 from sop_jax.episodes.paths import episode_path
@@ -29,10 +35,6 @@ from sop_jax.specs.interfaces import Metrics
 from sop_jax.specs.metrics import NoMetrics
 from sop_jax.specs.records import NO_POLICY, EpisodeManifest
 from sop_jax.weights.management import pin
-
-_HZ = Environment.control_hz
-_LOOK_TICKS = 30
-"""How far a robot's life moves on before it asks again whether its episode still lasts."""
 
 Events = Generator[simpy.Event, Any, None]
 
@@ -68,28 +70,27 @@ class SimulatedFleet:
         num_workers: int,
         metrics: Metrics | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        recordings: Recordings | None = None,
     ):
+        """`recordings`: episodes are these, lived again, instead of played in a world."""
         self._config = config
         self._store_url = f"file://{(root / 'store').absolute()}/"
         scratch = root / "scratch"
         scratch.mkdir(parents=True, exist_ok=True)
         self._environment = simpy.Environment()
+        self._around = make_surroundings(self._environment, config.timing, config.operation, config.seed)
         clock = VirtualClock(self._environment)
         self._learning = LearningSide(config, bundle, algorithm, self._store_url, clock, metrics or NoMetrics())
         self._learning.take_in_stored()
-        self._crew = Crew(
-            {
-                "bundle": str(bundle_dir.absolute()),
-                "store": self._store_url,
-                "scratch": str(scratch.absolute()),
-                "conditioning": dataclasses.asdict(algorithm.conditioning(Phase.COLLECTING)),
-                **{
-                    name: dataclasses.asdict(getattr(config, name))
-                    for name in ("world", "rollout", "recording", "supervisor")
-                },
-            },
-            num_workers,
-        )
+        settings = {
+            "bundle": str(bundle_dir.absolute()),
+            "store": self._store_url,
+            "scratch": str(scratch.absolute()),
+            "conditioning": dataclasses.asdict(algorithm.conditioning(Phase.COLLECTING)),
+            "rollout": dataclasses.asdict(_rollout_of(config)),
+            **{name: dataclasses.asdict(getattr(config, name)) for name in ("world", "recording", "supervisor")},
+        }
+        self._crew = Crew(settings, num_workers) if recordings is None else ReplayedCrew(recordings, settings)
         self._on_progress = on_progress
         self._counts = dict.fromkeys(config.robot_ids, 0)
         self._episodes: list[EpisodeRecord] = []
@@ -97,7 +98,7 @@ class SimulatedFleet:
         self._kept: dict[float, int] = {}
         self._learner_began_s: float | None = None
         self._human_s = 0.0
-        self._robots_s = 0.0
+        self._robots_s = self._absent_s = 0.0
 
     def run(self, stage: Stage) -> None:
         """The robots work for the stage's time; what they had begun by its end is not finished, and not kept.
@@ -106,24 +107,25 @@ class SimulatedFleet:
         """
         human_until_s = None if stage.human_s is None else self._human_s + stage.human_s
         first_step = self._learning.num_steps
-        ends_s = self._environment.now + stage.duration_s
-        robots = []
-        for number, (robot_id, task) in enumerate(self._config.robot_ids.items()):
-            first_s = self._config.timing.reset_s * number / self._config.num_robots
-            robots.append(self._environment.process(self._work(robot_id, task, stage, first_s, human_until_s)))
+        began_s, ends_s = self._environment.now, self._environment.now + stage.duration_s
+        robots = [
+            self._environment.process(self._work(number, stage, human_until_s))
+            for number in range(self._config.num_robots)
+        ]
         if stage.learner_steps:
             self._environment.process(self._learn_beside(first_step + stage.learner_steps, ends_s))
         if stage.duration_s:
             self._environment.run(until=ends_s)
         for robot in robots:
-            robot.interrupt()
+            if robot.is_alive:
+                robot.interrupt()
         self._robots_s += stage.duration_s
+        self._absent_s += self._around.count_absence(began_s, ends_s)
         if stage.then_steps:
             done = self._environment.process(self._learn(self._learning.num_steps + stage.then_steps, float("inf")))
             self._environment.run(until=done)
         self._publish_rest()
-        if self._config.timing.swap_s:
-            self._environment.run(until=self._environment.now + self._config.timing.swap_s)
+        self._around.settle()
 
     def keep_versions_at(self, times_s: Sequence[float]) -> None:
         """Pins, as each of these times passes, the version that robots start with then, so that it stays readable."""
@@ -136,7 +138,7 @@ class SimulatedFleet:
 
     def _keep(self, time_s: float) -> Events:
         yield self._environment.timeout(time_s - self._environment.now)
-        self._kept[time_s] = version = self._version_at(time_s)
+        self._kept[time_s] = version = self._around.version_at(time_s)
         if version:
             pin(self._store_url, version)
 
@@ -150,58 +152,68 @@ class SimulatedFleet:
             duration_s=self._robots_s,
             num_robots=self._config.num_robots,
             online_share=self._learning.online_share(),
+            absent_s=self._absent_s,
         )
+
+    def dynamics(self) -> DynamicsResult | None:
+        """What links, people and publications did so far, in the figures of a plan; None with fixed times."""
+        return None if isinstance(self._around, FixedTimes) else self._around.result(self._robots_s)
 
     def close(self) -> None:
         """Ends the workers and the loader's threads."""
         self._crew.close()
         self._learning.close()
 
-    def _work(self, robot_id: str, task: str, stage: Stage, first_s: float, human_until_s: float | None) -> Events:
-        """A robot's life in one stage, until it is interrupted."""
-        environment, playing = self._environment, None
+    def _work(self, robot: int, stage: Stage, human_until_s: float | None) -> Events:
+        """A robot's life in one stage, until it leaves or is interrupted."""
+        environment, around, playing = self._environment, self._around, None
+        robot_id, task = list(self._config.robot_ids.items())[robot]
         try:
-            yield environment.timeout(first_s)
-            while True:
+            yield environment.timeout(around.spread_s * robot / self._config.num_robots)
+            yield from around.join(robot)
+            while around.is_there(robot):
                 supervised = human_until_s is None or self._human_s < human_until_s
-                order = self._order(robot_id, task, stage, supervised)
+                order = self._order(robot, robot_id, task, stage, supervised)
                 playing = self._crew.play(order)
-                ticks = 0
-                while (played := playing.wait(ticks + _LOOK_TICKS)) is None:
-                    ticks += _LOOK_TICKS
-                    yield environment.timeout(_LOOK_TICKS / _HZ)
-                yield environment.timeout((played.num_frames - ticks) / _HZ)
+                lived = yield from around.live(robot, playing)
                 playing = None
-                environment.process(self._arrive(order, played))
-                yield environment.timeout(self._config.timing.reset_s)
+                environment.process(self._arrive(robot, order, lived))
+                yield from around.rest(robot, lived.moved_s)
         except simpy.Interrupt:
             if playing is not None:
                 playing.drop()
 
-    def _order(self, robot_id: str, task: str, stage: Stage, supervised: bool) -> EpisodeOrder:
+    def _order(self, robot: int, robot_id: str, task: str, stage: Stage, supervised: bool) -> EpisodeOrder:
         count = self._counts[robot_id]
         self._counts[robot_id] += 1
-        now_s = self._environment.now
         return EpisodeOrder(
             episode_id=make_episode_id(robot_id, 0, count),
             robot_id=robot_id,
             task=task,
             seed=episode_seed(self._config.seed, robot_id, count),
-            started_ns=round(now_s * 1e9),
-            version=self._version_at(now_s) if stage.robots == "policy" else NO_POLICY,
+            started_ns=round(self._environment.now * 1e9),
+            version=self._around.version_of(robot) if stage.robots == "policy" else NO_POLICY,
             actor=stage.robots,
             supervised=supervised,
+            drifts=self._around.drifts_of(robot),
         )
 
-    def _arrive(self, order: EpisodeOrder, played: PlayedEpisode) -> Events:
+    def _arrive(self, robot: int, order: EpisodeOrder, lived: Lived) -> Events:
         """The upload: the episode is in the store once it is over."""
         ended_s = self._environment.now
-        yield self._environment.timeout(self._config.timing.upload_s)
-        self._learning.take_in(order.episode_id, played.path)
+        if lived.lost and not lived.num_frames:  # asked at once: nothing to keep
+            lived.played.path.unlink()
+            return
+        if lived.lost:
+            cut_file(lived.played.path, lived.num_frames)
+        yield from self._around.deliver(robot, lived)
+        self._learning.take_in(order.episode_id, lived.played.path)
         parsed = self._learning.store.read_without_images(episode_path(order.episode_id))
-        self._note(order, parsed.manifest, int(parsed.arrays.intervention.sum()), ended_s)
+        self._note(order, parsed.manifest, int(parsed.arrays.intervention.sum()), ended_s, lived.waited_s)
 
-    def _note(self, order: EpisodeOrder, manifest: EpisodeManifest, num_human_frames: int, ended_s: float) -> None:
+    def _note(
+        self, order: EpisodeOrder, manifest: EpisodeManifest, num_human_frames: int, ended_s: float, waited_s: float
+    ) -> None:
         human_s = num_human_frames / manifest.control_hz
         self._human_s += human_s
         started_s = order.started_ns / 1e9
@@ -220,6 +232,7 @@ class SimulatedFleet:
                 human_s=human_s,
                 staleness_s=staleness_s,
                 versions_behind=behind,
+                waited_s=waited_s,
             )
         )
         self._tell()
@@ -233,7 +246,7 @@ class SimulatedFleet:
 
     def _learn_beside(self, until_step: int, ends_s: float) -> Events:
         """Waits for online data, then learns while the robots work."""
-        period_s = 1 / self._config.timing.learner_steps_per_s
+        period_s = 1 / self._around.learner_steps_per_s
         while not self._learning.is_ready():
             if self._environment.now + period_s >= ends_s:
                 return
@@ -241,7 +254,7 @@ class SimulatedFleet:
         yield from self._learn(until_step, ends_s)
 
     def _learn(self, until_step: int, ends_s: float) -> Events:
-        period_s = 1 / self._config.timing.learner_steps_per_s
+        period_s = 1 / self._around.learner_steps_per_s
         if self._learner_began_s is None:
             self._learner_began_s = self._environment.now
         while self._learning.num_steps < until_step and self._environment.now + period_s < ends_s:
@@ -263,11 +276,7 @@ class SimulatedFleet:
             self._publications.append(
                 PublicationRecord(self._learning.last_version, self._learning.num_steps, self._environment.now)
             )
-
-    def _version_at(self, time_s: float) -> int:
-        """The newest version that has reached the robots."""
-        arrived = (p.version for p in self._publications if p.published_s + self._config.timing.swap_s <= time_s)
-        return max(arrived, default=0)
+            self._around.published()
 
     def _tell(self) -> None:
         if self._on_progress is not None:
@@ -276,3 +285,9 @@ class SimulatedFleet:
                     self._environment.now, len(self._episodes), self._learning.num_steps, self._learning.last_version
                 )
             )
+
+
+def _rollout_of(config: SimulatedFleetConfig) -> RolloutConfig:
+    """In a deployment a robot that asked holds still until a person acts, whose reaction is the deployment's."""
+    rollout = config.rollout
+    return rollout if config.operation is None else dataclasses.replace(rollout, reaction_delay_s=0.0)

@@ -12,6 +12,7 @@ class EpisodeRecord:
 
     staleness_s: at the episode's middle, the age of the weights that acted: since they were published, for the base since the
         learner began; None if no policy acted. versions_behind: publications since then.
+    waited_s: how long the robot held still because it waited for a person.
     """
 
     episode_id: str
@@ -26,6 +27,7 @@ class EpisodeRecord:
     human_s: float
     staleness_s: float | None
     versions_behind: int | None
+    waited_s: float = 0.0
 
     @property
     def autonomous_success(self) -> bool:
@@ -55,7 +57,8 @@ class TaskTotals:
 
 @dataclasses.dataclass(frozen=True)
 class Journal:
-    """Everything that was noted, in the order of virtual time. `duration_s` is the whole stretch; `wall_s` what it took."""
+    """Everything that was noted, in the order of virtual time. `duration_s` is the whole stretch; `absent_s` for how long
+    robots were missing in it, all together."""
 
     episodes: tuple[EpisodeRecord, ...]
     publications: tuple[PublicationRecord, ...]
@@ -64,16 +67,23 @@ class Journal:
     duration_s: float
     num_robots: int
     online_share: float
+    absent_s: float = 0.0
 
     @property
     def robot_hours(self) -> float:
         """Robots times the time they were on, resets included."""
-        return self.num_robots * self.duration_s / 3600
+        return (self.num_robots * self.duration_s - self.absent_s) / 3600
 
     @property
     def human_minutes(self) -> float:
         """How long people acted."""
         return sum(episode.human_s for episode in self.episodes) / 60
+
+    @property
+    def successes_per_human_minute(self) -> float | None:
+        """Return on human effort (after Fleet-DAgger's metric); None if nobody acted."""
+        num = sum(episode.outcome == "success" for episode in self.episodes)
+        return num / self.human_minutes if self.human_minutes else None
 
     @property
     def median_staleness_s(self) -> float | None:

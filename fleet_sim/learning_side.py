@@ -16,7 +16,7 @@ from sop_jax.sampling.batch_spec import BatchSpec
 from sop_jax.sampling.loader import Loader
 from sop_jax.specs.clock import Clock
 from sop_jax.specs.identifiers import online_table
-from sop_jax.specs.interfaces import Metrics
+from sop_jax.specs.interfaces import Metrics, ReplayTables
 from sop_jax.specs.records import CameraSpec
 from sop_jax.weights.publisher import Publisher
 
@@ -32,10 +32,12 @@ class LearningSide:
         store_url: str,
         clock: Clock,
         metrics: Metrics,
+        tables: ReplayTables | None = None,
     ):
+        """`tables`: a replay server's, on wall time; default: tables in this process, for virtual time."""
         self._config = config
         self.store = EpisodeStore(store_url, clock=clock)
-        self._tables = LocalTables(mix_tables(config.tasks, config.mix), config.seed, clock)
+        self._tables = tables or LocalTables(mix_tables(config.tasks, config.mix), config.seed, clock)
         model = bundle.model
         self._intake = Intake(
             self.store,
@@ -52,13 +54,11 @@ class LearningSide:
             horizon=model.horizon,
         )
         sampler = AdaptiveSampler(config.sampler, config.tasks)
-        # Nothing may wait: a table that gives nothing now gives nothing until virtual time has moved on.
-        loading = dataclasses.replace(
-            config.loader,
-            seed=config.seed,
-            prefetch_batches=0,
-            picker=dataclasses.replace(config.loader.picker, table_timeout_s=0.0, starved_after_s=0.0),
-        )
+        picker = config.loader.picker
+        if tables is None:
+            # Nothing may wait: a table that gives nothing now gives nothing until virtual time has moved on.
+            picker = dataclasses.replace(picker, table_timeout_s=0.0, starved_after_s=0.0)
+        loading = dataclasses.replace(config.loader, seed=config.seed, prefetch_batches=0, picker=picker)
         self._loader = Loader(
             loading, spec, model.tokenize, self._tables, self.store, sampler, algorithm, clock, metrics
         )

@@ -35,6 +35,12 @@ that most robots move again.
 """
 
 
+def check_rule(rule: str) -> None:
+    """Raises ConfigError for a name that isn't in `RULES`."""
+    if rule not in RULES:
+        raise ConfigError(f"unknown rule {rule!r} for operators; known: {', '.join(RULES)}")
+
+
 class OperatorPool:
     """M people for N robots.
 
@@ -45,8 +51,7 @@ class OperatorPool:
     """
 
     def __init__(self, environment: simpy.Environment, num_operators: int, rule: str):
-        if rule not in RULES:
-            raise ConfigError(f"unknown rule {rule!r} for operators; known: {', '.join(RULES)}")
+        check_rule(rule)
         self._environment = environment
         self._rule = RULES[rule]
         self._num_free = num_operators

@@ -1,4 +1,4 @@
-"""`sop fleet plan`: what a real deployment would do, before it is built."""
+"""`sop fleet plan`: what a real deployment would do, before it is built. `sop fleet --clock ...`: see `fleet_run`."""
 
 import dataclasses
 import math
@@ -22,6 +22,7 @@ from fleet_sim.quantities import (
 from fleet_sim.tally import DynamicsResult
 from sop_jax.cli.arguments import parse
 from sop_jax.cli.episodes import take_action
+from sop_jax.cli.fleet_run import run_fleet
 from sop_jax.cli.output import console, print_json, say
 
 ACTIONS = ("plan",)
@@ -135,6 +136,8 @@ class PlanArguments:
 
 
 def run(argv: Sequence[str]) -> int:
+    if argv and argv[0].startswith("--clock"):
+        return run_fleet(argv)
     _, rest = take_action("fleet", ACTIONS, argv)
     arguments = parse(PlanArguments, rest, "fleet plan")
     deployment = deployment_of(arguments)

@@ -1,11 +1,12 @@
 """`sop study`: a grid of experiments with simulated fleets, and one report."""
 
 import dataclasses
+import functools
 import pathlib
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import tyro
@@ -17,7 +18,8 @@ from fleet_sim.studies.main_analysis import analyse
 from fleet_sim.studies.main_report import as_json, render_study, table_md
 from fleet_sim.studies.main_results import MainResults, Places
 from fleet_sim.studies.methods import make_cells
-from sop_jax.cli.arguments import parse
+from sop_jax.cli import study_sweep
+from sop_jax.cli.arguments import UsageError, parse
 from sop_jax.cli.collection import collect
 from sop_jax.cli.locations import find_policy
 from sop_jax.cli.output import jsonable, note, print_json, progress_console, say
@@ -40,12 +42,14 @@ class StudyArguments:
     """Runs a study, or goes on with one that was stopped: each cell of the grid is kept as it ends. Writes results.json,
     table.md and report.html into the folder."""
 
-    study: Annotated[Literal["main-results"], tyro.conf.Positional]
-    """main-results: pre-trained, more demonstrations, offline and online HG-DAgger and RECAP, at equal budgets."""
+    study: Annotated[Literal["main-results", "scaling", "staleness", "operators"], tyro.conf.Positional]
+    """main-results: pre-trained, more demonstrations, offline and online HG-DAgger and RECAP, at equal budgets. scaling: 1 to
+    1000 robots, what saturates first. staleness: publications every 5 s to every hour. operators: people for 50 robots."""
 
-    preset: Literal["ci", "shelf", "small", "ablations", "paper"] = "ci"
-    """ci: one task, minutes; shelf: one task, all methods; small: three tasks, two training seeds, hours on two cores;
-    ablations: of the sampler; paper: the paper's size, for a machine with an accelerator."""
+    preset: Literal["ci", "shelf", "small", "ablations", "paper", "dynamics"] = "ci"
+    """main-results: ci (one task, minutes), shelf (one task, all methods), small (three tasks, two training seeds, hours on
+    two cores), ablations (of the sampler), paper (the paper's size, for a machine with an accelerator). The others: ci
+    (seconds), dynamics (minutes, nothing learns), small (with fleets that learn, hours on two cores)."""
 
     folder: str = ""
     """Folder of the study; default: runs/study-<study>-<preset>."""
@@ -62,21 +66,37 @@ class StudyArguments:
 
 def run(argv: Sequence[str]) -> int:
     arguments = parse(StudyArguments, argv, "study")
-    preset = MAIN_RESULTS[arguments.preset]
     folder = pathlib.Path(arguments.folder or f"runs/study-{arguments.study}-{arguments.preset}")
-    grid = Grid(folder, {"study": arguments.study, "preset": to_json(preset)}, make_cells(preset.study))
+    run_cells, report = _study_of(arguments, folder)
     if not arguments.report_only:
         with StopRequests() as stop:
             try:
-                _run_cells(grid, preset, folder, arguments.workers, stop)
+                run_cells(folder, arguments.workers, stop)
             except KeyboardInterrupt:
                 note(f"stopped; go on with the same command: sop study {shlex.join(argv)}")
                 return 130
-    summary = _report(grid, preset, folder, shlex.join(["sop", "study", *argv]))
+    summary = report(folder, shlex.join(["sop", "study", *argv]))
     say(f"report: {folder / 'report.html'}")
     if arguments.json:
         print_json(summary)
     return 0
+
+
+def _study_of(
+    arguments: StudyArguments, folder: pathlib.Path
+) -> tuple[Callable[[pathlib.Path, int, StopRequests], None], Callable[[pathlib.Path, str], dict[str, object]]]:
+    """What runs the study's cells, and what reports on them. Raises UsageError, StudyMismatchError."""
+    if arguments.study != "main-results":
+        sweep = study_sweep.find_sweep(arguments.study, arguments.preset)
+        grid = study_sweep.make_grid(sweep, folder)
+        return functools.partial(study_sweep.run_cells, grid, sweep), functools.partial(study_sweep.report, grid, sweep)
+    if arguments.preset not in MAIN_RESULTS:
+        raise UsageError(
+            f"study main-results has no preset {arguments.preset!r}; expected one of {', '.join(MAIN_RESULTS)}"
+        )
+    preset = MAIN_RESULTS[arguments.preset]
+    grid = Grid(folder, {"study": arguments.study, "preset": to_json(preset)}, make_cells(preset.study))
+    return functools.partial(_run_cells, grid, preset), functools.partial(_report, grid, preset)
 
 
 def _run_cells(

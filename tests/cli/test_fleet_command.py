@@ -2,7 +2,12 @@ import json
 
 import pytest
 
+from fleet_sim import fleet as fleet_module
 from sop_jax.cli.main import BAD_INPUT, main
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.episodes.synthetic import make_episode
+from sop_jax.specs.records import NO_POLICY, Source
+from tests.fleet_sim.test_fleet_deployed import CountingLearner
 
 
 def test_a_plan_in_words_and_as_json(capsys):
@@ -66,3 +71,47 @@ def test_bad_input_is_one_clear_line(words, message, capsys):
     captured = capsys.readouterr()
     assert message in captured.err
     assert len(captured.err.splitlines()) == 1
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    """A store with two recorded episodes and a demonstration."""
+    folder = tmp_path / "recorded"
+    store = EpisodeStore(f"file://{folder}/")
+    for seed in range(2):
+        store.put(make_episode(seed, 60, image_stride=30, robot_id="recorded-0", takeovers=((10, 10, 30),)))
+    store.put(make_episode(2, 60, robot_id="demonstrator-0", source=Source.OFFLINE, policy_version=NO_POLICY))
+    return folder
+
+
+def test_a_fleet_of_replayed_robots_on_virtual_time(tmp_path, recordings, capsys, monkeypatch):
+    monkeypatch.setattr(fleet_module, "LearningSide", CountingLearner)
+    command = ["fleet", "--clock", "virtual", "--recordings", str(recordings), "--folder", str(tmp_path / "run"),
+               "--robots", "3", "--duration-s", "50", "--reset-s", "8", "--publish-every", "10", "--json"]  # fmt: skip
+    assert main(command) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    # Each begins at 0, 8/3 or 16/3 s and needs 2 + 8 s for an episode; each must be in the store, a second later, by 50.
+    assert summary["episodes"] == 5 + 5 + 5
+    assert summary["robot_hours"] == pytest.approx(150 / 3600)
+    assert (summary["clock"], summary["online_share"]) == ("virtual", 0.5)
+    assert summary["publications"] >= 4
+    assert len(EpisodeStore(f"file://{tmp_path}/run/store/").list_paths()) == 15 + 1
+    assert main(command) == 2
+    assert "holds a store: choose a new folder" in capsys.readouterr().err
+
+
+def test_a_fleet_needs_demonstrations(tmp_path, capsys):
+    EpisodeStore(f"file://{tmp_path}/recorded/").put(make_episode(image_size=8))
+    command = [
+        "fleet",
+        "--clock",
+        "wall",
+        "--recordings",
+        str(tmp_path / "recorded"),
+        "--folder",
+        str(tmp_path / "run"),
+    ]
+    assert main(command) == 2
+    assert "holds no demonstration of restock_shelf" in capsys.readouterr().err
+    assert main([*command, "--robots", "0"]) == 2
+    assert "--robots must be at least 1" in capsys.readouterr().err

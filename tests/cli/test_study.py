@@ -1,8 +1,10 @@
+import dataclasses
 import json
 
 import pytest
 
 from configs.studies import CI
+from configs.sweeps import SWEEPS, SweepPreset
 from fleet_sim.studies.methods import make_cells
 from sop_jax.cli.main import main
 from tests.fleet_sim.study_results import cell, evaluation
@@ -38,3 +40,27 @@ def test_what_is_done_is_reported(begun, capsys):
 def test_another_preset_in_the_folder_is_refused(begun, capsys):
     assert main(["study", "main-results", "--preset", "small", "--report-only", "--folder", str(begun)]) == 2
     assert "holds another study" in capsys.readouterr().err
+
+
+def test_a_sweep_is_reported_as_it_goes(tmp_path, capsys, monkeypatch):
+    first = SWEEPS["staleness"]["ci"].study.points[0]
+    small = dataclasses.replace(SWEEPS["staleness"]["ci"].study, points=(first,), duration_s=2000.0, warm_up_s=1000.0)
+    small = dataclasses.replace(small, least_robot_s=0.0)
+    monkeypatch.setattr("sop_jax.cli.study_sweep.SWEEPS", {"staleness": {"ci": SweepPreset(small)}})
+    folder = ["--folder", str(tmp_path)]
+    assert main(["study", "staleness", "--report-only", *folder]) == 0
+    assert "0 of 1 cells are done" in capsys.readouterr().err
+    assert main(["study", "staleness", "--json", *folder]) == 0
+    numbers = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (numbers["study"], numbers["num_cells_done"]) == ("staleness", 1)
+    assert numbers["dynamics"][0]["weights_age_s"]["mean"] > 100
+    assert numbers["words"][0].startswith("50 Mbps to each robot")
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    assert "| 5 | " in (tmp_path / "table.md").read_text()
+
+
+def test_presets_belong_to_studies(tmp_path, capsys):
+    assert main(["study", "scaling", "--preset", "paper", "--folder", str(tmp_path)]) == 2
+    assert "study scaling has no preset 'paper'; expected one of ci, dynamics, small" in capsys.readouterr().err
+    assert main(["study", "main-results", "--preset", "dynamics", "--folder", str(tmp_path)]) == 2
+    assert "study main-results has no preset 'dynamics'" in capsys.readouterr().err

@@ -3,9 +3,9 @@ import math
 
 import pytest
 
-from fleet_sim.deployment import Deployment, Network, Operators, Robots, Training
+from fleet_sim.deployment import Deployment, Network, Operators, Robots, Shift, Training
 from fleet_sim.drawn_episodes import DrawnEpisode, DrawnFromMeans, DrawnFromRecords, DrawnHelp, Spread
-from fleet_sim.dynamics import DynamicsConfig, Shift, simulate
+from fleet_sim.dynamics import DynamicsConfig, simulate
 from fleet_sim.journal import EpisodeRecord
 from fleet_sim.planning import predict
 from sop_jax.specs.errors import ConfigError

@@ -6,7 +6,8 @@ import pathlib
 import pytest
 
 import envs
-from fleet_sim.config import SimulatedFleetConfig, Stage, TimingConfig
+from fleet_sim.config import Operation, SimulatedFleetConfig, Stage, TimingConfig, operated
+from fleet_sim.deployment import Deployment, Network, Operators, Robots, Shift, Training
 from fleet_sim.fleet import SimulatedFleet
 from sop_jax.actors.demonstrate import collect_demonstrations
 from sop_jax.algorithms.hg_dagger import HgDaggerConfig
@@ -96,6 +97,44 @@ def test_the_number_of_workers_changes_nothing(tmp_path, bundle, demonstrations)
         if episode.robot_id in by_robot:
             assert episode.started_s == pytest.approx(by_robot[episode.robot_id] + 3.0)
         by_robot[episode.robot_id] = episode.ended_s
+
+
+@pytest.mark.slow
+def test_a_deployment_changes_times_and_stays_repeatable(tmp_path, bundle, demonstrations):
+    """Two robots, one person; slow links, an outage, a robot that leaves, another that becomes another individual."""
+    deployment = Deployment(
+        Robots(2, reset_s=2.0, drift_every_s=6.0, frame_bytes=10_000.0),
+        Network(link_bps=1e6, latency_s=0.2, outage_every_s=8.0, outage_s=1.0),
+        Training(learner_steps_per_s=2.0, batch_size=8, publish_every=3, checkpoint_bytes=1e5),
+        Operators(1, reaction_s=1.0),
+    )
+    operation = Operation(deployment, "shortest_help", patience_s=30.0, shifts=(Shift(1, 1, leaves_s=9.0),))
+    config = operated(dataclasses.replace(CONFIG, world=WorldConfig(individuals="field")), operation)
+    runs = {}
+    for number in (1, 2):
+        store = EpisodeStore(f"file://{tmp_path}/{number}/store/")
+        for episode in demonstrations:
+            store.put(episode)
+        root = tmp_path / str(number)
+        fleet = SimulatedFleet(config, bundle, POLICY, create_algorithm(config.algorithm), root, num_workers=number)
+        try:
+            fleet.run(Stage(20.0, learner_steps=50))
+            runs[number] = (
+                fleet.journal(),
+                repr(fleet.dynamics()),
+                {path: store.read_bytes(path) for path in store.list_paths()},
+            )
+        finally:
+            fleet.close()
+    assert runs[1] == runs[2]
+    journal, _, _ = runs[1]
+    assert journal.absent_s == pytest.approx(11.0)
+    assert len(journal.publications) >= 2
+    helped = [episode for episode in journal.episodes if episode.num_takeovers]
+    assert helped
+    for episode in helped:  # time stands still in the world while a robot waits: its frames don't show it
+        assert episode.waited_s >= 1.0
+        assert episode.ended_s - episode.started_s > episode.waited_s + episode.human_s - 1e-6
 
 
 def test_rounds_collect_first_and_learn_afterwards(tmp_path, bundle, demonstrations):

@@ -1,0 +1,128 @@
+"""Many replayed robots on wall time in one process: `python -m fleet_sim.crowd SETTINGS` (a `CrowdSettings` as JSON).
+
+Each robot begins an episode with the newest version that the store names, lasts as long as the recording does, uploads, rests
+and begins again. Times are planned from the robots' own lives, so that a machine that is late catches up; how late it was is
+in the report, the last line of the output.
+"""
+
+import dataclasses
+import heapq
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+from fleet_sim.crew import EpisodeOrder
+from fleet_sim.replayed import Recordings, relive
+from sop_jax.actors.seeds import episode_seed
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.specs.clock import Clock, WallClock
+from sop_jax.specs.identifiers import make_episode_id
+from sop_jax.weights.management import current_version
+
+
+@dataclasses.dataclass(frozen=True)
+class CrowdSettings:
+    """Who works where: the store of the recordings, the fleet's store, robots, and when they start (wall clock) and end.
+
+    first_s: when each robot begins, after the start; the same number as robots. poll_s: how often the store is asked for a
+    new version.
+    """
+
+    recordings: str
+    store: str
+    task: str
+    robot_ids: tuple[str, ...]
+    first_s: tuple[float, ...]
+    start_ns: int
+    duration_s: float
+    reset_s: float
+    seed: int = 0
+    poll_s: float = 0.5
+
+    @staticmethod
+    def from_json(text: str) -> "CrowdSettings":
+        values = json.loads(text)
+        tuples = {name: tuple(values[name]) for name in ("robot_ids", "first_s")}
+        return CrowdSettings(**{**values, **tuples})
+
+
+@dataclasses.dataclass(frozen=True)
+class CrowdReport:
+    """What a crowd did. late_s: from when something was due until it was begun, mean and worst. cpu_s: of this process."""
+
+    num_episodes: int
+    mean_late_s: float
+    max_late_s: float
+    cpu_s: float
+
+
+class Crowd:
+    """Lives all robots' lives on one thread.
+
+    report = Crowd(settings, recordings, clock).run()
+    """
+
+    def __init__(self, settings: CrowdSettings, recordings: Recordings, clock: Clock):
+        self._settings, self._recordings, self._clock = settings, recordings, clock
+        self._store = EpisodeStore(settings.store, clock=clock)
+        self._counts = [0] * len(settings.robot_ids)
+        self._version, self._asked_s = 0, float("-inf")
+        self._late_s: list[float] = []
+        self._num_episodes = 0
+
+    def run(self) -> CrowdReport:
+        """Blocks until the end of the settings' time; episodes that would end later are not kept."""
+        settings = self._settings
+        due: list[tuple[float, int, EpisodeOrder | None]] = [
+            (first_s, robot, None) for robot, first_s in enumerate(settings.first_s)
+        ]
+        heapq.heapify(due)
+        while due and due[0][0] <= settings.duration_s:
+            due_s, robot, order = heapq.heappop(due)
+            self._wait_until(due_s)
+            if order is None:
+                order = self._begin(robot, due_s)
+                frames = self._recordings.find(order.seed).manifest
+                heapq.heappush(due, (due_s + frames.num_frames / frames.control_hz, robot, order))
+            else:
+                self._store.put(relive(self._recordings.find(order.seed), order))
+                self._num_episodes += 1
+                heapq.heappush(due, (due_s + settings.reset_s, robot, None))
+        late = self._late_s or [0.0]
+        return CrowdReport(self._num_episodes, sum(late) / len(late), max(late), time.process_time())
+
+    def _wait_until(self, due_s: float) -> None:
+        early_s = due_s - self._now_s()
+        if early_s > 0:
+            self._clock.sleep_s(early_s)
+        self._late_s.append(max(0.0, -early_s))
+
+    def _now_s(self) -> float:
+        return (self._clock.now_ns() - self._settings.start_ns) / 1e9
+
+    def _begin(self, robot: int, due_s: float) -> EpisodeOrder:
+        settings, count = self._settings, self._counts[robot]
+        self._counts[robot] += 1
+        if self._now_s() - self._asked_s >= settings.poll_s:
+            self._version, self._asked_s = current_version(settings.store) or 0, self._now_s()
+        robot_id = settings.robot_ids[robot]
+        return EpisodeOrder(
+            episode_id=make_episode_id(robot_id, 0, count),
+            robot_id=robot_id,
+            task=settings.task,
+            seed=episode_seed(settings.seed, robot_id, count),
+            started_ns=settings.start_ns + round(due_s * 1e9),
+            version=self._version,
+        )
+
+
+def main(arguments: Sequence[str]) -> None:
+    settings = CrowdSettings.from_json(arguments[0])
+    recordings = Recordings.of_store(EpisodeStore(settings.recordings), settings.task)
+    report = Crowd(settings, recordings, WallClock()).run()
+    sys.stdout.write(json.dumps(dataclasses.asdict(report)) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,160 @@
+"""A simulated fleet in a whole deployment: links, people, failures, robots that come and go, publications on their way."""
+
+import statistics
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import simpy
+
+from fleet_sim.config import Operation, TimingConfig
+from fleet_sim.crew import EpisodeInPlay
+from fleet_sim.drawn_episodes import draw_exponential
+from fleet_sim.site import Breakage, Events, Site
+from fleet_sim.surroundings import HZ, LOOK_TICKS, FixedTimes, Lived
+from fleet_sim.tally import DynamicsResult, Tally
+
+_SETTLE_LOOK_S = 1.0
+
+
+class DeployedFleet:
+    """Implements Surroundings with the `Site` that the dynamics use.
+
+    An episode stays a function of (weights, robot, seed, world): a robot that asked holds still, so waiting for a person
+    takes time and changes nothing in the world. Only if nobody comes in time is the episode cut where the robot asked.
+    """
+
+    def __init__(self, environment: simpy.Environment, operation: Operation, seed: int):
+        self._environment, self._operation = environment, operation
+        self._robots = operation.deployment.robots
+        num_robots = self._robots.num_robots
+        self.site = Site(environment, operation.deployment, operation.rule, operation.shifts, seed, Tally(0.0))
+        self._rngs = [self.site.rng("robot", robot) for robot in range(num_robots)]
+        self._breakages = [Breakage(environment, self._robots, self.site.rng("breakage", n)) for n in range(num_robots)]
+        self._drift_s = [_DriftTimes(self.site.rng("drift", n), self._robots.drift_every_s) for n in range(num_robots)]
+        self._helps_s: list[float] = []
+        for robot in range(num_robots):
+            environment.process(self.site.follow(robot))
+        environment.process(self.site.fill_cache())
+        environment.process(self.site.outages())
+
+    @property
+    def learner_steps_per_s(self) -> float:
+        return self._operation.deployment.training.learner_steps_per_s
+
+    @property
+    def spread_s(self) -> float:
+        return self._robots.reset_s
+
+    def join(self, robot: int) -> Events:
+        missing_s = self.site.shift_of(robot).joins_s - self._environment.now
+        if missing_s > 0:
+            yield self._environment.timeout(missing_s)
+
+    def is_there(self, robot: int) -> bool:
+        return self._environment.now < self.site.shift_of(robot).leaves_s
+
+    def version_of(self, robot: int) -> int:
+        return self.site.versions[robot]
+
+    def version_at(self, time_s: float) -> int:
+        """The newest that had reached any robot."""
+        return max((version for reached_s, version in self.site.reached if reached_s <= time_s), default=0)
+
+    def drifts_of(self, robot: int) -> int:
+        return self._drift_s[robot].count_until(self._environment.now)
+
+    def live(self, robot: int, playing: EpisodeInPlay) -> Generator[simpy.Event, Any, Lived]:
+        started_s, version = self._environment.now, playing.order.version
+        tick, num_helps, waited_s = 0, 0, 0.0
+        turned_s: float | None = None  # when the person who helps now turned to the robot
+        try:
+            while True:
+                played = playing.wait(tick + LOOK_TICKS)
+                last = tick + LOOK_TICKS if played is None else played.num_frames
+                helps = playing.helps_until(last)
+                edges = helps.starts if turned_s is None else helps.ends
+                edge = edges[num_helps] if num_helps < len(edges) else None
+                yield from self.site.move(((last if edge is None else edge) - tick) / HZ)
+                tick = last if edge is None else edge
+                if edge is None:
+                    if played is not None:
+                        break
+                elif turned_s is None:
+                    asked_s = self._environment.now
+                    turned_s = yield from self.site.wait_for_person(self._expected_help_s(), self._patience_s(robot))
+                    waited_s += self._environment.now - asked_s
+                    if turned_s is None:
+                        return self._lose(started_s, version, playing, tick, waited_s)
+                else:
+                    self._helps_s.append((tick - helps.starts[num_helps]) / HZ)
+                    self.site.free_person(turned_s)
+                    turned_s, num_helps = None, num_helps + 1
+        finally:
+            if turned_s is not None:  # interrupted while a person acted
+                self.site.free_person(turned_s)
+        self.site.note_episode(started_s, version, played.succeeded, lost=False)
+        return Lived(played, played.num_frames, waited_s=waited_s)
+
+    def deliver(self, robot: int, lived: Lived) -> Events:
+        yield from self.site.upload(robot, lived.moved_s)
+
+    def rest(self, robot: int, moved_s: float) -> Events:
+        yield from self.site.move(self._robots.reset_s)
+        yield from self._breakages[robot].repairs(moved_s + self._robots.reset_s)
+
+    def published(self) -> None:
+        self.site.publish()
+
+    def settle(self) -> None:
+        environment = self._environment
+        while any(
+            version < len(self.site.published_s)
+            for robot, version in enumerate(self.site.versions)
+            if self.site.shift_of(robot).joins_s <= environment.now and self.is_there(robot)
+        ):
+            environment.run(until=environment.now + _SETTLE_LOOK_S)
+
+    def count_absence(self, from_s: float, until_s: float) -> float:
+        there_s = 0.0
+        for robot in range(self._robots.num_robots):
+            shift = self.site.shift_of(robot)
+            there_s += max(0.0, min(until_s, shift.leaves_s) - max(from_s, shift.joins_s))
+        self.site.tally.note_span(0.0, there_s, "present_s")
+        return (until_s - from_s) * self._robots.num_robots - there_s
+
+    def result(self, measured_s: float) -> DynamicsResult:
+        """The figures that a plan predicts, of what happened."""
+        return self.site.tally.result(self._operation.deployment, measured_s, self.site.num_in_transit)
+
+    def _lose(self, started_s: float, version: int, playing: EpisodeInPlay, tick: int, waited_s: float) -> Lived:
+        """Nobody came. The worker plays on to the end that the episode would have had; what comes after `tick` is cut."""
+        self.site.note_episode(started_s, version, succeeded=False, lost=True)
+        return Lived(playing.wait_for_end(), tick, True, waited_s)
+
+    def _expected_help_s(self) -> float:
+        """As far as a call tells: what helps took so far."""
+        return statistics.fmean(self._helps_s) if self._helps_s else 0.0
+
+    def _patience_s(self, robot: int) -> float:
+        return draw_exponential(self._rngs[robot], self._operation.patience_s)
+
+
+class _DriftTimes:
+    """When a robot becomes another individual."""
+
+    def __init__(self, rng: np.random.Generator, every_s: float):
+        self._rng, self._every_s = rng, every_s
+        self._times_s = [draw_exponential(rng, every_s)]
+
+    def count_until(self, time_s: float) -> int:
+        while self._times_s[-1] <= time_s:
+            self._times_s.append(self._times_s[-1] + draw_exponential(self._rng, self._every_s))
+        return len(self._times_s) - 1
+
+
+def make_surroundings(
+    environment: simpy.Environment, timing: TimingConfig, operation: Operation | None, seed: int
+) -> FixedTimes | DeployedFleet:
+    """The deployment's, if there is one."""
+    return FixedTimes(environment, timing) if operation is None else DeployedFleet(environment, operation, seed)

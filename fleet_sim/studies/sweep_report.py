@@ -1,0 +1,205 @@
+"""A sweep as a table, pictures, plain words and a page."""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from fleet_sim.studies.sweep_analysis import DynamicsRow, Range, SweepAnalysis
+from fleet_sim.studies.sweep_words import plain, words_of
+from fleet_sim.studies.sweeps import Kind, SweepConfig
+from sop_jax.evaluation.figures import GREY, ROBOT_COLOURS, draw_svg, share_axis
+from sop_jax.evaluation.pages import render_page
+from sop_jax.evaluation.provenance import Provenance
+from sop_jax.evaluation.tables import interval, markdown_table, percent
+
+TITLES: Mapping[Kind, str] = {
+    "scaling": "From one robot to a thousand",
+    "staleness": "How old the acting weights are, and what that is worth",
+    "operators": "How many people a fleet needs",
+}
+
+_X_NAMES: Mapping[Kind, str] = {
+    "scaling": "robots",
+    "staleness": "s between publications",
+    "operators": "people",
+}
+
+Column = tuple[str, Callable[[DynamicsRow], str]]
+
+
+def _shown(value: Range, form: Callable[[float], str] = plain) -> str:
+    if math.isnan(value.mean):
+        return "-"
+    mean, low, high = (form(bound) for bound in (value.mean, value.low, value.high))
+    return mean if low == high else f"{mean} [{low}, {high}]"
+
+
+def _shares(value: Range) -> str:
+    return _shown(value, "{:.0%}".format)
+
+
+def _load(row: DynamicsRow) -> str:
+    return f"{row.first.name} {row.first.load:.0%}"
+
+
+_COLUMNS: Mapping[Kind, Sequence[Column]] = {
+    "scaling": (
+        ("in the replay per hour", lambda row: _shown(row.delivered_per_hour)),
+        ("speed-up", lambda row: _shown(row.speed_up)),
+        ("of ideal", lambda row: f"{row.speed_up.mean / row.num_robots:.0%}"),
+        ("moving", lambda row: _shares(row.moving_share)),
+        ("weights' age, s", lambda row: _shown(row.weights_age_s)),
+        ("versions behind", lambda row: _shown(row.versions_behind)),
+        ("online in a batch", lambda row: _shares(row.learner_share)),
+        ("draws per frame", lambda row: _shown(row.draws_per_frame)),
+        ("most loaded", _load),
+    ),
+    "staleness": (
+        ("weights' age, s", lambda row: _shown(row.weights_age_s)),
+        ("planned", lambda row: plain(row.planned_age_s)),
+        ("versions behind", lambda row: _shown(row.versions_behind)),
+        ("a publication's way, s", lambda row: _shown(row.fan_out_s)),
+        ("correction latency, s", lambda row: plain(row.correction_latency_s)),
+        ("most loaded", _load),
+    ),
+    "operators": (
+        ("robots each", lambda row: f"{row.num_robots / row.x:.3g}"),
+        ("people busy", lambda row: _shares(row.operator_load)),
+        ("wait, s", lambda row: _shown(row.operator_wait_s)),
+        ("episodes lost", lambda row: _shown(row.lost_share, "{:.1%}".format)),
+        ("successes per robot-hour", lambda row: _shown(row.successes_per_robot_hour)),
+        ("per minute of people", lambda row: _shown(row.successes_per_operator_minute)),
+    ),
+}
+
+
+def sweep_table(config: SweepConfig, analysis: SweepAnalysis) -> str:
+    """A table of the dynamics, and one of what learnt."""
+    heads = [_X_NAMES[config.kind], *(head for head, _ in _COLUMNS[config.kind])]
+    parts = []
+    for series in config.series:
+        rows = analysis.of_series(series)
+        cells = [[f"{row.x:g}", *(show(row) for _, show in _COLUMNS[config.kind])] for row in rows]
+        parts.append(f"{series}:\n\n{markdown_table(heads, cells)}")
+    if analysis.learning:
+        parts.append(f"with learning:\n\n{_learning_table(config, analysis)}")
+    return "\n".join(parts)
+
+
+def sweep_json(analysis: SweepAnalysis) -> dict[str, Any]:
+    """Plain numbers."""
+    return {
+        "dynamics": [dataclasses.asdict(row) for row in analysis.rows],
+        "learning": [dataclasses.asdict(row) for row in analysis.learning],
+    }
+
+
+def render_sweep(
+    config: SweepConfig, analysis: SweepAnalysis, command: str, provenance: Provenance, elapsed_s: float
+) -> str:
+    """The page as HTML; equal data give an equal page."""
+    return render_page(
+        "sweep_template.html",
+        pathlib.Path(__file__).parent,
+        config=config,
+        title=TITLES[config.kind],
+        words=words_of(config, analysis),
+        pictures=pictures_of(config, analysis),
+        heads=[_X_NAMES[config.kind], *(head for head, _ in _COLUMNS[config.kind])],
+        tables={
+            series: [
+                [f"{row.x:g}", *(show(row) for _, show in _COLUMNS[config.kind])] for row in analysis.of_series(series)
+            ]
+            for series in config.series
+        },
+        learning=analysis.learning,
+        x_name=_X_NAMES[config.kind],
+        command=command,
+        provenance=provenance,
+        elapsed_s=elapsed_s,
+    )
+
+
+def pictures_of(config: SweepConfig, analysis: SweepAnalysis) -> dict[str, str]:
+    """Heading -> SVG."""
+    if config.kind == "scaling":
+        return {
+            "Speed-up against ideal": _lines(config, analysis, "speed_up", "times one robot's episodes", ideal=True),
+            "Age of the acting weights": _lines(config, analysis, "weights_age_s", "seconds"),
+            "Share of a batch drawn online": _lines(config, analysis, "learner_share", "", shares=True),
+            "Robots at work": _lines(config, analysis, "moving_share", "", shares=True),
+        }
+    if config.kind == "staleness":
+        return {
+            "Age of the acting weights": _lines(config, analysis, "weights_age_s", "seconds"),
+            "Versions behind": _lines(config, analysis, "versions_behind", "versions"),
+        }
+    return {
+        "Successes per robot-hour": _lines(config, analysis, "successes_per_robot_hour", "successes per hour"),
+        "Return on human effort": _lines(config, analysis, "successes_per_operator_minute", "successes per minute"),
+        "Waiting for a person": _lines(config, analysis, "operator_wait_s", "seconds"),
+        "Episodes lost": _lines(config, analysis, "lost_share", "", shares=True),
+    }
+
+
+def _lines(
+    config: SweepConfig, analysis: SweepAnalysis, figure: str, label: str, ideal: bool = False, shares: bool = False
+) -> str:
+    """A figure against the swept one, a line per series, seeds' least and most as a band; a dotted line is the ideal."""
+
+    def draw(axes: Axes) -> None:
+        if not analysis.rows:  # nothing is done yet
+            return
+        for number, series in enumerate(config.series):
+            rows = [row for row in analysis.of_series(series) if not math.isnan(getattr(row, figure).mean)]
+            if not rows:
+                continue
+            colour, xs = ROBOT_COLOURS[number % len(ROBOT_COLOURS)], [row.x for row in rows]
+            values = [getattr(row, figure) for row in rows]
+            axes.fill_between(xs, [v.low for v in values], [v.high for v in values], color=colour, alpha=0.16, lw=0)
+            axes.plot(xs, [v.mean for v in values], "o-", color=colour, lw=1.6, ms=4, label=series)
+        xs = sorted({row.x for row in analysis.rows})
+        axes.set_xscale("log")
+        if ideal:
+            axes.plot(xs, xs, color=GREY, lw=1.2, ls=(0, (2, 2)), label="ideal")
+        if ideal or (figure.endswith("_s") and config.kind != "operators"):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, place: plain(value)))
+        elif not shares:
+            axes.set_ylim(bottom=0)
+        if shares:
+            share_axis(axes, "y")
+        axes.set_xticks(xs, [f"{x:g}" for x in xs])
+        axes.minorticks_off()
+        axes.set_xlabel(_X_NAMES[config.kind])
+        axes.set_ylabel(label)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="best", fontsize=8.5)
+
+    return draw_svg(f"{config.kind}_{figure}", draw, height_in=3.2)
+
+
+def _learning_table(config: SweepConfig, analysis: SweepAnalysis) -> str:
+    rows = [
+        [
+            f"{row.x:g}",
+            str(row.num_seeds),
+            f"{percent(row.success.value)} {interval(row.success.low, row.success.high)}",
+            "-" if row.to_target is None else str(row.to_target),
+            "-" if row.staleness_s is None else f"{row.staleness_s:.3g} s",
+            percent(row.online_share),
+            f"{row.robot_hours:.2f}",
+            f"{row.human_minutes:.1f}",
+            f"{row.learner_steps:.0f}",
+        ]
+        for row in analysis.learning
+    ]
+    heads = (_X_NAMES[config.kind], "seeds", "success", "time to 80%", "staleness", "online", "robot hours",
+             "human minutes", "learner steps")  # fmt: skip
+    return markdown_table(heads, rows)

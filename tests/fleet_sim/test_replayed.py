@@ -1,0 +1,92 @@
+"""Replayed robots on both clocks: the same lives, without a world."""
+
+import numpy as np
+import pytest
+
+from fleet_sim import fleet as fleet_module
+from fleet_sim.config import SimulatedFleetConfig, Stage, TimingConfig
+from fleet_sim.crew import EpisodeOrder
+from fleet_sim.crowd import Crowd, CrowdSettings
+from fleet_sim.fleet import SimulatedFleet
+from fleet_sim.replayed import Recordings, relive
+from sop_jax.algorithms.hg_dagger import HgDaggerConfig
+from sop_jax.algorithms.registry import create_algorithm
+from sop_jax.episodes.format import pack
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.episodes.synthetic import make_episode
+from sop_jax.episodes.verify import verify_bytes
+from sop_jax.specs.clock import ManualClock
+from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.records import NO_POLICY, Source
+from tests.fleet_sim.test_fleet_deployed import CountingLearner
+
+EPISODES = [make_episode(seed, 60 + 30 * seed, image_stride=30, image_size=8) for seed in range(3)]
+"""Of 2, 3 and 4 s."""
+
+
+def test_a_recording_becomes_another_robots_episode():
+    demonstration = make_episode(image_size=8, source=Source.OFFLINE, policy_version=NO_POLICY)
+    order = EpisodeOrder("robot-7.00000000000000000005.000002", "robot-7", "restock_shelf", 11, 5_000_000_000, 3)
+    again = relive(demonstration, order)
+    manifest, arrays = again.manifest, again.arrays
+    assert (manifest.robot_id, manifest.policy_version, manifest.source) == ("robot-7", 3, Source.ONLINE)
+    assert manifest.num_interventions == 1
+    assert (arrays.policy_version == 3).all()
+    assert arrays.time_ns[0] == manifest.started_ns == 5_000_000_000
+    np.testing.assert_array_equal(np.diff(arrays.time_ns), np.diff(demonstration.arrays.time_ns))
+    np.testing.assert_array_equal(arrays.action, demonstration.arrays.action)
+    verify_bytes(pack(again), f"episodes/robot-7/{order.episode_id}.zip")
+    with pytest.raises(ConfigError, match="at least one episode"):
+        Recordings([])
+
+
+def crowd(root, num_robots, duration_s, clock):
+    ids = tuple(SimulatedFleetConfig({"restock_shelf": num_robots}, HgDaggerConfig()).robot_ids)
+    settings = CrowdSettings(
+        recordings="", store=f"file://{root}/store/", task="restock_shelf", robot_ids=ids,
+        first_s=tuple(2.0 * n / num_robots for n in range(num_robots)), start_ns=clock.now_ns(), duration_s=duration_s,
+        reset_s=2.0,
+    )  # fmt: skip
+    return Crowd(settings, Recordings(EPISODES), clock)
+
+
+def lives_of(root):
+    """What is in the store: robot -> [(start, end) of each episode, in order], to the microsecond."""
+    lives = {}
+    for summary in EpisodeStore(f"file://{root}/store/").summaries():
+        manifest = summary.manifest
+        times = tuple(round(ns / 1e3) for ns in (manifest.started_ns, manifest.ended_ns))
+        lives.setdefault(manifest.robot_id, []).append(times)
+    return {robot: sorted(times) for robot, times in lives.items()}
+
+
+def test_replayed_robots_live_alike_on_both_clocks(tmp_path, monkeypatch):
+    """The wall clock here is one that a test moves: what is compared is the plan of the lives, not the machine."""
+    monkeypatch.setattr(fleet_module, "LearningSide", CountingLearner)
+    config = SimulatedFleetConfig(
+        {"restock_shelf": 5}, HgDaggerConfig(), timing=TimingConfig(reset_s=2.0, upload_s=0.0, swap_s=0.0)
+    )
+    fleet = SimulatedFleet(
+        config, None, tmp_path, create_algorithm(config.algorithm), tmp_path / "virtual", 1,  # type: ignore[arg-type]
+        recordings=Recordings(EPISODES),
+    )  # fmt: skip
+    fleet.run(Stage(31.0))
+    report = crowd(tmp_path / "wall", 5, 31.0, ManualClock(0)).run()
+    virtual, wall = lives_of(tmp_path / "virtual"), lives_of(tmp_path / "wall")
+    assert virtual == wall
+    assert report.num_episodes == sum(map(len, wall.values())) == len(fleet.journal().episodes)
+    assert report.num_episodes > 5 * 31 / (4 + 2 + 1)
+    assert report.max_late_s == 0.0
+
+
+def test_a_late_machine_says_so(tmp_path):
+    class Slow(ManualClock):
+        """Every look at it takes a tenth of a second."""
+
+        def now_ns(self):
+            self.sleep_s(0.1)
+            return super().now_ns()
+
+    report = crowd(tmp_path, 20, 10.0, Slow()).run()
+    assert report.max_late_s > 1.0
+    assert report.num_episodes > 20
