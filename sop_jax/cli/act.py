@@ -18,15 +18,16 @@ from sop_jax.cli.arguments import UsageError, parse
 from sop_jax.cli.collector import demonstrate
 from sop_jax.cli.output import note, print_json, say
 from sop_jax.cli.run_directory import as_store_url, find_policy
+from sop_jax.cli.station_metrics import open_metrics
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.world import make_robot
 from sop_jax.models.bundle import load_bundle
+from sop_jax.monitoring.prometheus import LOOPBACK
 from sop_jax.robots.scripted_supervisor import ScriptedSupervisor
 from sop_jax.robots.simulated import SimulatedRobot
 from sop_jax.specs.clock import Clock, WallClock
 from sop_jax.specs.interfaces import Metrics
-from sop_jax.specs.metrics import JsonlMetrics, NoMetrics
 from sop_jax.specs.records import Episode
 from sop_jax.weights.follower import Follower
 
@@ -75,6 +76,12 @@ class ActArguments:
     metrics: pathlib.Path | None = None
     """Folder for the robot's metrics (JSON lines); default: none are written."""
 
+    metrics_port: int | None = None
+    """Serve the metrics for Prometheus at this port; 0 = any free port. Default: not at all."""
+
+    metrics_host: str = LOOPBACK
+    """Network interface of that port; the default can be reached from this machine only."""
+
     json: bool = False
     """Print one JSON object as the last line."""
 
@@ -90,10 +97,9 @@ def run(argv: Sequence[str]) -> int:
     if arguments.expert:
         return _demonstrate(arguments, config)
     with contextlib.ExitStack() as stack:
-        metrics: Metrics = NoMetrics()
-        if arguments.metrics is not None:
-            path = arguments.metrics / f"{arguments.robot_id}.jsonl"
-            metrics = stack.enter_context(contextlib.closing(JsonlMetrics(path, arguments.robot_id)))
+        metrics = open_metrics(
+            stack, arguments.robot_id, arguments.metrics, arguments.metrics_port, arguments.metrics_host
+        )
         return _act(arguments, config, metrics)
 
 

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from sop_jax.cli.arguments import parse
 from sop_jax.cli.machine import Check, check_machine
 from sop_jax.cli.output import print_json, say
+from sop_jax.specs.clock import WallClock
 
 
 @dataclasses.dataclass(frozen=True)
 class DoctorArguments:
     """Says what this machine lacks for running the loop, and how to mend it. Exit code 1 if something needed is missing.
-    With --config: whether that experiment's learner fits the devices, from shapes alone. Exit code 1 if it doesn't."""
+    With --config: whether that experiment's learner fits the devices, from shapes alone. Exit code 1 if it doesn't.
+    With --live: what holds a running loop back, from its stations' metrics. Exit code 1 if something does."""
 
     directory: pathlib.Path = pathlib.Path("runs")
     """Where runs would be written: its disk space is checked."""
@@ -30,12 +32,27 @@ class DoctorArguments:
     device_memory_gb: float = 0.0
     """With --config: memory that JAX may use on each device [GB]; default: as this machine's devices report."""
 
+    live: bool = False
+    """Ask a loop's stations for their metrics and say what its bottleneck is, in place of the other checks."""
+
+    stations: tuple[str, ...] = ()
+    """With --live: where the stations serve their metrics, HOST:PORT each (their --metrics-port)."""
+
+    run: pathlib.Path | None = None
+    """With --live: the folder of a run that is going on; its processes left their addresses there."""
+
+    watch_s: float = 15.0
+    """With --live: time between the two looks at the metrics [s]."""
+
     json: bool = False
     """Print one JSON object as the last line."""
 
 
 def run(argv: Sequence[str]) -> int:
     arguments = parse(DoctorArguments, argv, "doctor")
+    if arguments.live:
+        live = importlib.import_module("sop_jax.cli.doctor_live")
+        return live.run_live(arguments.stations, arguments.run, arguments.watch_s, arguments.json, WallClock())
     if arguments.config:
         # Imported late: the checks below must run where JAX is broken.
         fit = importlib.import_module("sop_jax.cli.fit")

@@ -50,7 +50,7 @@ def test_every_command_explains_itself(command, capsys):
         (["pretrain", "--collect-hours", "1", "--tasks", "restock_shelv"], "unknown task 'restock_shelv'"),
         (["pretrain", "--model", "compct"], "unknown model 'compct'"),
         (["act", "--robot-id", "r", "--store", "s", "--expert"], "--expert needs --episodes N"),
-        (["episodes", "list"], "expected one of ls, show, verify, retain, got 'list'"),
+        (["episodes", "list"], "expected one of ls, show, verify, retain, trace, got 'list'"),
         (["episodes", "show", "--store", "x", "--episode", "zzz"], "malformed"),
         (["weights", "rollback", "--store", "/no/such", "--version", "3"], "there is no publication 3"),
     ],
