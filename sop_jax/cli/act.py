@@ -20,6 +20,7 @@ from sop_jax.cli.output import note, print_json, say
 from sop_jax.cli.run_directory import as_store_url, find_policy
 from sop_jax.cli.station_metrics import open_metrics
 from sop_jax.cli.stopping import StopRequests
+from sop_jax.drill.ledger import Ledger
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.world import make_robot
 from sop_jax.models.bundle import load_bundle
@@ -69,6 +70,9 @@ class ActArguments:
 
     spool: pathlib.Path | None = None
     """Folder for episodes on their way to the store; default: runs/spool/<robot-id>."""
+
+    ledger: pathlib.Path | None = None
+    """File in which the robot keeps account of what its spool accepted, for `sop doctor --drill --store`; default: none."""
 
     spool_gb: float = 16.0
     """Disk for episodes on their way to the store [GB]. When it is full, the oldest autonomous ones are given up first."""
@@ -141,7 +145,7 @@ def _act(arguments: ActArguments, config: DemoConfig, metrics: Metrics) -> int:
             _actor_config(arguments, config, robot, first_episode),
             robot,
             policy,
-            spool,
+            spool if arguments.ledger is None else Ledger(arguments.ledger, spool),
             clock,
             supervisor=None if arguments.unsupervised else _make_supervisor(robot, config),
             feed=feed,
