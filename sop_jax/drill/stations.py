@@ -44,11 +44,15 @@ _CHECKPOINT_EVERY = 5
 
 @dataclasses.dataclass(frozen=True)
 class StationSpec:
-    """What a process of the drill is told. `grace_s`: what a call may take beyond its deadline on a busy machine."""
+    """What a process of the drill is told.
+
+    parent: the process that it ends with. grace_s: what a call may take beyond its deadline on a busy machine.
+    """
 
     role: str
     name: str
     place: str
+    parent: int
     replay: str = ""
     seed: int = 0
     num_episodes: int = 0
@@ -184,9 +188,9 @@ def _fill_disk_on_demand(flag: pathlib.Path) -> None:
 
 
 def main(argv: list[str]) -> None:
-    spec, parent = StationSpec(**json.loads(argv[0])), os.getppid()
+    spec = StationSpec(**json.loads(argv[0]))
     roles = {"actor": act, "intake": take_in, "learner": learn}
-    roles[spec.role](spec, lambda: os.getppid() == parent)
+    roles[spec.role](spec, lambda: os.getppid() == spec.parent)
 
 
 if __name__ == "__main__":

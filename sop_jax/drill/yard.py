@@ -66,7 +66,7 @@ class Yard:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._heals: list[tuple[float, pathlib.Path]] = []
         self._num_strange = 0
-        common = {"place": str(place.root), "replay": replay, "seed": schedule.seed}
+        common = {"place": str(place.root), "parent": os.getpid(), "replay": replay, "seed": schedule.seed}
         self._specs = {
             name: StationSpec("actor", name, **common, num_episodes=schedule.episodes_per_actor,
                               spool_bytes=schedule.spool_bytes)
