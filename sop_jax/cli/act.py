@@ -138,6 +138,7 @@ def _act(arguments: ActArguments, config: DemoConfig, metrics: Metrics) -> int:
     )
     room = SpoolConfig(max_bytes=round(arguments.spool_gb * 1e9))
     spool = Spool(arguments.spool or pathlib.Path("runs/spool") / arguments.robot_id, store, clock, metrics, room)
+    ledger = None if arguments.ledger is None else Ledger(arguments.ledger, spool)
     try:
         # After a restart the robot goes on with new scenes instead of repeating those it has seen.
         first_episode = len(store.list_paths(arguments.robot_id)) + spool.num_pending + spool.num_given_up
@@ -145,7 +146,7 @@ def _act(arguments: ActArguments, config: DemoConfig, metrics: Metrics) -> int:
             _actor_config(arguments, config, robot, first_episode),
             robot,
             policy,
-            spool if arguments.ledger is None else Ledger(arguments.ledger, spool),
+            ledger or spool,
             clock,
             supervisor=None if arguments.unsupervised else _make_supervisor(robot, config),
             feed=feed,
@@ -157,6 +158,8 @@ def _act(arguments: ActArguments, config: DemoConfig, metrics: Metrics) -> int:
             uploaded = spool.drain(config.fleet.drain_s)
     finally:
         feed.close()
+        if ledger is not None:
+            ledger.close()
         spool.close()
         robot.close()
     if report.num_given_up:

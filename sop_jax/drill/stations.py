@@ -100,6 +100,7 @@ def act(spec: StationSpec, alive: Callable[[], bool]) -> None:
         with _deadline(place, spec, "accept", 0.0):
             ledger.accept(episode)
         time.sleep(_PAUSE_S)
+    ledger.close()
     while alive():
         time.sleep(_PAUSE_S)
 
