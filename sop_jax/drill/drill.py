@@ -141,14 +141,16 @@ class Audit:
 
     def __init__(self, place: Place, robots: Iterable[str], injected: Injected, tables: ReplayTables):
         self._place = place
-        self._spools = [place.spool(robot) for robot in robots]
+        self._robots = list(robots)
+        self._spools = [place.spool(robot) for robot in self._robots]
         self._injected = injected
         self._tables = tables
         self._store = EpisodeStore(place.store_url)
 
     def unsettled(self) -> list[str]:
         """What hasn't come to rest yet, cheaply told; no object is read."""
-        found = []
+        # Each look comes after what could still change its answer: robots, spools, store, table.
+        found = [f"{robot} is still at work" for robot in self._robots if not self._place.idle(robot).exists()]
         waiting = sum(len(list(spool.glob("*.zip"))) for spool in self._spools)
         if waiting:
             found.append(f"{waiting} episodes wait in spools")

@@ -38,6 +38,10 @@ class Place:
         """While this file exists, the robot's disk has no room."""
         return self.root / f"{robot}.disk_full"
 
+    def idle(self, robot: str) -> pathlib.Path:
+        """Exists once the robot's present process has handed over its last episode."""
+        return self.root / f"{robot}.idle"
+
     @property
     def checkpoints(self) -> pathlib.Path:
         return self.root / "checkpoints"

@@ -101,6 +101,7 @@ def act(spec: StationSpec, alive: Callable[[], bool]) -> None:
             ledger.accept(episode)
         time.sleep(_PAUSE_S)
     ledger.close()
+    place.idle(spec.name).touch()
     while alive():
         time.sleep(_PAUSE_S)
 

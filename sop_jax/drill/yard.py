@@ -158,6 +158,7 @@ class Yard:
         return True
 
     def _start(self, name: str) -> None:
+        self._place.idle(name).unlink(missing_ok=True)
         log_path = self._place.log(name)
         log_path.parent.mkdir(parents=True, exist_ok=True)
         words = [sys.executable, "-m", "sop_jax.drill.stations", json.dumps(dataclasses.asdict(self._specs[name]))]

@@ -49,6 +49,7 @@ class Loop:
             self.ledger.accept(episode(count))
         self.spool.upload_due()
         self.intake.poll()
+        self.place.idle("robot-0").touch()
 
     def file(self, count: int):
         return self.place.object(f"episodes/robot-0/{NAMES[count]}.zip")
@@ -101,6 +102,11 @@ def test_what_the_drill_removed_itself_is_not_held_against_the_loop(loop):
     loop.injected.vanished.add(f"episodes/robot-0/{NAMES[2]}.zip")
     assert loop.problems() == ()
     assert loop.audit().unsettled() == []
+
+
+def test_a_robot_that_may_still_hand_something_over_is_waited_for(loop):
+    loop.place.idle("robot-0").unlink()
+    assert loop.audit().unsettled() == ["robot-0 is still at work"]
 
 
 def test_damaged_objects_must_be_set_aside(loop):
