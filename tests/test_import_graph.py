@@ -22,6 +22,8 @@ FLOORS = {
     "sop_jax.actors": 4,
     "sop_jax.learner": 4,
     "sop_jax.evaluation": 5,
+    "sop_jax.monitoring": 5,
+    "sop_jax.drill": 5,
     "fleet_sim": 5,
     "configs": 6,
     "sop_jax.cli": 7,

@@ -76,7 +76,8 @@ class Spool:
     `drain` only (simulation on virtual time). A new Spool on the same directory goes on where the last one was stopped
     or killed. Thread-safe.
 
-    Metrics: "upload", "upload_failed", "set_aside", "given_up" (episode_id, corrected, num_bytes, num_given_up, reason).
+    Metrics: "accepted", "upload", "upload_failed" (each with the episode_id and what waits then: num_pending, pending_bytes,
+    max_bytes), "set_aside", "given_up" (episode_id, corrected, num_bytes, num_given_up, reason).
     """
 
     def __init__(
@@ -149,7 +150,7 @@ class Spool:
                 raise EpisodeExistsError(
                     f"spool {self._directory}: another episode {episode_id} waits for upload; ids must never be used twice"
                 )
-            return self._write(episode_id, data, Waiting(len(data), corrected))
+            return self._write(episode_id, data, Waiting(len(data), corrected, episode.manifest.ended_ns))
 
     def _write(self, episode_id: str, data: bytes, new: Waiting) -> bool:
         full = f"the spool is full ({self._config.max_bytes} bytes)"
@@ -169,8 +170,17 @@ class Spool:
                 continue
             with self._changed:
                 self._pending[episode_id] = new
+                waits = self._what_waits()
                 self._changed.notify_all()
+            self._metrics.write(
+                "accepted", episode_id=episode_id, corrected=new.corrected, num_bytes=new.num_bytes, **waits
+            )
             return True
+
+    def _what_waits(self, without: str | None = None) -> dict[str, int]:
+        """For the metrics; under the lock."""
+        waiting = [other.num_bytes for episode_id, other in self._pending.items() if episode_id != without]
+        return {"num_pending": len(waiting), "pending_bytes": sum(waiting), "max_bytes": self._config.max_bytes}
 
     def _make_room(self, episode_id: str, new: Waiting, reason: str) -> bool:
         """Gives up one episode that is worth less than the new one; False if there is none."""
@@ -284,7 +294,16 @@ class Spool:
         except Exception as error:  # Whatever keeps the store away, the episode is safe here: try again later.
             self._wait_longer(episode_id, error)
             return False
-        self._metrics.write("upload", episode_id=episode_id, num_bytes=len(data), num_failures=self._num_failures)
+        with self._changed:
+            waits, ended_ns = self._what_waits(without=episode_id), self._pending[episode_id].ended_ns
+        self._metrics.write(
+            "upload",
+            episode_id=episode_id,
+            num_bytes=len(data),
+            num_failures=self._num_failures,
+            upload_s=(self._clock.now_ns() - ended_ns) / 1e9,
+            **waits,
+        )
         self._forget(episode_id)
         return True
 
@@ -308,11 +327,13 @@ class Spool:
             self._num_failures += 1
             self._in_flight = None
             self._retry_at_ns = self._clock.now_ns() + round(delay_s * 1e9)
+            waits = self._what_waits()
         self._metrics.write(
             "upload_failed",
             episode_id=episode_id,
             num_failures=self._num_failures,
             retry_in_s=delay_s,
+            **waits,
             reason=f"{type(error).__name__}: {error}"[:300],
         )
 
@@ -326,11 +347,12 @@ class Spool:
                 data = path.read_bytes()
                 episode_id = path.name.removesuffix(_SUFFIX)
                 try:
-                    arrays = parse(data, episode_path(episode_id)).arrays
+                    parsed = parse(data, episode_path(episode_id))
                 except InvalidEpisodeError as error:
                     self._set_aside(path, f"corrupt: {error}")
                 else:
-                    self._pending[episode_id] = Waiting(len(data), bool(arrays.intervention.any()))
+                    corrected = bool(parsed.arrays.intervention.any())
+                    self._pending[episode_id] = Waiting(len(data), corrected, parsed.manifest.ended_ns)
 
     def _set_aside(self, path: pathlib.Path, reason: str) -> None:
         directory = self._directory / _SET_ASIDE
@@ -348,7 +370,8 @@ class Spool:
                 raise
             reason = f"(no room to write this down) {reason}"
         move_durably(path, directory / name)
-        self._metrics.write("set_aside", file=path.name, reason=reason[:300])
+        episode_id = path.name.removesuffix(_TMP_SUFFIX).removesuffix(_SUFFIX)
+        self._metrics.write("set_aside", episode_id=episode_id, file=path.name, reason=reason[:300])
 
     def _path(self, episode_id: str) -> pathlib.Path:
         return self._directory / f"{episode_id}{_SUFFIX}"

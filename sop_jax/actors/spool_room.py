@@ -17,10 +17,14 @@ MARK_SUFFIX = ".given_up"
 
 @dataclasses.dataclass(frozen=True)
 class Waiting:
-    """An episode that waits for its upload; `corrected` if somebody intervened in it (demonstrations count as that)."""
+    """An episode that waits for its upload; `corrected` if somebody intervened in it (demonstrations count as that).
+
+    `ended_ns`: when it ended, on the robot's clock.
+    """
 
     num_bytes: int
     corrected: bool
+    ended_ns: int = 0
 
 
 def choose_victim(waiting: Mapping[str, Waiting], busy: Collection[str] = ()) -> str | None:

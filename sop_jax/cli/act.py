@@ -21,15 +21,16 @@ from sop_jax.cli.collector import demonstrate
 from sop_jax.cli.locations import find_policy
 from sop_jax.cli.operator_options import OperatorOptions, open_console, with_operator
 from sop_jax.cli.output import print_json, say
+from sop_jax.cli.station_metrics import open_metrics
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.evaluation.world import make_robot
 from sop_jax.models.bundle import load_bundle
+from sop_jax.monitoring.prometheus import LOOPBACK
 from sop_jax.robots.scripted_supervisor import ScriptedSupervisor
 from sop_jax.robots.simulated import SimulatedRobot
 from sop_jax.robots.simulated_pictures import SimulatedPictures
 from sop_jax.specs.clock import Clock, WallClock
 from sop_jax.specs.interfaces import Metrics, Robot, Supervisor
-from sop_jax.specs.metrics import JsonlMetrics, NoMetrics
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,11 +73,20 @@ class ActArguments(OperatorOptions):
     spool: pathlib.Path | None = None
     """Folder for episodes on their way to the store; default: runs/spool/<robot-id>."""
 
+    ledger: pathlib.Path | None = None
+    """File in which the robot keeps account of what its spool accepted, for `sop doctor --drill --store`; default: none."""
+
     spool_gb: float = 16.0
     """Disk for episodes on their way to the store [GB]. When it is full, the oldest autonomous ones are given up first."""
 
     metrics: pathlib.Path | None = None
     """Folder for the robot's metrics (JSON lines); default: none are written."""
+
+    metrics_port: int | None = None
+    """Serve the metrics for Prometheus at this port; 0 = any free port. Default: not at all."""
+
+    metrics_host: str = LOOPBACK
+    """Network interface of that port; the default can be reached from this machine only."""
 
     json: bool = False
     """Print one JSON object as the last line."""
@@ -98,10 +108,9 @@ def run(argv: Sequence[str]) -> int:
     if arguments.expert:
         return _demonstrate(arguments, config)
     with contextlib.ExitStack() as stack:
-        metrics: Metrics = NoMetrics()
-        if arguments.metrics is not None:
-            path = arguments.metrics / f"{arguments.robot_id}.jsonl"
-            metrics = stack.enter_context(contextlib.closing(JsonlMetrics(path, arguments.robot_id)))
+        metrics = open_metrics(
+            stack, arguments.robot_id, arguments.metrics, arguments.metrics_port, arguments.metrics_host
+        )
         return _act(arguments, config, metrics)
 
 
@@ -129,8 +138,9 @@ def _act(arguments: ActArguments, config: DemoConfig, metrics: Metrics) -> int:
     conditioning = create_algorithm(config.learning.algorithm).conditioning(Phase.COLLECTING)
     policy = PolicyRunner.from_bundle(bundle, config.fleet.rollout.chunking, conditioning)
     upkeep = Upkeep(
-        arguments.store, arguments.spool, arguments.spool_gb, config.fleet.weights_poll_s, config.fleet.drain_s
-    )
+        arguments.store, arguments.spool, arguments.spool_gb, config.fleet.weights_poll_s, config.fleet.drain_s,
+        arguments.ledger,
+    )  # fmt: skip
     simulated = make_robot(config.world, clock, arguments.robot_id)
     with contextlib.ExitStack() as stack:
         robot, supervisor = _people(arguments, config, simulated, clock, policy, metrics, stack)

@@ -11,6 +11,7 @@ from sop_jax.actors.weights_feed import BackgroundFeed, InlineFeed
 from sop_jax.cli.locations import as_store_url
 from sop_jax.cli.output import note, print_json, say
 from sop_jax.cli.stopping import StopRequests
+from sop_jax.drill.ledger import Ledger
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.specs.clock import Clock
 from sop_jax.specs.interfaces import Metrics, Robot, Supervisor
@@ -23,6 +24,7 @@ class Upkeep:
     """Where episodes go and weights come from.
 
     store: a folder or a URL. spool: folder for episodes on their way there; None = runs/spool/<robot-id>.
+    ledger: file in which the robot keeps account of what its spool accepted; None = none.
     """
 
     store: str
@@ -30,6 +32,7 @@ class Upkeep:
     spool_gb: float
     weights_poll_s: float
     drain_s: float
+    ledger: pathlib.Path | None = None
 
 
 def run_actor(
@@ -54,6 +57,7 @@ def run_actor(
     room = SpoolConfig(max_bytes=round(upkeep.spool_gb * 1e9))
     robot_id = config.robot_id
     spool = Spool(upkeep.spool or pathlib.Path("runs/spool") / robot_id, store, clock, metrics, room)
+    ledger = None if upkeep.ledger is None else Ledger(upkeep.ledger, spool)
     try:
         # After a restart the robot goes on with new scenes instead of repeating those it has seen.
         first_episode = len(store.list_paths(robot_id)) + spool.num_pending + spool.num_given_up
@@ -61,7 +65,7 @@ def run_actor(
             dataclasses.replace(config, first_episode=first_episode),
             robot,
             policy,
-            spool,
+            ledger or spool,
             clock,
             supervisor=supervisor,
             feed=feed,
@@ -74,6 +78,8 @@ def run_actor(
         num_pending = spool.num_pending
     finally:
         feed.close()
+        if ledger is not None:
+            ledger.close()
         spool.close()
     _warn(report, uploaded, num_pending)
     return report, uploaded

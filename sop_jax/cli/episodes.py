@@ -1,4 +1,4 @@
-"""`sop episodes ls|show|verify|retain`: what a store holds, whether it is whole, and how long it keeps it."""
+"""`sop episodes ls|show|verify|retain|trace`: what a store holds, whether it is whole, how long it keeps it, who had it."""
 
 import dataclasses
 import datetime
@@ -11,6 +11,7 @@ from sop_jax.cli.arguments import UsageError, parse
 from sop_jax.cli.locations import as_store_url
 from sop_jax.cli.output import console, print_json, say
 from sop_jax.cli.retain import RetainArguments, retain
+from sop_jax.cli.trace import TraceArguments, trace
 from sop_jax.episodes.paths import episode_path
 from sop_jax.episodes.repair import (
     Finding,
@@ -24,7 +25,7 @@ from sop_jax.episodes.repair import (
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.specs.records import EpisodeManifest
 
-ACTIONS = ("ls", "show", "verify", "retain")
+ACTIONS = ("ls", "show", "verify", "retain", "trace")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +94,8 @@ def run(argv: Sequence[str]) -> int:
         return _show(parse(ShowArguments, rest, "episodes show"))
     if action == "retain":
         return retain(parse(RetainArguments, rest, "episodes retain"))
+    if action == "trace":
+        return trace(parse(TraceArguments, rest, "episodes trace"))
     return _verify(parse(VerifyArguments, rest, "episodes verify"))
 
 

@@ -89,7 +89,7 @@ def process_specs(config: DemoConfig, run: RunDirectory, port: int) -> list[Proc
         return ProcessSpec(
             name=name,
             command=[sys.executable, "-m", "sop_jax.cli.main", *words, "--config", str(run.config), "--store", run.store_url,
-                     "--metrics", str(run.metrics)],
+                     "--metrics", str(run.metrics), "--metrics-port", "0"],
             log_path=run.log(name),
             environment=SINGLE_THREADED if single_threaded else {},
             max_restarts=config.max_restarts,

@@ -13,8 +13,8 @@ from fleet_sim.wall_fleet import run_wall
 from fleet_sim.wall_learner import LearnerSettings, fleet_config
 from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.cli.arguments import UsageError, parse
+from sop_jax.cli.locations import as_store_url, find_policy
 from sop_jax.cli.output import note, print_json, say
-from sop_jax.cli.run_directory import as_store_url, find_policy
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.models.bundle import load_bundle
 

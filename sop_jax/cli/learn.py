@@ -17,15 +17,17 @@ from sop_jax.cli.arguments import parse
 from sop_jax.cli.assembly import fill_local_tables, make_loader, wait_for_online_items, with_seed
 from sop_jax.cli.locations import as_store_url, find_policy
 from sop_jax.cli.output import note, print_json, say
+from sop_jax.cli.station_metrics import open_metrics
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.learner.hosts import join_hosts
 from sop_jax.learner.learner import Learner, LearnerSummary
 from sop_jax.models.bundle import PolicyBundle, load_bundle
+from sop_jax.monitoring.prometheus import LOOPBACK
 from sop_jax.replay.reverb_tables import ReverbTables
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.interfaces import Metrics, ReplayTables
-from sop_jax.specs.metrics import JsonlMetrics, NoMetrics
+from sop_jax.specs.metrics import NoMetrics
 from sop_jax.weights.publisher import Publisher
 
 LOCAL = "local"
@@ -66,6 +68,12 @@ class LearnArguments:
     metrics: pathlib.Path | None = None
     """Folder for the learner's metrics (JSON lines); default: none are written."""
 
+    metrics_port: int | None = None
+    """Serve the metrics for Prometheus at this port; 0 = any free port. Default: not at all."""
+
+    metrics_host: str = LOOPBACK
+    """Network interface of that port; the default can be reached from this machine only."""
+
     coordinator: str = ""
     """With several hosts: address of the first, HOST:PORT, or "auto" where JAX finds it (TPU pods, Slurm)."""
 
@@ -90,9 +98,8 @@ def run(argv: Sequence[str]) -> int:
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequests())
         metrics: Metrics = NoMetrics()
-        if arguments.metrics is not None and is_first:
-            path = arguments.metrics / "learner.jsonl"
-            metrics = stack.enter_context(contextlib.closing(JsonlMetrics(path, "learner")))
+        if is_first:
+            metrics = open_metrics(stack, "learner", arguments.metrics, arguments.metrics_port, arguments.metrics_host)
         summary = _learn(arguments, config, bundle, algorithm, metrics, stop)
     say(
         f"{summary.num_steps} steps ({summary.steps_per_s:.1f}/s, waited {summary.wait_share:.0%} of the time), now at step "

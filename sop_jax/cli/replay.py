@@ -11,9 +11,11 @@ from sop_jax.algorithms.registry import AlgorithmConfig, check_ready, create_alg
 from sop_jax.cli.arguments import parse
 from sop_jax.cli.locations import as_store_url, find_policy
 from sop_jax.cli.output import note, print_json, say
+from sop_jax.cli.station_metrics import open_metrics
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.models.bundle import load_bundle
+from sop_jax.monitoring.prometheus import LOOPBACK
 from sop_jax.replay.intake import Intake
 from sop_jax.replay.intake_log import IntakeReport
 from sop_jax.replay.reverb_tables import ReverbTables
@@ -21,8 +23,7 @@ from sop_jax.replay.server import ReverbServer
 from sop_jax.replay.tables import mix_tables
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import ReplayUnavailableError, SopError
-from sop_jax.specs.interfaces import Metrics, ReplayTables
-from sop_jax.specs.metrics import JsonlMetrics, NoMetrics
+from sop_jax.specs.interfaces import ReplayTables
 
 _ANSWER_S = 5.0
 """How long the server may take to say that it is alive."""
@@ -52,6 +53,12 @@ class ReplayArguments:
     metrics: pathlib.Path | None = None
     """Folder for intake's metrics (JSON lines); default: none are written."""
 
+    metrics_port: int | None = None
+    """Serve the metrics for Prometheus at this port; 0 = any free port. Default: not at all."""
+
+    metrics_host: str = LOOPBACK
+    """Network interface of that port; the default can be reached from this machine only."""
+
     log: pathlib.Path | None = None
     """File for the server's own output; default: a temporary one."""
 
@@ -67,11 +74,7 @@ def run(argv: Sequence[str]) -> int:
     tables_config = mix_tables([world.task for world in config.worlds], config.replay.mix)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequests())
-        metrics: Metrics = NoMetrics()
-        if arguments.metrics is not None:
-            metrics = stack.enter_context(
-                contextlib.closing(JsonlMetrics(arguments.metrics / "replay.jsonl", "replay"))
-            )
+        metrics = open_metrics(stack, "replay", arguments.metrics, arguments.metrics_port, arguments.metrics_host)
         server = stack.enter_context(ReverbServer(tables_config, port=arguments.port, log_path=arguments.log))
         say(f"replay serves {', '.join(table.name for table in tables_config)} at {server.address}")
         tables = stack.enter_context(contextlib.closing(ReverbTables(server.address)))

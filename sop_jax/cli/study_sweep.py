@@ -15,9 +15,9 @@ from fleet_sim.studies.sweep_words import words_of
 from fleet_sim.studies.sweeps import Sweep, make_sweep_cells
 from sop_jax.cli.arguments import UsageError
 from sop_jax.cli.collection import collect
+from sop_jax.cli.locations import find_policy
 from sop_jax.cli.output import jsonable, note, progress_console, say
 from sop_jax.cli.progress import WorkProgress
-from sop_jax.cli.run_directory import find_policy
 from sop_jax.evaluation.pages import write_page
 from sop_jax.evaluation.provenance import describe
 from sop_jax.evaluation.run_metrics import write_json

@@ -107,7 +107,8 @@ class Learner:
     gives its last examples once more, without weight.
 
     Events written: "learner_step" (see `StepStats`), "first_use" (episode_id, task, learner_step: that many steps were done
-    once an online episode had been learnt from), "publication", "publication_failed", "starved", "step_skipped",
+    once an online episode had been learnt from), "correction_use" (and ended_ns: the same for its frames in which a person
+    acted, as far as this host sampled them), "publication", "publication_failed", "starved", "step_skipped",
     "checkpoint".
     """
 
@@ -154,6 +155,7 @@ class Learner:
             self._state = jax.jit(init, out_shardings=shardings)(placed)
         self._step = resume_step or 0
         self._saved_step = resume_step
+        self._corrections_used = set(self._first_used)
         frozen_shardings = tree_shardings(self._mesh, frozen, config.mesh.min_sharded_bytes)
         self._frozen = put_state(frozen, frozen_shardings, may_alias=True)
         self._norm = put_state(norm, jax.tree.map(lambda _: replicated(self._mesh), norm))
@@ -262,6 +264,7 @@ class Learner:
             self._last_loss = float(flight.result.loss)
             self._batches.record_losses(everyone.draws, everyone.per_example)
             self._report_first_use(everyone, flight.step)
+            self._report_corrections(flight.loaded, flight.step)
             settled = SettledStep(
                 step=flight.step,
                 loaded=flight.loaded,
@@ -354,3 +357,16 @@ class Learner:
             if draw.source is Source.ONLINE and episode_id not in self._first_used:
                 self._first_used.add(episode_id)
                 self._metrics.write("first_use", episode_id=episode_id, task=draw.task, learner_step=step)
+
+    def _report_corrections(self, loaded: LoadedBatch, step: int) -> None:
+        for row in np.flatnonzero(loaded.intervention):
+            draw, episode_id = loaded.draws[row], loaded.episode_ids[row]
+            if draw.source is Source.ONLINE and episode_id not in self._corrections_used:
+                self._corrections_used.add(episode_id)
+                self._metrics.write(
+                    "correction_use",
+                    episode_id=episode_id,
+                    task=draw.task,
+                    learner_step=step,
+                    ended_ns=int(loaded.ended_ns[row]),
+                )

@@ -167,6 +167,7 @@ class Intake:
             set_aside = set(self._store.quarantined_paths()) if new else set()
         except Exception as error:  # storage drivers raise what they like; the store is asked again at the next look
             return self._finish(IntakeReport(rebuilt=rebuilt), f"store: {error}")
+        self._log.found(path for path in new if path not in set_aside)
         trouble = self._take_out_retired(counts)
         prepared = self._prepare([path for path in new if path not in set_aside], known, counts, should_stop)
         problem = self._insert_all(_drop_overflow(prepared, known), counts, should_stop)
@@ -287,7 +288,7 @@ class Intake:
         if episode.path in self._told:
             return
         self._told.add(episode.path)
-        self._log.episode(episode.manifest, kind, len(episode.items), episode.num_intervention_frames)
+        self._log.episode(episode.path, episode.manifest, kind, len(episode.items), episode.num_intervention_frames)
 
     def _finish(self, report: IntakeReport, problem: str) -> IntakeReport:
         """Adds up, writes the metrics, and returns the report."""

@@ -3,10 +3,11 @@
 | event | when | values |
 |---|---|---|
 | episode | once per episode that was dealt with | ids, outcome, policy_version, interventions, items, delay, staleness |
+| look | a look that found something new begins | num_new |
 | intake | a look that changed something or met a problem | the report's counts, problem |
 | table | after a change, and every `table_stats_interval_s` | table, size, max_size, num_inserted, num_sampled |
-| quarantine | an episode was set aside | path, reason |
-| unreadable_episode | the store didn't serve an episode this time | path, reason |
+| quarantine | an episode was set aside | episode_id, path, reason |
+| unreadable_episode | the store didn't serve an episode this time | episode_id, path, reason |
 """
 
 import dataclasses
@@ -60,13 +61,27 @@ class IntakeLog:
         self._clock = clock
         self._newest_seen = NO_POLICY
         self._newest_version = newest_version or (lambda: self._newest_seen)
+        self._found_ns: dict[str, int] = {}
 
-    def episode(self, manifest: EpisodeManifest, intake: str, num_items: int, num_intervention_frames: int) -> None:
-        """`intake` says what became of it: inserted, untrainable or empty."""
+    def found(self, paths: Iterable[str]) -> None:
+        """A look begins with these episodes to deal with; what an earlier look found too keeps its time."""
+        new = list(paths)
+        now_ns = self._clock.now_ns()
+        for path in new:
+            self._found_ns.setdefault(path, now_ns)
+        if new:
+            self._metrics.write("look", num_new=len(new))
+
+    def episode(
+        self, path: str, manifest: EpisodeManifest, intake: str, num_items: int, num_intervention_frames: int
+    ) -> None:
+        """`intake` says what became of it: inserted, untrainable or empty. `intake_s` runs from the look that found it."""
         self._newest_seen = max(self._newest_seen, manifest.policy_version)
         staleness: Mapping[str, int] = {}
         if manifest.policy_version != NO_POLICY:
             staleness = {"staleness_versions": max(0, self._newest_version() - manifest.policy_version)}
+        now_ns = self._clock.now_ns()
+        found_ns = self._found_ns.pop(path, now_ns)
         self._metrics.write(
             "episode",
             episode_id=manifest.episode_id,
@@ -82,15 +97,17 @@ class IntakeLog:
             num_items=num_items,
             intake=intake,
             duration_s=(manifest.ended_ns - manifest.started_ns) / 1e9,
-            intake_delay_s=(self._clock.now_ns() - manifest.ended_ns) / 1e9,
+            intake_delay_s=(now_ns - manifest.ended_ns) / 1e9,
+            intake_s=(now_ns - found_ns) / 1e9,
             **staleness,
         )
 
     def quarantined(self, path: str, reason: str) -> None:
-        self._metrics.write("quarantine", path=path, reason=reason)
+        self._found_ns.pop(path, None)
+        self._metrics.write("quarantine", episode_id=_episode_id(path), path=path, reason=reason)
 
     def unreadable(self, path: str, reason: str) -> None:
-        self._metrics.write("unreadable_episode", path=path, reason=reason)
+        self._metrics.write("unreadable_episode", episode_id=_episode_id(path), path=path, reason=reason)
 
     def report(self, report: IntakeReport, problem: str) -> None:
         self._metrics.write("intake", problem=problem, **dataclasses.asdict(report))
@@ -105,3 +122,8 @@ class IntakeLog:
                 num_inserted=info.num_inserted,
                 num_sampled=info.num_sampled,
             )
+
+
+def _episode_id(path: str) -> str:
+    """The id that an object's path claims."""
+    return path.rpartition("/")[2].removesuffix(".zip")

@@ -76,6 +76,7 @@ class _Reservoir:
         self._asleep_until_ns = -1
         self._retry_s = retry_s
         self.table = table
+        self.num_blocks = 0
 
     def take(self, num: int, batch: int, rng: np.random.Generator) -> list[tuple[Segment, int]]:
         """Up to `num` frames: fewer if the table's limiter refuses or the server is away."""
@@ -93,7 +94,10 @@ class _Reservoir:
         num_items = min(math.ceil(num * (1 + self._config.ahead) / self._acceptance), _MAX_ITEMS_PER_CALL)
         try:
             items = self._tables.sample(self.table, num_items, self._config.table_timeout_s)
-        except (RateLimitedError, ReplayUnavailableError):
+        except RateLimitedError:
+            self.num_blocks += 1
+            return False
+        except ReplayUnavailableError:
             return False
         picked = [(batch, *pick) for item in items if (pick := self._pick_frame(item, rng)) is not None]
         self._picked.extend(picked)
@@ -158,6 +162,10 @@ class FramePicker:
         for pick in filled:
             self.num_fallbacks[pick.draw.task] += pick.draw != pick.requested
         return filled
+
+    def num_blocks(self) -> dict[str, int]:
+        """Table -> how often its limiter held a call back for the whole timeout (an empty table's does so too)."""
+        return {reservoir.table: reservoir.num_blocks for reservoir in self._reservoirs.values()}
 
     def fall_back(self, draw: Draw) -> Draw:
         """The offline draw that stands in for an online one whose items turn out to be unusable; counted."""

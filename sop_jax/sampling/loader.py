@@ -158,6 +158,8 @@ class Loader:
             num_batches=self._num_consumed,
             wait_share=self.wait_share(),
             num_fallbacks=dict(self._picker.num_fallbacks),
+            num_blocks=self._picker.num_blocks(),
+            num_ready=0 if self._prefetcher is None else self._prefetcher.num_ready,
             num_skipped=self._faults.num_skipped,
             last_fault=self._faults.last_reason,
             image_hit_share=self._images.hit_share,

@@ -36,6 +36,12 @@ class Prefetcher(Generic[T]):
         if self._thread is not None:
             self._thread.start()
 
+    @property
+    def num_ready(self) -> int:
+        """Results that wait to be handed out."""
+        with self._changed:
+            return len(self._ready)
+
     def next(self) -> T:
         """The next result; blocks until it is there. Raises BatchSourceStoppedError after `stop`."""
         if self._thread is None:

@@ -16,6 +16,8 @@ class LoaderReport:
     """Counts since the loader was made.
 
     num_fallbacks: task -> examples asked from the online table and served by the offline one.
+    num_blocks: table -> calls that its limiter held back until they gave up.
+    num_ready: batches that wait for the learner now.
     num_skipped: picks whose episode or frame couldn't be used; `last_fault` says why the last one couldn't.
     image_hit_share: share of frames that a cache held.
     """
@@ -23,13 +25,18 @@ class LoaderReport:
     num_batches: int
     wait_share: float
     num_fallbacks: Mapping[str, int]
+    num_blocks: Mapping[str, int]
+    num_ready: int
     num_skipped: int
     last_fault: str
     image_hit_share: float
 
 
 class ReportWriter:
-    """Writes one "loader" event and one "sampler" event per task. Belongs to the consumer's thread."""
+    """Writes one "loader" event, one "limiter" event per table and one "sampler" event per task.
+
+    Belongs to the consumer's thread.
+    """
 
     def __init__(self, sampler: AdaptiveSampler, metrics: Metrics):
         self._sampler = sampler
@@ -47,10 +54,13 @@ class ReportWriter:
             batches=report.num_batches,
             wait_share=report.wait_share,
             fallbacks=sum(report.num_fallbacks.values()),
+            num_ready=report.num_ready,
             skipped=report.num_skipped,
             last_fault=report.last_fault,
             image_hit_share=report.image_hit_share,
         )
+        for table, num_blocks in report.num_blocks.items():
+            self._metrics.write("limiter", table=table, num_blocks=num_blocks)
         for task in self._sampler.tasks:
             num_online = self._num_given[task, Source.ONLINE]
             num = num_online + self._num_given[task, Source.OFFLINE]

@@ -5,6 +5,7 @@ import pathlib
 import threading
 
 from sop_jax.specs.clock import Clock, WallClock
+from sop_jax.specs.interfaces import Metrics
 
 
 class JsonlMetrics:
@@ -34,6 +35,17 @@ class NoMetrics:
 
     def write(self, event: str, /, **values: float | int | bool | str) -> None:
         del event, values
+
+
+class BothMetrics:
+    """Hands every event to several places."""
+
+    def __init__(self, *places: Metrics):
+        self._places = places
+
+    def write(self, event: str, /, **values: float | int | bool | str) -> None:
+        for place in self._places:
+            place.write(event, **values)
 
 
 class MemoryMetrics:

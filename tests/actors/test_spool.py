@@ -95,6 +95,12 @@ def test_a_store_that_is_away_is_tried_again_later_and_later(store, place):
     assert spool.upload_due() == 2
     assert [event["event"] for event in metrics.events[-2:]] == ["upload", "upload"]
     assert [event["num_failures"] for event in metrics.events[-2:]] == [5, 0]
+    assert [event["num_pending"] for event in metrics.events] == [1, 2, 2, 2, 2, 2, 2, 1, 0]
+    assert metrics.events[1]["event"] == "accepted"
+    assert metrics.events[1]["pending_bytes"] == sum(event["num_bytes"] for event in metrics.events[:2])
+    assert metrics.events[-2]["pending_bytes"] == metrics.events[1]["num_bytes"]
+    ended_s = small(1).manifest.ended_ns / 1e9
+    assert metrics.events[-2]["upload_s"] == pytest.approx(sum(waits) - ended_s)
     spool.close()
 
 

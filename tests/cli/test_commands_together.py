@@ -9,6 +9,7 @@ import pytest
 from configs.files import to_json
 from configs.registry import DEMOS
 from sop_jax.cli.main import main
+from sop_jax.drill.ledger import read_ledgers
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.evaluate import Candidate
 from sop_jax.evaluation.worker import find_publication
@@ -93,7 +94,8 @@ def test_demonstrations_are_the_same_whenever_they_are_collected(demonstrations,
 def test_robot_learner_and_evaluation_work_on_one_store(config, store, folder, capsys):
     metrics = str(folder / "metrics")
     act = ["act", "--robot-id", "robot-0", "--store", store, "--config", config, "--episodes", "1", "--fast", "--json",
-           "--metrics", metrics, "--spool", str(folder / "spool")]  # fmt: skip
+           "--metrics", metrics, "--metrics-port", "0", "--spool", str(folder / "spool"),
+           "--ledger", str(folder / "ledger")]  # fmt: skip
     assert main(act) == 0
     assert {**_json(capsys), "num_successes": 0} == {
         "num_episodes": 1, "num_successes": 0, "num_swaps": 0, "num_refused": 0, "num_given_up": 0,
@@ -101,7 +103,7 @@ def test_robot_learner_and_evaluation_work_on_one_store(config, store, folder, c
     }  # fmt: skip
 
     learn = ["learn", "--store", store, "--replay", "local", "--config", config, "--checkpoints", str(folder / "ckpt"),
-             "--metrics", metrics, "--json"]  # fmt: skip
+             "--metrics", metrics, "--metrics-port", "0", "--json"]  # fmt: skip
     assert main(learn) == 0
     learnt = _json(capsys)
     assert learnt["step"] == 6
@@ -118,6 +120,14 @@ def test_robot_learner_and_evaluation_work_on_one_store(config, store, folder, c
     ]
     assert [manifest.policy_version for manifest in robots] == [0, 2]
     assert robots[0].seed != robots[1].seed  # a robot that is started again meets new scenes
+
+    entries = read_ledgers([folder / "ledger"])
+    assert [entry.accepted for entry in entries.values()] == [True, True]
+    assert main(["doctor", "--drill", "--store", store, "--ledgers", str(folder / "ledger")]) == 0
+    assert "2 accepted by the ledgers, 0 wait in spools, 0 given up" in capsys.readouterr().out
+    assert main(["episodes", "trace", "--metrics", metrics, "--episode", robots[0].episode_id, "--json"]) == 0
+    assert [event["event"] for event in _json(capsys)][:2] == ["rollout", "accepted"]
+    assert not list((folder / "metrics").glob("*.address"))
 
     base = str(folder / "policy")
     assert main(["eval", "--weights", store, "--base", base, "--trials", "1", "--json"]) == 0

@@ -80,7 +80,7 @@ def test_first_use_is_not_reported_again_after_a_resume(make_bench, tmp_path):
     assert len(first.events("first_use")) == 4
     second = make_bench(checkpoint_dir=tmp_path / "c")
     second.learner.run()
-    assert second.events("first_use") == []
+    assert second.events("first_use") == second.events("correction_use") == []
 
 
 def test_publication_versions_go_on_after_a_resume(make_bench, tmp_path):

@@ -171,6 +171,10 @@ def test_first_use_is_reported_once_per_online_episode(make_bench):
     assert len(used) == len(online) == 4
     assert {event["learner_step"] for event in used} == {1}
     assert {event["task"] for event in used} == {"fold", "stock"}
+    corrected = bench.events("correction_use")  # a person acts in every online frame of these batches
+    assert [(e["episode_id"], e["learner_step"], e["ended_ns"]) for e in corrected] == [
+        (e["episode_id"], 1, 0) for e in used
+    ]
 
 
 def test_step_events_say_what_was_sampled(make_bench):

@@ -19,5 +19,6 @@ CONTRACT_TABLES = (
     TableConfig("ours", 100),
     TableConfig("theirs", 100, sampler=Sampler.FIFO, max_times_sampled=1),
     TableConfig("relabel/online", 100),
+    TableConfig("fake_task/online", 100_000),
     TableConfig("dump/online", 6, sampler=Sampler.FIFO, max_times_sampled=1),
 )

@@ -141,7 +141,7 @@ def test_broken_runs_are_kept_but_never_trained_on(store, outcome):
     assert tables.info()[ONLINE].size == 0
     assert store.list_paths() == [path]
     assert store.quarantined() == {}
-    assert metrics.events[0]["intake"] == "untrainable"
+    assert [e["intake"] for e in metrics.events if e["event"] == "episode"] == ["untrainable"]
     assert intake.poll() == IntakeReport()
 
 
@@ -309,6 +309,27 @@ def test_metrics_name_the_episode_and_how_stale_it_was(store):
     assert sizes == {ONLINE: 2, OFFLINE: 2}
     (report,) = [e for e in metrics.events if e["event"] == "intake"]
     assert (report["inserted"], report["num_items"], report["problem"]) == (2, 4, "")
+    assert [e["num_new"] for e in metrics.events if e["event"] == "look"] == [2]
+    intake.poll()
+    assert [e["num_new"] for e in metrics.events if e["event"] == "look"] == [2]  # nothing new, nothing told
+
+
+def test_an_episode_that_waits_for_the_tables_counts_from_the_look_that_found_it(store):
+    store.put(episode(1))
+    metrics, tables = MemoryMetrics(), LocalTables(DUMP)
+    clock = ManualClock(50 * 10**9)
+    intake = Intake(store, tables, label_all, clock=clock, metrics=metrics)
+    real, tables.insert = tables.insert, refuse  # pyright: ignore[reportAttributeAccessIssue]
+    intake.poll()
+    tables.insert = real
+    clock.advance_s(7)
+    intake.poll()
+    (told,) = [e for e in metrics.events if e["event"] == "episode"]
+    assert told["intake_s"] == 7
+
+
+def refuse(table, items, timeout_s=30.0):
+    raise ReplayUnavailableError("away")
 
 
 def test_run_polls_by_the_clock_until_told_to_stop(store):

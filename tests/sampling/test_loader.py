@@ -156,6 +156,7 @@ def test_without_online_data_it_trains_on_demonstrations_and_counts(world):
     assert {draw.source for draw in loaded.draws} == {Source.OFFLINE}
     asked = sum(draw.source == Source.ONLINE for draw in loaded.requested)
     assert asked == sum(loader.report().num_fallbacks.values()) == 4
+    assert {table for table, num in loader.report().num_blocks.items() if num} == {f"{task}/online" for task in TASKS}
 
 
 @pytest.mark.parametrize("harm", ["gone", "cut off", "arrays altered"])

@@ -1,0 +1,1 @@
+"""What stations measure, for Prometheus, and what it says about the loop."""

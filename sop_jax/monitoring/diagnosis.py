@@ -1,0 +1,279 @@
+"""From the stations' metrics to words: what holds the loop back, and what to do about it."""
+
+import dataclasses
+import enum
+from collections.abc import Callable, Iterator
+
+from sop_jax.monitoring.scrape import Window
+
+
+class Weight(enum.IntEnum):
+    """How much a verdict matters. STOPPED: nothing passes there, or data are lost. SLOW: it holds the others back."""
+
+    STOPPED = 0
+    SLOW = 1
+    NOTE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """One finding: a short name for programs, what is the matter, and what to do."""
+
+    code: str
+    weight: Weight
+    says: str
+    advice: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """From where on something counts.
+
+    spool_episodes: so many waiting in one spool mean that the link is slower than the robot.
+    spool_share: of the bytes that a spool may hold.
+    backlog_episodes: found by intake and not dealt with.
+    held_back_share: of a task's examples, asked from online and not given.
+    wait_share: of the learner's time.
+    versions_behind: a robot's version behind the newest.
+    late_share: of a robot's control ticks.
+    silence_s: without a word from the tables.
+    """
+
+    spool_episodes: int = 4
+    spool_share: float = 0.8
+    backlog_episodes: int = 16
+    held_back_share: float = 0.1
+    wait_share: float = 0.2
+    versions_behind: int = 3
+    late_share: float = 0.05
+    silence_s: float = 60.0
+
+
+def diagnose(window: Window, limits: Limits | None = None) -> list[Verdict]:
+    """Every finding, the bottleneck first: by weight, and among equals along the data's way."""
+    found = [verdict for check in _CHECKS for verdict in check(window, limits or Limits())]
+    return sorted(found, key=lambda verdict: verdict.weight)  # stable: equals stay in order
+
+
+def bottleneck(verdicts: list[Verdict]) -> Verdict | None:
+    """The first that holds the loop back; None if nothing does."""
+    return next((verdict for verdict in verdicts if verdict.weight is not Weight.NOTE), None)
+
+
+def _silent(window: Window, limits: Limits) -> Iterator[Verdict]:
+    for address, reason in window.after.silent.items():
+        yield Verdict(
+            "station_silent",
+            Weight.STOPPED,
+            f"nobody answers at {address}: {reason}.",
+            "Is that process running, and was it started with --metrics-port? See its log.",
+        )
+
+
+def _uploads(window: Window, limits: Limits) -> Iterator[Verdict]:
+    for waiting in window.samples("spool_episodes"):
+        robot, num = waiting.station, int(waiting.value)
+        failed_s = window.value("last_event_timestamp_seconds", robot, event="upload_failed") or 0.0
+        done_s = window.value("last_event_timestamp_seconds", robot, event="upload") or 0.0
+        if num and failed_s > done_s:
+            yield Verdict(
+                "upload_fails",
+                Weight.STOPPED,
+                f"{robot} can't upload: its last attempt failed, {num} episodes wait in its spool.",
+                "Check the robot's way to the store and its credentials; its metrics give the reason (upload_failed).",
+            )
+        elif num >= limits.spool_episodes:
+            yield Verdict(
+                "upload_slow",
+                Weight.SLOW,
+                f"{robot} records faster than it uploads: {num} episodes wait in its spool.",
+                "Give it a faster link, or smaller episodes (image_stride, JPEG quality, fewer cameras).",
+            )
+
+
+def _spools(window: Window, limits: Limits) -> Iterator[Verdict]:
+    for lost in window.growth("spool_given_up_total"):
+        if lost.value:
+            yield Verdict(
+                "spool_gives_up",
+                Weight.STOPPED,
+                f"{lost.station} gave up {lost.value:.0f} episodes for want of room: they are lost.",
+                "Give its spool more disk (--spool-gb), or mend its uploads.",
+            )
+    for used in window.samples("spool_bytes"):
+        room = window.value("spool_max_bytes", used.station)
+        if room and used.value >= limits.spool_share * room:
+            yield Verdict(
+                "spool_near_full",
+                Weight.SLOW,
+                f"{used.station}'s spool is {used.value / room:.0%} full ({used.value / 1e9:.2f} GB): soon it gives up "
+                "episodes, the oldest autonomous ones first.",
+                "Mend its uploads, or give it more disk (--spool-gb).",
+            )
+
+
+def _intake(window: Window, limits: Limits) -> Iterator[Verdict]:
+    for backlog in window.samples("intake_backlog_episodes"):
+        if backlog.value >= limits.backlog_episodes:
+            yield Verdict(
+                "intake_behind",
+                Weight.SLOW,
+                f"intake is behind: {backlog.value:.0f} episodes lie in the store and not yet in the tables.",
+                "Give it cores or more readers (IntakeConfig.num_readers), leave decode_all_images off where robots are "
+                "trusted, or start a second intake: two disturb each other in nothing.",
+            )
+    for told in window.samples("last_event_timestamp_seconds"):
+        silent_s = window.after.time_s - told.value
+        if told.labels.get("event") == "table" and silent_s > limits.silence_s:
+            yield Verdict(
+                "tables_silent",
+                Weight.STOPPED,
+                f"{told.station} hasn't heard from the replay server for {silent_s:.0f} s.",
+                "Is the server up, and can intake reach it? Its log says more.",
+            )
+    for problem in window.growth("intake_problems_total"):
+        if problem.value:
+            yield Verdict(
+                "intake_troubled",
+                Weight.NOTE,
+                f"{problem.value:.0f} of intake's looks met a problem.",
+                "Its metrics give the reason (intake, problem).",
+            )
+    for bad in window.growth("intake_quarantined_total"):
+        if bad.value:
+            yield Verdict(
+                "episodes_set_aside",
+                Weight.NOTE,
+                f"intake set {bad.value:.0f} episodes aside.",
+                "sop episodes ls gives the reasons.",
+            )
+
+
+def _limiter(window: Window, limits: Limits) -> Iterator[Verdict]:
+    blocks = {sample.labels.get("table", ""): sample.value for sample in window.growth("limiter_blocks_total")}
+    for asked in window.samples("sampler_online_share_asked"):
+        task = asked.labels["task"]
+        given = window.value("sampler_online_share_given", asked.station, task=task)
+        if given is None or asked.value - given < limits.held_back_share or not blocks.get(f"{task}/online"):
+            continue
+        yield Verdict(
+            "limiter_blocks",
+            Weight.SLOW,
+            f"the limiter of {task}/online holds the learner back: it asks for {asked.value:.0%} online data and gets "
+            f"{given:.0%}, because robots don't bring enough new episodes.",
+            "More robots, a slower learner, or more uses of each item (MixConfig.online_samples_per_insert).",
+        )
+
+
+def _learner(window: Window, limits: Limits) -> Iterator[Verdict]:
+    starved = {sample.station for sample in window.growth("learner_starved_total") if sample.value}
+    if starved:
+        yield Verdict(
+            "learner_starved",
+            Weight.STOPPED,
+            "the learner got no batch within its deadline.",
+            "Is intake running, does the replay server answer, are there demonstrations of every task (the offline tables)?",
+        )
+    for waits in window.samples("learner_wait_share"):
+        if waits.value < limits.wait_share or waits.station in starved:
+            continue
+        ready = window.value("loader_ready_batches", waits.station)
+        made_late = " and no batch is ready" if ready == 0 else ""
+        yield Verdict(
+            "learner_waits",
+            Weight.SLOW,
+            f"the learner waits for data {waits.value:.0%} of its time{made_late}.",
+            "The loader is too slow: more threads (LoaderConfig.num_threads) or cores, larger caches, a nearer store.",
+        )
+
+
+def _slow_learner(window: Window, limits: Limits) -> Iterator[Verdict]:
+    sampled = {sample.labels["table"]: sample.value for sample in window.growth("table_sampled_items_total")}
+    waits = [sample.value for sample in window.samples("learner_wait_share")]
+    if not waits or any(share >= limits.wait_share for share in waits):
+        return
+    for inserted in window.growth("table_inserted_items_total"):
+        table = inserted.labels["table"]
+        if table.endswith("/online") and inserted.value > sampled.get(table, 0.0):
+            yield Verdict(
+                "learner_slower_than_data",
+                Weight.SLOW,
+                f"data come faster than the learner uses them: {table} took in {inserted.value:.0f} items in "
+                f"{window.duration_s:.0f} s and gave {sampled.get(table, 0.0):.0f}.",
+                "A faster learner (devices, batch size), or fewer robots; if it has just begun, wait.",
+            )
+
+
+def _publications(window: Window, limits: Limits) -> Iterator[Verdict]:
+    for published in window.samples("publication_learner_step"):
+        station = published.station
+        failed_s = window.value("last_event_timestamp_seconds", station, event="publication_failed") or 0.0
+        done_s = window.value("last_event_timestamp_seconds", station, event="publication") or 0.0
+        step = window.value("learner_step", station) or 0.0
+        interval = window.value("publication_interval_steps", station)
+        if failed_s > done_s:
+            yield _publications_fail()
+        elif interval and step - published.value > 2 * interval:
+            yield Verdict(
+                "publications_late",
+                Weight.SLOW,
+                f"publications are late: {step - published.value:.0f} steps since the last, {interval:.0f} are usual.",
+                "The store takes weights more slowly than the learner makes them: publish less often, or mend the link.",
+            )
+    learners = {sample.station for sample in window.samples("publication_learner_step")}
+    for failed in window.samples("publication_failures_total"):
+        if failed.station not in learners and failed.value:
+            yield _publications_fail()
+
+
+def _publications_fail() -> Verdict:
+    return Verdict(
+        "publications_fail",
+        Weight.STOPPED,
+        "the learner can't publish: its last attempt failed.",
+        "Check its way to the store and its credentials; its metrics give the reason (publication_failed).",
+    )
+
+
+def _robots(window: Window, limits: Limits) -> Iterator[Verdict]:
+    newest = max((sample.value for sample in window.samples("publication_version")), default=0.0)
+    for acting in window.samples("policy_version"):
+        if newest - acting.value >= limits.versions_behind:
+            yield Verdict(
+                "robot_behind",
+                Weight.SLOW,
+                f"{acting.station} acts with version {acting.value:.0f}, the newest is {newest:.0f}.",
+                "Robots swap between episodes: is this one in a very long episode, or its link slow? Or publish less often.",
+            )
+    for refused in window.growth("publications_refused_total"):
+        if refused.value:
+            yield Verdict(
+                "publications_refused",
+                Weight.STOPPED,
+                f"{refused.station} refused {refused.value:.0f} publications as torn or foreign.",
+                "Does the robot have the learner's base policy and normalisation? sop weights verify checks the store.",
+            )
+    ticks = {sample.station: sample.value for sample in window.growth("ticks_total")}
+    for late in window.growth("late_ticks_total"):
+        total = ticks.get(late.station, 0.0)
+        if total and late.value / total >= limits.late_share:
+            yield Verdict(
+                "robot_late",
+                Weight.NOTE,
+                f"{late.station} misses its control rate: {late.value / total:.0%} of its ticks come late.",
+                "Give it a core of its own, a smaller policy, or inference beside the ticks (inference_delay_frames).",
+            )
+
+
+_CHECKS: tuple[Callable[[Window, Limits], Iterator[Verdict]], ...] = (
+    _silent,
+    _uploads,
+    _spools,
+    _intake,
+    _limiter,
+    _learner,
+    _slow_learner,
+    _publications,
+    _robots,
+)
+"""Along the data's way."""

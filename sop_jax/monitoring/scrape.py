@@ -1,0 +1,100 @@
+"""Reads what stations serve: two looks at them, a while apart, are a window."""
+
+import dataclasses
+import urllib.request
+from collections.abc import Iterator, Mapping
+
+from prometheus_client.parser import text_string_to_metric_families
+
+_MAX_BYTES = 16 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One number of one station. `name` without the prefix "sop_"; counters end in "_total"."""
+
+    name: str
+    station: str
+    labels: Mapping[str, str]
+    value: float
+
+    @property
+    def key(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+        return self.name, self.station, tuple(sorted(self.labels.items()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """All stations at one moment. `silent`: address -> why nothing was read there."""
+
+    time_s: float
+    samples: tuple[Sample, ...]
+    silent: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Two readings of the same stations."""
+
+    before: Reading
+    after: Reading
+
+    @property
+    def duration_s(self) -> float:
+        return self.after.time_s - self.before.time_s
+
+    def samples(self, name: str) -> Iterator[Sample]:
+        """Every station's newest value of this name."""
+        return (sample for sample in self.after.samples if sample.name == name)
+
+    def value(self, name: str, station: str, **labels: str) -> float | None:
+        """One station's newest value."""
+        for sample in self.samples(name):
+            if sample.station == station and all(sample.labels.get(key) == text for key, text in labels.items()):
+                return sample.value
+        return None
+
+    def growth(self, name: str) -> list[Sample]:
+        """How far every counter of this name rose in between; one that fell began anew."""
+        before = {sample.key: sample.value for sample in self.before.samples if sample.name == name}
+        rises = []
+        for sample in self.samples(name):
+            old = before.get(sample.key, 0.0)
+            rise = sample.value - old if sample.value >= old else sample.value
+            rises.append(dataclasses.replace(sample, value=rise))
+        return rises
+
+    def mean(self, name: str) -> float | None:
+        """Mean of a histogram over all stations: in between, or since they began if nothing was added."""
+        for samples in (self.growth, self.samples):
+            total = sum(sample.value for sample in samples(f"{name}_sum"))
+            count = sum(sample.value for sample in samples(f"{name}_count"))
+            if count:
+                return total / count
+        return None
+
+
+def read_stations(addresses: list[str], time_s: float, timeout_s: float = 5.0) -> Reading:
+    """Asks every address, HOST:PORT, for its metrics; whoever doesn't answer is named in `silent`."""
+    samples: list[Sample] = []
+    silent = {}
+    for address in addresses:
+        try:
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=timeout_s) as answer:
+                text = answer.read(_MAX_BYTES).decode()
+            samples.extend(parse(text))
+        except (OSError, ValueError) as error:  # away, or it talks nonsense
+            silent[address] = str(error)
+    return Reading(time_s, tuple(samples), silent)
+
+
+def parse(text: str) -> list[Sample]:
+    """The samples of this project in a station's answer. Raises ValueError if it isn't Prometheus' text format."""
+    found = []
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name.startswith("sop_") and not sample.name.endswith(("_bucket", "_created")):
+                labels = dict(sample.labels)
+                name, station = sample.name.removeprefix("sop_"), labels.pop("station", "")
+                found.append(Sample(name, station, labels, sample.value))
+    return found
