@@ -50,7 +50,7 @@ def plan(
     config: LaundryConfig, situation: Situation, goal: Goal, avoid: Collection[int] = (), in_vain: bool = False
 ) -> Move | None:
     """The next move; None when the shirt lies where it belongs. `avoid`: vertices that were just tried; `in_vain`: pulling
-    has been tried for long.
+    has helped no more.
     """
     reading = read(config, situation.vertices)
     stage, stack_m = stage_of(reading), config.stack_centres_m[goal.stack]
