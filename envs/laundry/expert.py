@@ -14,20 +14,19 @@ from envs.g1.kinematics import SIDES
 from envs.g1.tool_motion import ToolMotion
 from envs.laundry.hands import ROTATION_AT, ready_tool
 from envs.laundry.moves import Move, best_aim, lay_out_path, plan
-from envs.laundry.pinch import PINCH_RADIUS_M
-from envs.laundry.situation import EMPTY_CLOSED, Situation
+from envs.laundry.pinch import tip_height
+from envs.laundry.situation import EMPTY_CLOSED, Goal, Situation, read
 from envs.laundry.task import LaundryTask
 
 OPEN = 0.45  # pads 5 cm apart: enough for cloth, and two hands fit side by side
 _ARMS = (LEFT_ARM, RIGHT_ARM)
-_TOP_M, _DEEP_M = 0.020, 0.006  # fingertips above the lowest layer: to take one layer, to take all
-_INTO_M = 0.006  # fingertips above a vertex high up in a crumple
 _READY_M = 0.004  # close enough to the grasp to close
 _FUNNEL_M = 0.06
 _ARRIVED_M = 0.008  # held cloth this close to its goal is let go
 _LEAD_M = 0.035  # the cloth's goal waits while the cloth is further behind
 _BIAS_NEAR_M, _BIAS_GAIN, _BIAS_M = 0.03, 0.12, 0.03
 _MEMORY = 4  # so many vertices that were just tried are rather left alone
+_PATIENCE, _GAIN = 3, 0.1  # so many pulls without such a gain, then the shirt is laid out anew
 _STALLED_TICKS = 45
 _STALL_M = 0.003
 _WORK_X_M, _OUTER_Y_M, _INNER_Y_M = (0.42, 0.88), 0.44, 0.23
@@ -69,6 +68,7 @@ class LaundryExpert:
         self._paths: list[np.ndarray | None] = [None, None]
         self._share, self._aim = 0.0, np.zeros((2, 2))
         self._avoid: list[int] = []
+        self._least_m, self._num_in_vain = np.inf, 0
         self._anchor, self._bias = np.zeros((2, 3)), np.zeros((2, 3))
         self._best, self._idle_ticks = np.inf, 0
         self._table_m = config.table_height_m
@@ -79,6 +79,7 @@ class LaundryExpert:
         self._style = Style.draw(self._rng)
         self._bias[:] = 0.0
         self._avoid = []
+        self._least_m, self._num_in_vain = np.inf, 0
         measured = self._task.drive.state(self._env.data)
         for motion, arm in zip(self._motions, _ARMS, strict=True):
             motion.reset(measured[arm])
@@ -122,13 +123,26 @@ class LaundryExpert:
 
     def _choose(self, situation: Situation) -> None:
         goal = self._task.parse(self._instruction or self._env.instruction)
-        self._move = None if not situation.hands_empty else plan(self._task.config, situation, goal, self._avoid)
+        self._move = self._planned(situation, goal) if situation.hands_empty else None
         if self._move is not None:
             wanted = [
                 best_aim(self._task.config.shirt, situation.vertices, vertex or 0)[0] for vertex in self._move.vertices
             ]
             self._aim = np.stack(wanted) + self._rng.normal(0.0, self._style.aim_m, size=(2, 2))  # another at every try
         self._enter("open" if self._move is None else "reach", situation)
+
+    def _planned(self, situation: Situation, goal: Goal) -> Move | None:
+        """The next move; remembers how many pulls have brought the body no nearer to flat."""
+        reading = read(self._task.config, situation.vertices)
+        away_m = max(reading.upper_m, reading.lower_m)
+        if away_m < (1.0 - _GAIN) * self._least_m:
+            self._least_m, self._num_in_vain = away_m, 0
+        move = plan(self._task.config, situation, goal, self._avoid, self._num_in_vain >= _PATIENCE)
+        if move is not None and move.name == "pull":
+            self._num_in_vain += 1
+        else:
+            self._least_m, self._num_in_vain = np.inf, 0
+        return move
 
     def _waiting(self, situation: Situation) -> np.ndarray:
         """Fingertips of hands that have nothing to do: at their ready places [2, 3]."""
@@ -141,12 +155,7 @@ class LaundryExpert:
         """Where the fingertips close [2, 3]; rows of idle hands mean nothing."""
         points = situation.vertices[[vertex or 0 for vertex in move.vertices]]
         points += np.pad(self._aim, ((0, 0), (0, 1)))
-        if move.deep:
-            return points + np.array((0.0, 0.0, _DEEP_M))
-        for point in points:
-            near = np.hypot(*(situation.vertices[:, :2] - point[:2]).T) < PINCH_RADIUS_M
-            lowest = float(situation.vertices[near, 2].min(initial=point[2]))
-            point[2] = max(point[2] + _INTO_M, lowest + _TOP_M)
+        points[:, 2] = [tip_height(point, situation.vertices, move.deep) for point in points]
         return points
 
     def _reach(self, situation: Situation) -> tuple[np.ndarray, list[float]]:

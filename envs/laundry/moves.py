@@ -46,8 +46,12 @@ class Move:
     deep: bool = False
 
 
-def plan(config: LaundryConfig, situation: Situation, goal: Goal, avoid: Collection[int] = ()) -> Move | None:
-    """The next move; None when the shirt lies where it belongs. `avoid`: vertices that were just tried."""
+def plan(
+    config: LaundryConfig, situation: Situation, goal: Goal, avoid: Collection[int] = (), in_vain: bool = False
+) -> Move | None:
+    """The next move; None when the shirt lies where it belongs. `avoid`: vertices that were just tried; `in_vain`: pulling
+    has helped no more.
+    """
     reading = read(config, situation.vertices)
     stage, stack_m = stage_of(reading), config.stack_centres_m[goal.stack]
     if stage == "stack":
@@ -55,15 +59,20 @@ def plan(config: LaundryConfig, situation: Situation, goal: Goal, avoid: Collect
             return None
         return _put_on_stack(config, reading, stack_m, situation.surfaces_m[goal.stack])
     if stage == "fold_bottom":
-        return _fold_bottom(config, situation, reading, avoid)
+        return _fold_bottom(config, situation, reading, avoid, in_vain)
     if stage == "flatten":
-        return _flatten(config, situation, reading, avoid)
+        return _flatten(config, situation, reading, avoid, in_vain)
     return _fold_sleeve(config, situation, reading, 0 if stage == "fold_left_sleeve" else 1, step=2)
 
 
-def _flatten(config: LaundryConfig, situation: Situation, reading: Reading, avoid: Collection[int]) -> Move:
-    """Lays the shirt out by its upper corners where both can be had; else pulls on what can."""
-    if reading.upper_m < _CRUMPLED_M:
+def _flatten(
+    config: LaundryConfig, situation: Situation, reading: Reading, avoid: Collection[int], in_vain: bool
+) -> Move:
+    """Lays the shirt out by its upper corners where both can be had; else pulls on what can.
+
+    A seam that lies folded over all its length springs back from any pull, but falls straight where the shirt hangs.
+    """
+    if reading.upper_m < _CRUMPLED_M and not in_vain:
         return _pull(config, situation, reading, avoid)
     spread, shirt = _spread(config, situation), config.shirt
     tops = [int(spread[vertex]) for vertex in shirt.tops]
@@ -154,7 +163,9 @@ def _fold_sleeve(config: LaundryConfig, situation: Situation, reading: Reading, 
     return Move(f"fold_{('left', 'right')[side]}_sleeve", vertices, goals, arc_path)
 
 
-def _fold_bottom(config: LaundryConfig, situation: Situation, reading: Reading, avoid: Collection[int]) -> Move:
+def _fold_bottom(
+    config: LaundryConfig, situation: Situation, reading: Reading, avoid: Collection[int], in_vain: bool
+) -> Move:
     """Folds the hem up from flat, sets it right where it is up, and tucks in a sleeve that has come out."""
     out = [not sleeve_in for sleeve_in in reading.sleeves_in]
     if reading.hem_up and any(out) and reading.upper_m < FLAT_M:
@@ -163,7 +174,7 @@ def _fold_bottom(config: LaundryConfig, situation: Situation, reading: Reading, 
         return _straighten(config, situation, reading, avoid)
     hems = situation.vertices[reading.order[list(config.shirt.hems)], :2]
     if not reading.is_flat and (reading.pose.local(hems)[:, 0] < 0.0).any():
-        return _pull(config, situation, reading, avoid)
+        return _flatten(config, situation, reading, avoid, in_vain)
     goals = _goals(config, reading.order, reading.pose.place(config.shirt.steps[3]))
     return Move("fold_bottom", _actual(reading, config.shirt.hems), goals, arc_path)
 

@@ -16,6 +16,9 @@ PINCH_DEPTH_M = 0.027  # up or down from the fingertips
 DEEP_M = 0.012  # with the lowest layer no further below than this, every layer is taken
 EDGE_BONUS_M = 0.008  # fingertips catch an edge before the middle of a layer that is so much nearer
 TIP_M = 0.018  # from the tool's centre to the fingertips, along the tool's z axis
+_TOP_M, _ALL_M = 0.020, 0.006  # fingertips above the lowest layer: to take one layer, to take all
+_INTO_M = 0.006  # fingertips above a vertex high up in a crumple
+_LIES_M = 0.002  # a vertex no further above the lowest layer lies on it
 _NEARLY_CLOSED = 0.8
 _CLOSING_MARGIN = 0.03  # the command must be this much further closed than the pads are
 _RELEASE_MARGIN = 0.05  # the command must be this much further open than the pads were when they gripped
@@ -80,6 +83,15 @@ class ClothPinch:
         model.eq_data[constraint, 0:3] = offset
         model.eq_data[constraint, 3:6] = 0.0
         data.eq_active[constraint] = 1
+
+
+def tip_height(point: np.ndarray, vertices: np.ndarray, deep: bool) -> float:
+    """How high fingertips over `point` [3] close on the cloth `vertices` [V, 3]: to take one layer, or `deep` for all."""
+    near = np.hypot(*(vertices[:, :2] - point[:2]).T) < PINCH_RADIUS_M
+    lowest = float(vertices[near, 2].min(initial=point[2]))
+    if deep:  # a corner that stands up must not keep the fingers from the layers below
+        return min(float(point[2]), lowest + _LIES_M) + _ALL_M
+    return max(float(point[2]) + _INTO_M, lowest + _TOP_M)
 
 
 def vertices_in_reach(tip: np.ndarray, vertices: np.ndarray, shirt: Shirt) -> tuple[int, ...]:

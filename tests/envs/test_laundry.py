@@ -1,5 +1,7 @@
 """The laundry task: crumpled starts, the expert's success, grasping, failures, the gate."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,9 @@ import envs
 from envs.laundry.config import STACKS, LaundryConfig
 from envs.laundry.crumple import Crumpler, place_shirt
 from envs.laundry.gate import GateConfig
+from envs.laundry.moves import plan
+from envs.laundry.pinch import tip_height, vertices_in_reach
+from envs.laundry.shirt import Shirt
 from envs.laundry.situation import STAGES
 
 
@@ -164,6 +169,38 @@ def test_gate_notices_standing_still_closing_on_nothing_and_letting_go_in_the_ai
     action[14:] = 0.0
     env.step(action)
     assert high.check() == "dropped"
+
+
+def laid(shirt: Shirt, shape: np.ndarray) -> np.ndarray:
+    """A shape [V, 2] of the shirt on the middle of the table [V, 3]."""
+    config = LaundryConfig()
+    return np.column_stack([shape + config.work_m, np.full(len(shape), config.table_height_m)])
+
+
+def test_a_seam_that_pulls_do_not_straighten_is_laid_out_anew(env):
+    config, shirt = env.task.config, env.task.config.shirt
+    env.reset(1)
+    folded_over = shirt.rest.copy()
+    folded_over[shirt.rest[:, 1] > shirt.rest[shirt.hems[0], 1] - 1e-9, 1] -= 2 * config.cell_m
+    situation = dataclasses.replace(env.task.situation, vertices=laid(shirt, folded_over))
+    pulled = plan(config, situation, env.task.goal)
+    laid_out = plan(config, situation, env.task.goal, in_vain=True)
+    assert pulled is not None
+    assert laid_out is not None
+    assert (pulled.name, laid_out.name) == ("pull", "lay_out")
+    assert laid_out.vertices == shirt.tops
+
+
+def test_every_layer_is_taken_where_a_corner_stands_up():
+    shirt = LaundryConfig().shirt
+    packet, (shoulder, hem) = laid(shirt, shirt.folded), (shirt.shoulders[0], shirt.hems[0])
+    for raised_m in (0.0, 0.024):
+        packet[shoulder, 2] += raised_m
+        over = packet[shoulder].copy()
+        over[2] = tip_height(packet[shoulder], packet, deep=True)
+        assert hem in vertices_in_reach(over, packet, shirt)
+        over[2] = tip_height(packet[shoulder], packet, deep=False)
+        assert len(vertices_in_reach(over, packet, shirt)) == 1
 
 
 @pytest.mark.slow
