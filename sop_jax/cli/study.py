@@ -46,8 +46,8 @@ class StudyArguments:
     """main-results: pre-trained, more demonstrations, offline and online HG-DAgger and RECAP, at equal budgets. scaling: 1 to
     1000 robots, what saturates first. staleness: publications every 5 s to every hour. operators: people for 50 robots."""
 
-    preset: Literal["ci", "shelf", "small", "ablations", "paper", "dynamics"] = "ci"
-    """main-results: ci (one task, minutes), shelf (one task, all methods), small (three tasks, two training seeds, hours on
+    preset: Literal["ci", "shelf", "box", "small", "ablations", "paper", "dynamics"] = "ci"
+    """main-results: ci (one task, minutes), shelf and box (one task), small (three tasks, two training seeds, hours on
     two cores), ablations (of the sampler), paper (the paper's size, for a machine with an accelerator). The others: ci
     (seconds), dynamics (minutes, nothing learns), small (with fleets that learn, hours on two cores)."""
 
