@@ -35,7 +35,10 @@ function connect() {
 function hear(message) {
   if (message.type === "welcome") { retryMs = 500; say(""); if (chosen) send({ type: "watch", robot: chosen }); }
   else if (message.type === "refused") { refusal = message.why; say(`Not possible now: ${message.why}.`); setTimeout(() => { if (refusal === message.why) say(""); }, 3000); }
-  else if (message.type === "robots") { robots = message.robots; heardAt = Date.now(); draw(); }
+  else if (message.type === "robots") {
+    robots = message.robots; heardAt = Date.now();
+    if (!chosen && robots.length === 1) choose(robots[0].robot_id); else draw();  // one robot is no choice
+  }
 }
 
 function say(text) { $("banner").textContent = text; $("banner").hidden = !text; draw(); }
