@@ -32,7 +32,7 @@ def test_one_task_is_taken_whole():
 
 
 def test_training_goes_on_from_a_policy_with_its_normalisation(tmp_path, capsys):
-    store = EpisodeStore(f"file://{tmp_path}/work/store/")
+    store = EpisodeStore(f"file://{tmp_path}/made/store/")
     spec = make_spec(image_size=64, camera_names=("head", "hand_left", "hand_right"))
     for count in range(2):
         store.put(
@@ -41,7 +41,7 @@ def test_training_goes_on_from_a_policy_with_its_normalisation(tmp_path, capsys)
             )
         )
     words = [
-        "pretrain", "--start", str(BASE), "--work", str(tmp_path / "work"), "--output", str(tmp_path / "policy"),
+        "pretrain", "--start", str(BASE), "--work", str(tmp_path / "made"), "--output", str(tmp_path / "policy"),
         "--skip-evaluation", "--demonstrations.num-episodes", "2", "--learning.learner.num-steps", "2",
         "--learning.learner.warmup-steps", "0", "--learning.learner.learning-rate", "1e-7",
     ]  # fmt: skip
