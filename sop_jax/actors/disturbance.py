@@ -12,10 +12,10 @@ import math
 
 import numpy as np
 
+from sop_jax.actors.robot_wrapper import RobotWrapper
 from sop_jax.actors.seeds import derive_seed
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.interfaces import Robot
-from sop_jax.specs.records import EpisodeEnd, Observation, RobotSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +43,14 @@ class DisturbanceConfig:
             )
 
 
-class DisturbedRobot:
-    """A robot whose arms are pushed aside, and that reports its commands as they were meant. Implements `Robot`.
+class DisturbedRobot(RobotWrapper[Robot]):
+    """A robot whose arms are pushed aside, and that reports its commands as they were meant.
 
     The pushes of an episode follow from its seed. Grippers are left alone.
     """
 
     def __init__(self, robot: Robot, config: DisturbanceConfig):
-        self._robot = robot
+        super().__init__(robot)
         self._config = config
         names = robot.spec.action_names
         self._arms = np.array(["gripper" not in name for name in names])
@@ -60,18 +60,6 @@ class DisturbedRobot:
         self._is_disturbed = False
         self._ticks_left = 0
 
-    @property
-    def spec(self) -> RobotSpec:
-        return self._robot.spec
-
-    @property
-    def task(self) -> str:
-        return self._robot.task
-
-    @property
-    def instruction(self) -> str:
-        return self._robot.instruction
-
     def reset(self, seed: int) -> None:
         self._robot.reset(seed)
         self._rng = np.random.default_rng(derive_seed(seed, "disturbance"))
@@ -79,21 +67,12 @@ class DisturbedRobot:
         self._offset[:] = 0.0
         self._ticks_left = self._draw_ticks(self._rng.exponential(self._config.every_s))
 
-    def observe(self, images: bool = True) -> Observation:
-        return self._robot.observe(images)
-
     def apply(self, action: np.ndarray) -> np.ndarray:
         """As any robot's, but the robot gets the command with the push on top, and what comes back is the command itself,
         clipped to the limits."""
         self._push()
         self._robot.apply(action + self._offset)
         return np.clip(action, *self._limits)
-
-    def check_end(self) -> EpisodeEnd | None:
-        return self._robot.check_end()
-
-    def close(self) -> None:
-        self._robot.close()
 
     def _push(self) -> None:
         if not self._is_disturbed:

@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 import envs
 from envs.film import Film
 from sop_jax.actors.episode import TrialResult
+from sop_jax.actors.robot_wrapper import RobotWrapper
 from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.evaluation.evaluate import SIDE_BY_SIDE, Candidate
 from sop_jax.evaluation.trials import SideBySide, Workplace
@@ -23,7 +24,6 @@ from sop_jax.evaluation.worker import load_policy
 from sop_jax.evaluation.world import EVALUATED_ROBOT, WorldConfig, make_robot
 from sop_jax.robots.simulated import SimulatedRobot
 from sop_jax.specs.clock import Clock
-from sop_jax.specs.records import EpisodeEnd, Observation, RobotSpec
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
@@ -31,26 +31,14 @@ SHEET_COLUMNS = 8
 _SHEET_INCHES = (2.4, 2.05)  # of one picture with its caption
 
 
-class FilmedRobot:
-    """A simulated robot with a camera team: a picture after reset and after every tick. Implements `Robot`."""
+class FilmedRobot(RobotWrapper[SimulatedRobot]):
+    """A simulated robot with a camera team: a picture after reset and after every tick."""
 
     def __init__(self, robot: SimulatedRobot):
-        self._robot = robot
+        super().__init__(robot)
         self._film = Film(robot.environment)
         self.pictures: list[Picture] = []
         self.stages: list[str] = []
-
-    @property
-    def spec(self) -> RobotSpec:
-        return self._robot.spec
-
-    @property
-    def task(self) -> str:
-        return self._robot.task
-
-    @property
-    def instruction(self) -> str:
-        return self._robot.instruction
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -64,16 +52,10 @@ class FilmedRobot:
         self.pictures, self.stages = [], []
         self._take()
 
-    def observe(self, images: bool = True) -> Observation:
-        return self._robot.observe(images)
-
     def apply(self, action: np.ndarray) -> np.ndarray:
         executed = self._robot.apply(action)
         self._take()
         return executed
-
-    def check_end(self) -> EpisodeEnd | None:
-        return self._robot.check_end()
 
     def close(self) -> None:
         self._film.close()

@@ -6,9 +6,10 @@ from typing import Protocol
 import numpy as np
 
 from sop_jax.actors.operator.console import Console
+from sop_jax.actors.robot_wrapper import RobotWrapper
 from sop_jax.actors.stages import ShowsStages
 from sop_jax.specs.interfaces import Robot
-from sop_jax.specs.records import EpisodeEnd, Observation, RobotSpec
+from sop_jax.specs.records import EpisodeEnd, Observation
 
 PICTURE_TICKS = 5
 """Pictures made for people alone come on every so many ticks."""
@@ -22,8 +23,8 @@ class Photographer(Protocol):
     def close(self) -> None: ...
 
 
-class AttendedRobot:
-    """Implements `specs.interfaces.Robot` over another one: tells the console what it sees, and lets people judge.
+class AttendedRobot(RobotWrapper[Robot]):
+    """Tells the console what it sees, and lets people judge.
 
     `judge` is told how a person says that the episode ended (a `Workplace` that ends it, say); without one, `check_end` says
     it here. `photographer` is asked while somebody watches; without one people see the images of the observations.
@@ -36,7 +37,7 @@ class AttendedRobot:
         judge: Callable[[EpisodeEnd], None] | None = None,
         photographer: Photographer | None = None,
     ):
-        self._robot = robot
+        super().__init__(robot)
         self._console = console
         self._photographer = photographer
         self._mark: EpisodeEnd | None = None
@@ -45,18 +46,6 @@ class AttendedRobot:
         self._has_ended = False
         self._staged = robot if isinstance(robot, ShowsStages) else None
         console.set_judge(judge or self._take_mark)
-
-    @property
-    def spec(self) -> RobotSpec:
-        return self._robot.spec
-
-    @property
-    def task(self) -> str:
-        return self._robot.task
-
-    @property
-    def instruction(self) -> str:
-        return self._robot.instruction
 
     @property
     def pose(self) -> np.ndarray:
