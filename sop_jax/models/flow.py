@@ -88,7 +88,7 @@ def _turns(time: Float[Array, "*batch 1"], frequency: np.ndarray) -> Float[Array
 
 def guide(
     velocity: Velocity,
-    target: Float[Array, "*chunk"],
+    target: Float[Array, "*batch H A"],
     weight: Float[Array, "..."],
     max_strength: float,
 ) -> Velocity:
@@ -96,6 +96,9 @@ def guide(
 
     Pseudo-inverse guidance as in real-time chunking (2506.07339, equations 1 to 4) with our time: the clean chunk that the
     velocity points at is x - t v; what it lacks to the target is pulled back through its Jacobian. Their v is our -v.
+
+    The Jacobian of a denoiser has singular values of at most about 1. A network's that has trained long can have far larger
+    ones, and the flow would run away; so a chunk is never pulled by more than it lacks.
     """
 
     def guided(x: Array, time: Array) -> Array:
@@ -104,10 +107,16 @@ def guide(
             return x - time * v, v
 
         clean, pull_back, v = jax.vjp(denoise, x, has_aux=True)
-        (push,) = pull_back(weight * (target - clean))
+        lacking = weight * (target - clean)
+        (push,) = pull_back(lacking)
+        push = push * jnp.minimum(1.0, _size(lacking) / jnp.maximum(_size(push), 1e-12))
         return v - guidance_strength(time, max_strength) * push
 
     return guided
+
+
+def _size(chunk: Float[Array, "*batch H A"]) -> Float[Array, "*batch 1 1"]:
+    return jnp.sqrt(jnp.sum(jnp.square(chunk), axis=(-2, -1), keepdims=True))
 
 
 def guidance_strength(time: Float[Array, "..."], max_strength: float) -> Float[Array, "..."]:

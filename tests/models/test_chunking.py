@@ -45,13 +45,13 @@ def test_guidance_strength_by_hand():
 
 def test_guiding_a_linear_velocity_by_hand():
     """v = x / 2, two steps, target 1, weight 1 on the first number and 0 on the second."""
-    x = jnp.array([4.0, 4.0])
-    guided = flow.guide(lambda x, t: x / 2, jnp.ones(2), jnp.array([1.0, 0.0]), max_strength=3.0)
+    x = jnp.array([[4.0, 4.0]])
+    guided = flow.guide(lambda x, t: x / 2, jnp.ones((1, 2)), jnp.array([[1.0, 0.0]]), max_strength=3.0)
     # t = 1: clean 4 - 2 = 2, its slope 1/2, push (1 - 2) / 2 = -1/2, strength 3: v = 2 + 3/2; x = 4 - 3.5 / 2 = 2.25.
-    np.testing.assert_allclose(guided(x, jnp.array(1.0)), [3.5, 2.0])
+    np.testing.assert_allclose(guided(x, jnp.array(1.0)), [[3.5, 2.0]])
     # t = 1/2: clean 2.25 * 3/4, slope 3/4, push (1 - 1.6875) * 3/4, strength 2: v = 1.125 + 1.03125; x = 1.171875.
     result = flow.integrate(guided, x, 2)
-    np.testing.assert_allclose(result, [1.171875, 4 * 0.75**2], rtol=1e-6)
+    np.testing.assert_allclose(result, [[1.171875, 4 * 0.75**2]], rtol=1e-6)
 
 
 def test_guidance_without_bound_gives_the_target_of_gaussian_actions():
@@ -60,11 +60,19 @@ def test_guidance_without_bound_gives_the_target_of_gaussian_actions():
     def velocity(x, t):
         return (2 * t - 1) / (t**2 + (1 - t) ** 2) * x
 
-    noise, target = jnp.array([1.3, -0.7]), jnp.array([0.4, 0.9])
-    guided = flow.guide(velocity, target, jnp.array([1.0, 0.0]), 1e3)
+    noise, target = jnp.array([[1.3, -0.7]]), jnp.array([[0.4, 0.9]])
+    guided = flow.guide(velocity, target, jnp.array([[1.0, 0.0]]), 1e3)
     result = flow.integrate(guided, noise, 400)
-    assert result[0] == pytest.approx(0.4, abs=0.01)
-    assert result[1] == flow.integrate(velocity, noise, 400)[1]
+    assert result[0, 0] == pytest.approx(0.4, abs=0.01)
+    assert result[0, 1] == flow.integrate(velocity, noise, 400)[0, 1]
+
+
+def test_a_steep_velocity_pulls_a_chunk_by_no_more_than_it_lacks():
+    """v = -9 x: the clean chunk is 10 x at t = 1, and the pull through that slope would be ten times what is lacking."""
+    x = jnp.array([[[0.3, 0.2]], [[0.0, 0.0]]])
+    guided = flow.guide(lambda x, t: -9 * x, jnp.zeros(x.shape), jnp.ones(x.shape), max_strength=5.0)
+    # Lacking is -(3, 2), as long as the pull may be: v = -9 x + 5 * 10 x. Nothing lacks where x is 0.
+    np.testing.assert_allclose(guided(x, jnp.array(1.0)), 41 * x, rtol=1e-5)
 
 
 GUIDANCE = Guidance("linear", max_weight=10.0)
