@@ -17,10 +17,10 @@ from sop_jax.actors.operator.supervisor import Gate, OperatorSupervisor
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.evaluation.world import make_robot
 from sop_jax.robots.g1.config import CameraConfig, G1RobotConfig
+from sop_jax.robots.g1.connecting import connect_robot, import_ros2
 from sop_jax.robots.g1.emulated_sdk import connect_emulator
 from sop_jax.robots.g1.emulator import Emulator
 from sop_jax.robots.g1.robot import G1Robot
-from sop_jax.robots.g1.sdk_link import connect
 from sop_jax.robots.g1.workplace import AttendedWorkplace, JudgedWorkplace
 from sop_jax.robots.simulated_pictures import SimulatedPictures
 from sop_jax.specs.clock import Clock
@@ -68,7 +68,11 @@ def _emulated(config: StationConfig, robot_id: str, console: Console | None, clo
     g1 = dataclasses.replace(config.g1, cameras=cameras)
     emulator = Emulator(environment, clock, g1.units, cameras)
     workplace = JudgedWorkplace(emulator)
-    robot = G1Robot(g1, connect_emulator(emulator), workplace, clock, metrics)
+    if g1.link == "ros2":
+        link = import_ros2("emulated_ros2").EmulatedRos2Link(emulator, g1.ros2)
+    else:
+        link = connect_emulator(emulator)
+    robot = G1Robot(g1, link, workplace, clock, metrics)
     if console is None:
         return Staffed(robot, None, environment.world)
     attended = AttendedRobot(robot, console, workplace.mark)
@@ -93,7 +97,7 @@ def _real(
 
     workplace = AttendedWorkplace(task, instruction, set_scene)
     with contextlib.ExitStack() as unless_made:
-        link = connect(config.g1.cameras, config.g1.units, sdk_socket=config.g1.sdk_socket)
+        link = connect_robot(config.g1)
         unless_made.callback(link.close)
         robot = G1Robot(config.g1, link, workplace, clock, metrics)
         unless_made.pop_all()

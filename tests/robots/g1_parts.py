@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from sop_jax.robots.g1.config import CameraConfig, G1RobotConfig, UnitsConfig
 from sop_jax.robots.g1.emulated_sdk import connect_emulator
 from sop_jax.robots.g1.emulator import Emulator
@@ -15,6 +17,11 @@ CAMERAS = tuple(
     CameraConfig(name, f"sdk_{name}", 32, 32, IMAGE_SIZE, IMAGE_SIZE) for name in ("head", "hand_left", "hand_right")
 )
 CONFIG = G1RobotConfig(cameras=CAMERAS, time_limit_s=2.0)
+
+
+def stretch(observation):
+    """Out and away, as fast as the limits let it."""
+    return observation.state + np.float32(0.26) * np.r_[np.zeros(5), 1, np.zeros(6), 1, np.zeros(3)].astype(np.float32)
 
 
 @dataclasses.dataclass

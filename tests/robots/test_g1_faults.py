@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from g1_parts import CAMERAS, CONFIG, START_NS, make_bench
+from g1_parts import CAMERAS, CONFIG, START_NS, make_bench, stretch
 
 import envs
 from envs.g1.kinematics import load_kinematics
@@ -40,11 +40,6 @@ def run(bench, policy=None, before_start=None):
 
 def end_of(episode):
     return EpisodeEnd(episode.manifest.outcome, episode.manifest.failure_kind)
-
-
-def stretch(observation):
-    """Out and away, as fast as the limits let it."""
-    return observation.state + np.float32(0.26) * np.r_[np.zeros(5), 1, np.zeros(6), 1, np.zeros(3)].astype(np.float32)
 
 
 def test_an_episode_without_faults(environment):

@@ -193,8 +193,47 @@ class TimingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ros2Config:
+    """Where the robot's ROS 2 topics are. They are reached over DDS itself, so this computer needs no ROS.
+
+    domain_id: the robot's ROS_DOMAIN_ID. interface: the network interface towards the robot ("lo" = this computer alone); ""
+    lets DDS choose. camera: the topic of a camera's pictures, `{}` standing for `CameraConfig.sdk_name`. status: whole-body
+    status, from which stops are read; "" only where the lab has a stop signal of its own. best_effort: for a robot whose
+    publishers don't repeat what was lost; a reliable reader never meets them.
+    """
+
+    domain_id: int = 0
+    interface: str = ""
+    arms: str = "/hal/arm_joint_state"
+    left_gripper: str = "/hal/left_ee_data"
+    right_gripper: str = "/hal/right_ee_data"
+    head: str = "/hal/neck_state"
+    waist: str = "/hal/waist_state"
+    status: str = "/hal/whole_body_status"
+    camera: str = "/camera/{}_color"
+    arms_command: str = "/wbc/arm_command"
+    left_gripper_command: str = "/wbc/left_ee_command"
+    right_gripper_command: str = "/wbc/right_ee_command"
+    best_effort: bool = False
+
+    def __post_init__(self) -> None:
+        _check_range("Ros2Config.domain_id", self.domain_id, 0, 232)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            is_topic = field.type is str and field.name != "interface"
+            if is_topic and not (value.startswith("/") or (field.name == "status" and not value)):
+                raise ConfigError(
+                    f"Ros2Config.{field.name} must be an absolute topic name such as /hal/..., got {value!r}"
+                )
+        if self.camera.count("{}") != 1:
+            raise ConfigError(f"Ros2Config.camera must have one {{}} for the camera's name, got {self.camera!r}")
+
+
+@dataclasses.dataclass(frozen=True)
 class G1RobotConfig:
     """One robot. `arms` are those that the policy moves; the other one is held where it is at reset.
+
+    link: over the vendor's SDK, or over the robot's ROS 2 topics.
 
     start_rad: arm joints [14] at the start of episodes, brought there slowly; None = wherever they are.
     dry_run: everything but sending. sdk_socket: where `launch/g1/sdk_server.py` answers for an SDK that this Python can't
@@ -205,7 +244,9 @@ class G1RobotConfig:
     start_rad: tuple[float, ...] | None = None
     time_limit_s: float = 120.0
     dry_run: bool = False
+    link: Literal["sdk", "ros2"] = "sdk"
     sdk_socket: str = ""
+    ros2: Ros2Config = dataclasses.field(default_factory=Ros2Config)
     units: UnitsConfig = dataclasses.field(default_factory=UnitsConfig)
     cameras: tuple[CameraConfig, ...] = DEFAULT_CAMERAS
     posture: PostureConfig = dataclasses.field(default_factory=PostureConfig)
@@ -224,6 +265,13 @@ class G1RobotConfig:
             for value, low, high in zip(self.start_rad, self.limits.low, self.limits.high, strict=False):
                 _check_range("G1RobotConfig.start_rad", value, low, high)
         _check_positive(self, "time_limit_s")
+        if self.link not in ("sdk", "ros2"):
+            raise ConfigError(f"G1RobotConfig.link must be 'sdk' or 'ros2', got {self.link!r}")
+        if self.link == "ros2" and self.posture.commanded:
+            raise ConfigError(
+                "G1RobotConfig: the layout of the posture's ROS 2 message isn't known, so with link 'ros2' a person brings "
+                "lift, waist and head to their places: set posture.commanded to false"
+            )
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

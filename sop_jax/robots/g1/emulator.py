@@ -32,7 +32,7 @@ PERIOD_NS = round(1e9 / 30)
 FRAME_AGE_TICKS = 2
 """A frame can be had so long after it was taken; about 60 ms were seen on a real robot."""
 
-_PAST_TICKS = 8  # before its scene was set, the robot stood there already
+PAST_TICKS = 8  # before its scene was set, the robot stood there already
 
 
 class Emulator:
@@ -75,6 +75,11 @@ class Emulator:
         return self.environment.instruction
 
     @property
+    def started_ns(self) -> int:
+        """When the present scene was set."""
+        return self._started_ns
+
+    @property
     def target(self) -> np.ndarray:
         """The last command that the robot took, float64 [16] in our units."""
         return self._target.copy()
@@ -87,7 +92,7 @@ class Emulator:
         self._end = None
         self._history.clear()
         self._pictures.clear()
-        for tick in range(-_PAST_TICKS, 1):
+        for tick in range(-PAST_TICKS, 1):
             self._keep(tick)
 
     def verdict(self) -> EpisodeEnd | None:
@@ -149,7 +154,7 @@ class Emulator:
         if name in faults.silent_cameras:
             newest = min(newest, self._silent_from)
         newest -= newest % faults.dropped_frames
-        if newest < -_PAST_TICKS:
+        if newest < -PAST_TICKS:
             return None, None
         moment, stamp_ns = self._find(newest, None if at_ns is None else at_ns - offset_ns, offset_ns)
         return self._pictures.take(moment, name, name in faults.frozen_cameras), stamp_ns
