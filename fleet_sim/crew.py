@@ -1,31 +1,43 @@
-"""Worker processes that play episodes: each is a pure function of (weights version, robot, seed, world).
+"""Workers that play episodes: each is a pure function of (weights version, robot, seed, world).
 
-So an episode may be played as soon as it has begun in virtual time, on any worker, while the simulation goes on; whoever
-needs to know whether it still lasts waits until the worker has come that far.
+So an episode may be played as soon as it has begun in virtual time, on any worker, and again on another one if that was
+lost, while the simulation goes on; whoever needs to know whether it still lasts waits until a worker has come that far.
 """
 
 import collections
-import contextlib
 import dataclasses
+import importlib
 import json
-import os
 import pathlib
-import subprocess
-import sys
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import IO, Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
-from sop_jax.evaluation.trial_pool import SINGLE_THREADED
-from sop_jax.specs.errors import SopError
-
-_STOP_GRACE_S = 5.0
+from sop_jax.specs.errors import MissingDependencyError, SopError
 
 
 class CrewFailedError(SopError):
     """A worker died, or an episode could not be played."""
+
+
+class WorkerLostError(Exception):
+    """A worker is gone through no fault of the episode's: another one can play it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """Where a fleet's episodes are played.
+
+    local: on processes of this machine. ray: on actors of the Ray cluster at `address`; "" is the one that this machine is in
+    ($RAY_ADDRESS), or else a new one on this machine alone.
+    """
+
+    kind: Literal["local", "ray"] = "local"
+    address: str = ""
+
+
+LOCAL = Engine()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +127,8 @@ class EpisodeInPlay:
 
     def note(self, num_ticks: int, helps: Helps) -> None:
         with self._changed:
+            if num_ticks <= self._num_ticks:  # played again by another worker, which tells the same as the first one
+                return
             self._num_ticks, self._helps = num_ticks, helps
             self._changed.notify_all()
 
@@ -126,27 +140,38 @@ class EpisodeInPlay:
             self._changed.notify_all()
 
 
+class Worker(Protocol):
+    """Plays one episode at a time."""
+
+    def play(self, playing: EpisodeInPlay) -> None:
+        """Blocks until the episode is over, telling `playing`. Raises WorkerLostError, or whatever stops the simulation."""
+        ...
+
+    def wait_until_back(self) -> bool:
+        """After it was lost: whether it can go on. Blocks for as long as there is hope."""
+        ...
+
+    def kill(self) -> None:
+        """Ends it, also in the middle of an episode."""
+        ...
+
+
 class Crew:
-    """Plays episodes on `num_workers` processes, first come, first served. What is played doesn't depend on their number.
+    """Plays episodes on workers, first come, first served. What is played depends on neither their number nor their kind.
 
     with Crew(settings, num_workers) as crew:
         playing = crew.play(order)
         played = playing.wait(tick)
     """
 
-    def __init__(self, settings: Mapping[str, Any], num_workers: int, environment: Mapping[str, str] | None = None):
-        """`settings`: JSON for the workers, see `crew_worker`."""
+    def __init__(self, settings: Mapping[str, Any], num_workers: int, engine: Engine = LOCAL):
+        """`settings`: a `crew_worker.WorkerSettings` as JSON. Raises MissingDependencyError where Ray is missing."""
         self._todo: collections.deque[EpisodeInPlay] = collections.deque()
         self._wanted = threading.Condition()
         self._closing = False
-        variables = {
-            **os.environ,
-            "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl"),
-            **SINGLE_THREADED,
-            **(environment or {}),
-        }
-        command = [sys.executable, "-m", "fleet_sim.crew_worker", json.dumps(settings)]
-        self._workers = [_Worker(command, variables) for _ in range(num_workers)]
+        self._failure = ""
+        self._workers = _make_workers(settings, num_workers, engine)
+        self._num_left = len(self._workers)
         self._threads = [
             threading.Thread(target=self._feed, args=(worker,), name=f"crew-{number}", daemon=True)
             for number, worker in enumerate(self._workers)
@@ -158,8 +183,11 @@ class Crew:
         """Orders an episode; returns at once."""
         playing = EpisodeInPlay(order)
         with self._wanted:
-            self._todo.append(playing)
-            self._wanted.notify()
+            if self._failure:
+                playing.finish(None, self._failure)
+            else:
+                self._todo.append(playing)
+                self._wanted.notify()
         return playing
 
     def close(self) -> None:
@@ -180,7 +208,7 @@ class Crew:
     ) -> None:
         self.close()
 
-    def _feed(self, worker: "_Worker") -> None:
+    def _feed(self, worker: Worker) -> None:
         while True:
             with self._wanted:
                 self._wanted.wait_for(lambda: self._todo or self._closing)
@@ -190,51 +218,37 @@ class Crew:
             try:
                 if not playing.is_dropped:
                     worker.play(playing)
+            except WorkerLostError as error:
+                self._put_back(playing)
+                if self._closing or not worker.wait_until_back():
+                    self._leave(f"no worker is left; the last one was lost: {error}")
+                    return
             except Exception as error:
                 playing.finish(None, f"episode {playing.order.episode_id}: {error}")
                 return  # the simulation ends with the first failure
 
+    def _put_back(self, playing: EpisodeInPlay) -> None:
+        with self._wanted:
+            self._todo.appendleft(playing)
+            self._wanted.notify()
 
-class _Worker:
-    """One process: an order per line in; progress, and then the result, per line out."""
-
-    def __init__(self, command: list[str], environment: Mapping[str, str]):
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by kill)
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=dict(environment), text=True,
-            bufsize=1,
-        )  # fmt: skip
-
-    def play(self, playing: EpisodeInPlay) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # then the next line tells
-            self._process.stdin.write(playing.order.to_json() + "\n")
-            self._process.stdin.flush()
-        while True:
-            line = self._process.stdout.readline()
-            if not line.endswith("\n"):
-                raise CrewFailedError(self._obituary())
-            told = json.loads(line)
-            helps = Helps.from_json(told["helps"])
-            if "num_ticks" in told:
-                playing.note(told["num_ticks"], helps)
-            else:
-                played = PlayedEpisode(told["num_frames"], pathlib.Path(told["path"]), told["succeeded"])
-                playing.finish(played, helps=helps)
+    def _leave(self, why: str) -> None:
+        """A worker is gone for good; with the last one, so is whatever waits."""
+        with self._wanted:
+            self._num_left -= 1
+            if self._num_left:
                 return
+            self._failure = why
+            for playing in self._todo:
+                playing.finish(None, why)
 
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait(_STOP_GRACE_S)
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-        self._stderr.close()
 
-    def _obituary(self) -> str:
-        code = self._process.wait()
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
-        return f"a worker died with exit code {code}: {lines[-1] if lines else 'it said nothing'}"
+def _make_workers(settings: Mapping[str, Any], num_workers: int, engine: Engine) -> Sequence[Worker]:
+    """Importing a kind of worker is put off until it is wanted: Ray is not installed everywhere."""
+    try:
+        module = importlib.import_module(f"fleet_sim.{'process' if engine.kind == 'local' else 'ray'}_worker")
+    except ImportError as error:
+        if engine.kind == "local":
+            raise
+        raise MissingDependencyError(f"--engine ray needs Ray ({error}): launch/setup.sh ray") from error
+    return module.make_workers(settings, num_workers, engine.address)

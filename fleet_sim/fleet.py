@@ -16,7 +16,7 @@ from typing import Any
 import simpy
 
 from fleet_sim.config import SimulatedFleetConfig, Stage
-from fleet_sim.crew import Crew, EpisodeOrder
+from fleet_sim.crew import LOCAL, Crew, Engine, EpisodeOrder
 from fleet_sim.deployed import make_surroundings
 from fleet_sim.journal import EpisodeRecord, Journal, PublicationRecord
 from fleet_sim.learning_side import LearningSide
@@ -71,8 +71,9 @@ class SimulatedFleet:
         metrics: Metrics | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         recordings: Recordings | None = None,
+        engine: Engine = LOCAL,
     ):
-        """`recordings`: episodes are these, lived again, instead of played in a world."""
+        """`recordings`: episodes are these, lived again, instead of played in a world. `engine`: where they are played."""
         self._config = config
         self._store_url = f"file://{(root / 'store').absolute()}/"
         scratch = root / "scratch"
@@ -90,7 +91,7 @@ class SimulatedFleet:
             "rollout": dataclasses.asdict(_rollout_of(config)),
             **{name: dataclasses.asdict(getattr(config, name)) for name in ("world", "recording", "supervisor")},
         }
-        self._crew = Crew(settings, num_workers) if recordings is None else ReplayedCrew(recordings, settings)
+        self._crew = Crew(settings, num_workers, engine) if recordings is None else ReplayedCrew(recordings, settings)
         self._on_progress = on_progress
         self._counts = dict.fromkeys(config.robot_ids, 0)
         self._episodes: list[EpisodeRecord] = []

@@ -6,6 +6,7 @@ lock() { "${UV:-.venv/bin/uv}" pip compile -q --universal --python-version 3.11 
 lock requirements/base.in -o requirements/base.txt
 lock requirements/edge.in -c requirements/base.txt -o requirements/edge.txt
 lock requirements/base.in requirements/dev.in -c requirements/base.txt -o requirements/dev.txt
+lock requirements/base.in requirements/ray.in -c requirements/base.txt -o requirements/ray.txt
 lock requirements/base.in requirements/cuda.in -c requirements/base.txt -o requirements/cuda.txt
 lock requirements/base.in requirements/tpu.in -c requirements/base.txt -o requirements/tpu.txt
 # The Reverb server exists for Linux on x86-64 and Python 3.11 or older alone, so its lock is for that platform.

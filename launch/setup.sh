@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the environments from the hash-locked requirement files: `launch/setup.sh base|dev|edge|cuda|tpu|reverb|parity`.
-# base, dev; edge (a robot's computer: nothing that trains); cuda, tpu (with JAX for that) -> .venv    reverb -> launch/reverb/.venv    parity -> benchmarks/parity_lerobot/.venv (8 GB)
+# Makes the environments from the hash-locked requirement files: `launch/setup.sh base|dev|edge|cuda|tpu|ray|reverb|parity`.
+# base, dev; edge (a robot's computer: nothing that trains); cuda, tpu (with JAX for that), ray (simulated fleets on many machines) -> .venv    reverb -> launch/reverb/.venv    parity -> benchmarks/parity_lerobot/.venv (8 GB)
 # Does nothing when the lock file hasn't changed since the last time.
 # Uses uv where it is on the PATH, else the standard library's venv and pip.
 set -euo pipefail
@@ -30,12 +30,12 @@ install() {  # install VENV PYTHON LOCK
   fi
 }
 
-what=${1:?usage: launch/setup.sh base|dev|edge|cuda|tpu|reverb|parity}
+what=${1:?usage: launch/setup.sh base|dev|edge|cuda|tpu|ray|reverb|parity}
 case $what in
-  base | dev | edge | cuda | tpu) venv=.venv lock=requirements/$what.txt ;;
+  base | dev | edge | cuda | tpu | ray) venv=.venv lock=requirements/$what.txt ;;
   reverb) venv=launch/reverb/.venv lock=launch/reverb/requirements.txt ;;
   parity) venv=benchmarks/parity_lerobot/.venv lock=benchmarks/parity_lerobot/requirements.txt ;;
-  *) fail "unknown environment '$what': expected base, dev, edge, cuda, tpu, reverb or parity" ;;
+  *) fail "unknown environment '$what': expected base, dev, edge, cuda, tpu, ray, reverb or parity" ;;
 esac
 
 stamp=$venv/.installed-$what

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fleet_sim.config import Stage
+from fleet_sim.crew import LOCAL, Engine
 from fleet_sim.fleet import Progress, SimulatedFleet
 from fleet_sim.journal import Journal
 from fleet_sim.studies.grid import Cell, Results
@@ -18,6 +19,7 @@ from sop_jax.algorithms.registry import AlgorithmConfig, create_algorithm
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.evaluate import Candidate, evaluate_worlds
 from sop_jax.evaluation.suites import find_suite
+from sop_jax.evaluation.trial_pool import num_usable_cores
 from sop_jax.models.bundle import load_bundle
 from sop_jax.sampling.adaptive import SamplerConfig
 
@@ -25,12 +27,14 @@ from sop_jax.sampling.adaptive import SamplerConfig
 @dataclasses.dataclass(frozen=True)
 class Places:
     """Where a study finds and leaves things: the base policy's directory, the store folder of its demonstrations, where the
-    value function goes; and how many processes play episodes."""
+    value function goes; how many workers play episodes (0 = one per core that there is), and on which engine the fleets'
+    episodes are played. Evaluations run on this machine."""
 
     policy: pathlib.Path
     demonstrations: pathlib.Path
     value: pathlib.Path
     num_workers: int
+    engine: Engine = LOCAL
 
 
 TrainValueFunction = Callable[[pathlib.Path, pathlib.Path], None]
@@ -81,6 +85,7 @@ class MainResults:
             work,
             self._places.num_workers,
             on_progress=self._watch,
+            engine=self._places.engine,
         )
         try:
             if method.way == "online":
@@ -151,7 +156,7 @@ class MainResults:
         policy = load_bundle(self._places.policy)
         fleet = SimulatedFleet(
             fleet_config, policy, self._places.policy, create_algorithm(fleet_config.algorithm), work,
-            self._places.num_workers, on_progress=self._watch,
+            self._places.num_workers, on_progress=self._watch, engine=self._places.engine,
         )  # fmt: skip
         try:
             fleet.run(Stage(config.value_rollouts_s, human_s=0.0))
@@ -193,7 +198,7 @@ class MainResults:
             num_trials,
             self._config.evaluation_seed,
             rollout=self._config.fleet.rollout,
-            num_workers=self._places.num_workers,
+            num_workers=self._places.num_workers or num_usable_cores(),
             for_selection=selection,
             on_trial=on_trial,
             should_stop=self._should_stop,

@@ -13,6 +13,7 @@ import tyro
 
 from configs.files import to_json
 from configs.studies import MAIN_RESULTS, MainResultsPreset
+from fleet_sim.crew import Engine
 from fleet_sim.studies.grid import Grid, GridProgress
 from fleet_sim.studies.main_analysis import analyse
 from fleet_sim.studies.main_report import as_json, render_study, table_md
@@ -28,7 +29,6 @@ from sop_jax.cli.stopping import StopRequests
 from sop_jax.evaluation.pages import write_page
 from sop_jax.evaluation.provenance import describe
 from sop_jax.evaluation.run_metrics import write_json
-from sop_jax.evaluation.trial_pool import num_usable_cores
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import SopError
 
@@ -55,7 +55,14 @@ class StudyArguments:
     """Folder of the study; default: runs/study-<study>-<preset>."""
 
     workers: int = 0
-    """Processes that play episodes; 0 = one per usable core. The results don't depend on it."""
+    """Workers that play episodes; 0 = one per core of the machine, or of the cluster. The results don't depend on it."""
+
+    engine: Literal["local", "ray"] = "local"
+    """Where the fleets' episodes are played: local (processes of this machine), ray (a Ray cluster; its machines reach the
+    study's folder and the base policy under the same paths). The results don't depend on it."""
+
+    ray_address: str = ""
+    """Of the Ray cluster; default: $RAY_ADDRESS, or a new cluster on this machine."""
 
     report_only: bool = False
     """Run nothing: report what is done so far."""
@@ -71,7 +78,7 @@ def run(argv: Sequence[str]) -> int:
     if not arguments.report_only:
         with StopRequests() as stop:
             try:
-                run_cells(folder, arguments.workers, stop)
+                run_cells(folder, arguments.workers, Engine(arguments.engine, arguments.ray_address), stop)
             except KeyboardInterrupt:
                 note(f"stopped; go on with the same command: sop study {shlex.join(argv)}")
                 return 130
@@ -84,7 +91,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _study_of(
     arguments: StudyArguments, folder: pathlib.Path
-) -> tuple[Callable[[pathlib.Path, int, StopRequests], None], Callable[[pathlib.Path, str], dict[str, object]]]:
+) -> tuple[Callable[[pathlib.Path, int, Engine, StopRequests], None], Callable[[pathlib.Path, str], dict[str, object]]]:
     """What runs the study's cells, and what reports on them. Raises UsageError, StudyMismatchError."""
     if arguments.study != "main-results":
         sweep = study_sweep.find_sweep(arguments.study, arguments.preset)
@@ -100,7 +107,7 @@ def _study_of(
 
 
 def _run_cells(
-    grid: Grid, preset: MainResultsPreset, folder: pathlib.Path, num_workers: int, stop: StopRequests
+    grid: Grid, preset: MainResultsPreset, folder: pathlib.Path, num_workers: int, engine: Engine, stop: StopRequests
 ) -> None:
     demonstrations = folder / "demonstrations"
     for task in preset.study.tasks:
@@ -109,7 +116,7 @@ def _run_cells(
             demonstrations / "logs", stop,
         )  # fmt: skip
     policy = find_policy(preset.study.policy)
-    places = Places(policy, demonstrations / "store", folder / "value", num_workers or num_usable_cores())
+    places = Places(policy, demonstrations / "store", folder / "value", num_workers, engine)
 
     def train_value_function(store: pathlib.Path, output: pathlib.Path) -> None:
         steps = str(preset.study.value_steps)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from configs.files import to_json
 from configs.sweeps import SWEEPS, SweepPreset
+from fleet_sim.crew import Engine
 from fleet_sim.studies.grid import Grid, GridProgress
 from fleet_sim.studies.main_results import MainResults, Places
 from fleet_sim.studies.methods import MainResultsConfig
@@ -21,7 +22,6 @@ from sop_jax.cli.progress import WorkProgress
 from sop_jax.evaluation.pages import write_page
 from sop_jax.evaluation.provenance import describe
 from sop_jax.evaluation.run_metrics import write_json
-from sop_jax.evaluation.trial_pool import num_usable_cores
 from sop_jax.specs.clock import WallClock
 
 
@@ -39,7 +39,12 @@ def make_grid(preset: SweepPreset, folder: pathlib.Path) -> Grid:
 
 
 def run_cells(
-    grid: Grid, preset: SweepPreset, folder: pathlib.Path, num_workers: int, should_stop: Callable[[], bool]
+    grid: Grid,
+    preset: SweepPreset,
+    folder: pathlib.Path,
+    num_workers: int,
+    engine: Engine,
+    should_stop: Callable[[], bool],
 ) -> None:
     """Runs what isn't done. Raises KeyboardInterrupt."""
     with WorkProgress(progress_console, "cells", len(grid.cells)) as progress:
@@ -59,9 +64,8 @@ def run_cells(
                 preset.demonstrations, study.fleet.world_of(study.tasks[0]), demonstrations / "store",
                 demonstrations / "logs", should_stop,
             )  # fmt: skip
-            places = Places(
-                find_policy(study.policy), demonstrations / "store", folder / "value", num_workers or num_usable_cores()
-            )
+            policy = find_policy(study.policy)
+            places = Places(policy, demonstrations / "store", folder / "value", num_workers, engine)
             return MainResults(study, places, _no_value_function, on_progress, should_stop)
 
         grid.run(Sweep(preset.study, make_learning).run_cell, on_cell, should_stop)

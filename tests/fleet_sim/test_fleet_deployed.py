@@ -32,7 +32,7 @@ DEPLOYMENT = Deployment(
 class MadeUpCrew:
     """Every episode lasts 90 ticks, and is helped from tick 30 to 60."""
 
-    def __init__(self, settings, num_workers):
+    def __init__(self, settings, num_workers, engine):
         self.reaction_delay_s = settings["rollout"]["reaction_delay_s"]
         self._scratch = pathlib.Path(settings["scratch"])
         self.orders = []
