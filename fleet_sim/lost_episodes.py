@@ -36,6 +36,7 @@ def cut(episode: Episode, num_frames: int) -> Episode:
         num_frames=num_frames,
         ended_ns=int(kept.time_ns[-1]) + round(1e9 / manifest.control_hz),
         takeovers=tuple(event for event in manifest.takeovers if event.handback_frame <= num_frames),
+        marks=tuple(mark for mark in manifest.marks if mark.frame < num_frames),
     )
     return Episode(sealed, kept, episode.jpegs[:num_images])
 

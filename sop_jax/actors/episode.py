@@ -12,6 +12,7 @@ import numpy as np
 from sop_jax.actors.chunk_player import ChunkPlayer, ChunkRequest
 from sop_jax.actors.handover import Handover
 from sop_jax.actors.interrupts import deferred_interrupt
+from sop_jax.actors.marks import MakesMarks
 from sop_jax.actors.pilot import Demonstrator, ExpertPilot, FrameLabel, Pilot, PolicyPilot
 from sop_jax.actors.rollout import (
     INTERRUPTED,
@@ -137,9 +138,11 @@ def run_episode(
         norm_stats=header.norm_stats,
         jpeg_quality=recorder_config.jpeg_quality,
     )
-    sink = _RecorderSink(recorder, recorder_config.image_stride)
+    marked = robot if isinstance(robot, MakesMarks) else None
+    sink = _RecorderSink(recorder, recorder_config.image_stride, marked)
     with contextlib.closing(pilot):
         report = roll_out(robot, pilot, sink, config, clock, should_stop)
+    sink.keep_marks()
     if report.num_frames == 0:
         if report.end == INTERRUPTED:
             raise KeyboardInterrupt
@@ -199,11 +202,12 @@ def was_interrupted(episode: Episode) -> bool:
 
 
 class _RecorderSink:
-    """Hands frames to the recorder, with images on every `image_stride`-th only."""
+    """Hands frames to the recorder, with images on every `image_stride`-th only, and what the robot noted about them."""
 
-    def __init__(self, recorder: EpisodeRecorder, image_stride: int):
+    def __init__(self, recorder: EpisodeRecorder, image_stride: int, robot: MakesMarks | None):
         self._recorder = recorder
         self._image_stride = image_stride
+        self._robot = robot
 
     def keeps_images(self, frame: int) -> bool:
         return frame % self._image_stride == 0
@@ -214,6 +218,11 @@ class _RecorderSink:
         if label.request:
             self._recorder.takeover_asked(label.request)
         self._recorder.add(observation, action, intervention=label.intervention, policy_version=label.policy_version)
+        self.keep_marks()
+
+    def keep_marks(self) -> None:
+        for mark in () if self._robot is None else self._robot.take_marks():
+            self._recorder.mark(mark)
 
 
 def _make_pilot(

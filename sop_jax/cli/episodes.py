@@ -162,6 +162,7 @@ def _show(arguments: ShowArguments) -> int:
             f"{event.handback_frame}"
             for event in manifest.takeovers
         ),
+        *(f"marked       frame {mark.frame}: {mark.kind} {mark.note}" for mark in manifest.marks),
         f"reproduce    world {manifest.world or 'real'}, seed {manifest.seed}",
         f"fingerprints base {manifest.weights_base or 'none'}, normalisation {manifest.norm_stats or 'none'}",
     ]

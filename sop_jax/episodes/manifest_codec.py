@@ -22,6 +22,7 @@ from sop_jax.specs.records import (
     SCHEMA_VERSION,
     CameraSpec,
     EpisodeManifest,
+    EpisodeMark,
     Outcome,
     Source,
     TakeoverEvent,
@@ -35,10 +36,14 @@ MAX_ACTION_DIM = 128
 MAX_IMAGE_SIDE = 4096
 MAX_INSTRUCTION = 500
 MAX_TEXT = 200
+MAX_MARKS = 1000
 MAX_CONTROL_HZ = 2000.0
 _INT64 = 2**63 - 1
 _CHECKSUM = "payload_sha256"
-_FIELDS = frozenset(field.name for field in dataclasses.fields(EpisodeManifest)) | {_CHECKSUM}
+_FIELDS = {
+    2: frozenset(field.name for field in dataclasses.fields(EpisodeManifest)) | {_CHECKSUM, "schema_version"},
+}
+_FIELDS[1] = _FIELDS[2] - {"marks"}
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _UPDATE = "Update the software that wrote it."
 _Choice = TypeVar("_Choice", bound=enum.StrEnum)
@@ -75,8 +80,8 @@ def decode_manifest(data: bytes, where: str) -> tuple[EpisodeManifest, str]:
             got=version,
             fix="A newer robot wrote this: update this reader, then let intake try again.",
         )
-    if raw.keys() != _FIELDS:
-        raise reject(where, "manifest fields", expected=sorted(_FIELDS), got=sorted(raw), fix=_UPDATE)
+    if raw.keys() != _FIELDS[version]:
+        raise reject(where, "manifest fields", expected=sorted(_FIELDS[version]), got=sorted(raw), fix=_UPDATE)
     try:
         manifest = _manifest(_Fields(raw, where))
         checksum = _Fields(raw, where).text(_CHECKSUM, 64)
@@ -89,7 +94,10 @@ def decode_manifest(data: bytes, where: str) -> tuple[EpisodeManifest, str]:
 
 
 def _to_text(manifest: EpisodeManifest, payload_sha256: str) -> bytes:
-    fields = dataclasses.asdict(manifest) | {"control_hz": float(manifest.control_hz), _CHECKSUM: payload_sha256}
+    fields = dataclasses.asdict(manifest) | {"control_hz": float(manifest.control_hz)}
+    fields |= {"schema_version": manifest.schema_version, _CHECKSUM: payload_sha256}
+    if not manifest.marks:
+        del fields["marks"]
     return (json.dumps(fields, indent=1, allow_nan=False, default=_plain) + "\n").encode("ascii")
 
 
@@ -109,6 +117,9 @@ class _Fields:
     def __init__(self, raw: Mapping[str, object], where: str):
         self._raw = raw
         self.where = where
+
+    def has(self, key: str) -> bool:
+        return key in self._raw
 
     def integer(self, key: str, low: int, high: int = _INT64) -> int:
         value = self._raw[key]
@@ -177,7 +188,7 @@ def _manifest(raw: _Fields) -> EpisodeManifest:
         seed=raw.integer("seed", -_INT64 - 1),
         world=raw.text("world", MAX_TEXT),
         takeovers=_takeovers(raw, num_frames),
-        schema_version=raw.integer("schema_version", 1, SCHEMA_VERSION),
+        marks=_marks(raw, num_frames) if raw.has("marks") else (),
     )
 
 
@@ -230,3 +241,15 @@ def _takeovers(raw: _Fields, num_frames: int) -> tuple[TakeoverEvent, ...]:
             )
         end = event.handback_frame
     return events
+
+
+def _marks(raw: _Fields, num_frames: int) -> tuple[EpisodeMark, ...]:
+    keys = frozenset(field.name for field in dataclasses.fields(EpisodeMark))
+    marks = tuple(
+        EpisodeMark(entry.integer("frame", 0, num_frames - 1), entry.name("kind"), entry.text("note", MAX_TEXT))
+        for entry in raw.objects("marks", keys, MAX_MARKS)
+    )
+    frames = [mark.frame for mark in marks]
+    if not marks or frames != sorted(frames):
+        raise reject(raw.where, "marks", expected="one or more, in the order of their frames", got=frames, fix=_UPDATE)
+    return marks

@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 
 from sop_jax.episodes.images import DEFAULT_QUALITY, encode_image
-from sop_jax.episodes.manifest_codec import MAX_FRAMES
+from sop_jax.episodes.manifest_codec import MAX_FRAMES, MAX_MARKS, MAX_TEXT
 from sop_jax.specs.identifiers import check_name, robot_of_episode
 from sop_jax.specs.records import (
     NO_POLICY,
@@ -20,6 +20,7 @@ from sop_jax.specs.records import (
     EpisodeArrays,
     EpisodeEnd,
     EpisodeManifest,
+    EpisodeMark,
     Observation,
     RobotSpec,
     Source,
@@ -87,6 +88,7 @@ class EpisodeRecorder:
         self._asked: tuple[int, str] | None = None
         self._open: tuple[int, int, str] | None = None
         self._takeovers: list[TakeoverEvent] = []
+        self._marks: list[EpisodeMark] = []
         self._sealed = False
 
     @property
@@ -105,6 +107,15 @@ class EpisodeRecorder:
     def takeover_withdrawn(self) -> None:
         """Forgets a request that was not followed by a takeover."""
         self._asked = None
+
+    def mark(self, mark: EpisodeMark) -> None:
+        """Keeps what is worth knowing about a frame. The note is cut to its bound, without what isn't printable. Only the first
+        `MAX_MARKS` of an episode are kept: a robot whose every command breaches a limit says so in them.
+        """
+        check_name("kind of mark", mark.kind)
+        note = "".join(character for character in mark.note if character.isprintable())[:MAX_TEXT]
+        if len(self._marks) < MAX_MARKS:
+            self._marks.append(dataclasses.replace(mark, note=note))
 
     def add(
         self,
@@ -166,6 +177,7 @@ class EpisodeRecorder:
             seed=self._seed,
             world=self._world,
             takeovers=tuple(self._takeovers),
+            marks=self._marks_in_order(),
         )
         arrays = EpisodeArrays(
             state=np.stack(self._frames.state),
@@ -176,6 +188,12 @@ class EpisodeRecorder:
             image_frames=np.array(self._frames.image_frames, np.int32),
         )
         return Episode(manifest, arrays, tuple(self._frames.jpegs))
+
+    def _marks_in_order(self) -> tuple[EpisodeMark, ...]:
+        """A mark that came after the last frame is about that one."""
+        last = self.num_frames - 1
+        inside = [dataclasses.replace(mark, frame=min(max(mark.frame, 0), last)) for mark in self._marks]
+        return tuple(sorted(inside, key=lambda mark: mark.frame))
 
     def _check(self, observation: Observation, action: np.ndarray, version: int) -> None:
         where = f"recorder of {self._episode_id}, frame {self.num_frames}"

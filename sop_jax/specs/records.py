@@ -13,8 +13,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-SCHEMA_VERSION = 1
-"""Version of the episode layout. A reader refuses a newer one."""
+SCHEMA_VERSION = 2
+"""Newest version of the episode layout: 2 has marks, 1 has none. An episode without marks is of version 1, as it always was.
+A reader refuses a newer one."""
 
 NO_POLICY = -1
 """policy_version of an episode in which no policy acted (a demonstration)."""
@@ -108,6 +109,16 @@ class TakeoverEvent:
 
 
 @dataclasses.dataclass(frozen=True)
+class EpisodeMark:
+    """Something worth knowing about a frame: `kind` "breach", "hold", "fault" (a robot's safety layer) or "stage" (a person
+    who watched); `note` says which one."""
+
+    frame: int
+    kind: str
+    note: str
+
+
+@dataclasses.dataclass(frozen=True)
 class EpisodeManifest:
     """Everything about an episode that isn't an array. Immutable once sealed.
 
@@ -135,7 +146,12 @@ class EpisodeManifest:
     seed: int = 0
     world: str = ""
     takeovers: tuple[TakeoverEvent, ...] = ()
-    schema_version: int = SCHEMA_VERSION
+    marks: tuple[EpisodeMark, ...] = ()
+
+    @property
+    def schema_version(self) -> int:
+        """Of the layout that holds it."""
+        return 2 if self.marks else 1
 
     @property
     def num_interventions(self) -> int:

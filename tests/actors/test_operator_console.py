@@ -15,7 +15,7 @@ from sop_jax.robots.two_arm import two_arm_spec
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.interfaces import Request, Supervisor
 from sop_jax.specs.metrics import MemoryMetrics
-from sop_jax.specs.records import EpisodeEnd, Outcome
+from sop_jax.specs.records import EpisodeEnd, EpisodeMark, Outcome
 
 SPEC = two_arm_spec("g1", 16)
 HOME = np.array([-1.075, 0.6108, 0.279, -1.284, 0.731, 1.495, -0.188])
@@ -129,6 +129,18 @@ def test_marks_end_the_episode_with_the_persons_label(place):
     stage, mark = place.metrics.events[:2]
     assert (stage["stage"], mark["outcome"]) == ("grasped", "failure")
     assert stage["episode_started_ns"] == mark["episode_started_ns"] == 5
+
+
+def test_stage_marks_belong_to_the_episode(place):
+    place.robot.observe()
+    place.robot.apply(np.zeros(place.robot.spec.action_dim))
+    place.robot.observe()
+    place.console.obey(StageMark("grasped"))
+    assert place.robot.take_marks() == [EpisodeMark(1, "stage", "grasped")]
+    assert place.robot.take_marks() == []
+    place.console.obey(StageMark("lifted"))
+    place.robot.reset(6)
+    assert place.robot.take_marks() == []
 
 
 def test_a_workplace_may_be_told_instead(steering):

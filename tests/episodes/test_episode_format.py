@@ -16,7 +16,7 @@ from sop_jax.episodes.format import index_of, pack, parse_arrays, unpack
 from sop_jax.episodes.synthetic import make_episode
 from sop_jax.episodes.verify import verify_bytes
 from sop_jax.specs.errors import InvalidEpisodeError
-from sop_jax.specs.records import CameraSpec
+from sop_jax.specs.records import CameraSpec, EpisodeMark
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -98,12 +98,15 @@ def test_an_episode_without_images_is_stored_too():
     assert index_of(data, path).image_ranges.shape == (0, 2, 2)
 
 
-def test_golden_episode_still_reads_and_still_packs_to_the_same_bytes():
-    data = (GOLDEN / "episode_v1.zip").read_bytes()
-    told = json.loads((GOLDEN / "episode_v1.json").read_text())
+@pytest.mark.parametrize("version", [1, 2])
+def test_golden_episode_still_reads_and_still_packs_to_the_same_bytes(version):
+    data = (GOLDEN / f"episode_v{version}.zip").read_bytes()
+    told = json.loads((GOLDEN / f"episode_v{version}.json").read_text())
     assert hashlib.sha256(data).hexdigest() == told["sha256"]
     verified = verify_bytes(data, told["path"])
-    assert verified.manifest.schema_version == 1
+    assert verified.manifest.schema_version == version
+    marks = (EpisodeMark(2, "breach", "speed, 3.2"), EpisodeMark(5, "stage", "grasp"))
+    assert verified.manifest.marks == (marks if version == 2 else ())
     assert verified.index.arrays_range == tuple(told["arrays_range"])
     assert verified.index.image_ranges.tolist() == told["image_ranges"]
     assert verified.arrays.state[1, 2] == np.float32(told["state_1_2"])

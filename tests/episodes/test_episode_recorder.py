@@ -11,7 +11,7 @@ from sop_jax.episodes.recorder import EpisodeRecorder
 from sop_jax.episodes.synthetic import make_episode, make_observation
 from sop_jax.episodes.verify import verify_bytes
 from sop_jax.specs.errors import InvalidEpisodeError
-from sop_jax.specs.records import NO_POLICY, EpisodeEnd, Observation, Outcome, Source, TakeoverEvent
+from sop_jax.specs.records import NO_POLICY, EpisodeEnd, EpisodeMark, Observation, Outcome, Source, TakeoverEvent
 
 EPISODE_ID = "robot-3.00000000000000000005.000001"
 END = EpisodeEnd(Outcome.SUCCESS)
@@ -36,6 +36,29 @@ def record(flags: str, asked: dict[int, str] | None = None, **options):
             episode.takeover_asked(asked[frame])
         episode.add(observation(frame, images=frame % 2 == 0), np.zeros(16), intervention=actor == "h")
     return episode.seal(END)
+
+
+def test_marks_lie_in_order_and_inside():
+    episode = recorder()
+    for frame in range(3):
+        episode.add(observation(frame), np.zeros(16), intervention=False)
+        episode.mark(EpisodeMark(2 - frame, "stage", f"{frame}"))
+    episode.mark(EpisodeMark(3, "fault", "too\nlong " + "x" * 300))  # after the last frame
+    sealed = episode.seal(END)
+    told = [(mark.frame, mark.kind, mark.note[:9]) for mark in sealed.manifest.marks]
+    assert told == [(0, "stage", "2"), (1, "stage", "1"), (2, "stage", "0"), (2, "fault", "toolong x")]
+    assert verify_bytes(*packed(sealed)).manifest == sealed.manifest
+    with pytest.raises(InvalidEpisodeError, match="kind of mark"):
+        recorder().mark(EpisodeMark(0, "no name", ""))
+
+
+def test_the_first_thousand_marks_are_kept():
+    episode = recorder()
+    episode.add(observation(0), np.zeros(16), intervention=False)
+    for number in range(1005):
+        episode.mark(EpisodeMark(0, "breach", str(number)))
+    marks = episode.seal(END).manifest.marks
+    assert [marks[0].note, marks[-1].note, len(marks)] == ["0", "999", 1000]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sop_jax.episodes.synthetic import make_episode, make_spec
 from sop_jax.episodes.verify import verify_bytes
 from sop_jax.episodes.zip_layout import FOOTER_BYTES, ZipWriter, directory
 from sop_jax.specs.errors import InvalidEpisodeError
-from sop_jax.specs.records import NO_POLICY, Episode, Source, TakeoverEvent
+from sop_jax.specs.records import NO_POLICY, Episode, EpisodeMark, Source, TakeoverEvent
 
 EPISODE = make_episode(1, num_frames=9, spec=small_spec, takeovers=((1, 2, 5),))
 DATA, PATH = packed(EPISODE)
@@ -88,7 +88,8 @@ def test_another_robot_type_is_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, "schema_version: expected 1 to 1, got 2. A newer robot wrote this"),
+        ({"schema_version": 3}, "schema_version: expected 1 to 2, got 3. A newer robot wrote this"),
+        ({"schema_version": 2}, "manifest fields: expected .*marks"),
         ({"schema_version": True}, "schema_version"),
         ({"task": "../etc"}, "task '../etc' is not a valid name"),
         ({"task": 7}, "task: expected 0 to 63 printable characters"),
@@ -120,6 +121,33 @@ def test_hostile_manifests_are_refused(change, message):
     refuse(rewrite(DATA, lambda manifest: manifest.update(change)), message)
 
 
+MARKED = with_manifest(marks=(EpisodeMark(0, "hold", "late"), EpisodeMark(3, "stage", "grasp")))
+
+
+def test_marks_are_kept():
+    assert verify_bytes(*packed(MARKED)).manifest.marks == MARKED.manifest.marks
+    assert packed(EPISODE)[0] == DATA  # an episode without marks is what it was before there were any
+
+
+@pytest.mark.parametrize(
+    ("marks", "message"),
+    [
+        ([], "marks: expected one or more"),
+        (
+            [{"frame": 4, "kind": "hold", "note": ""}, {"frame": 3, "kind": "hold", "note": ""}],
+            "in the order of their frames",
+        ),
+        ([{"frame": 9, "kind": "hold", "note": ""}], "frame: expected an integer in 0..8"),
+        ([{"frame": 1, "kind": "two words", "note": ""}], "kind"),
+        ([{"frame": 1, "kind": "hold", "note": "x" * 201}], "note"),
+        ([{"frame": 1, "kind": "hold"}], "marks: expected objects with"),
+        ([{"frame": 1, "kind": "hold", "note": ""}] * 1001, "marks: expected a list of at most 1000"),
+    ],
+)
+def test_hostile_marks_are_refused(marks, message):
+    refuse(rewrite(packed(MARKED)[0], lambda manifest: manifest.update(marks=marks)), message)
+
+
 def test_a_missing_field_is_refused():
     refuse(rewrite(DATA, lambda manifest: manifest.pop("world")), "manifest fields")
 
@@ -139,7 +167,7 @@ def test_takeovers_must_not_overlap():
         (b"[" * 100_000, "manifest.json: expected JSON"),
         (b'"\xff"', "manifest.json: expected JSON"),
         (b"1" * 5000, "manifest.json: expected"),
-        (b"{}", "schema_version: expected 1 to 1, got None"),
+        (b"{}", "schema_version: expected 1 to 2, got None"),
         (b"null\n", "manifest.json: expected an object"),
         (b'{"schema_version":' + b"[" * 300 + b"]" * 300 + b"}", "schema_version"),
         (b" " * (2**20 + 1), "manifest size"),

@@ -30,7 +30,9 @@ RESULTS = {
     "offline_hg_dagger-0": cell("1111100000", human_s=60.0),
     "offline_hg_dagger-1": cell("1111000000", human_s=60.0),
 }
-STUDY = dataclasses.replace(dataclasses.replace(SMALL.study, methods=("pretrained", "sop_hg_dagger", "offline_hg_dagger")), duration_s=1200.0)
+STUDY = dataclasses.replace(
+    SMALL.study, methods=("pretrained", "sop_hg_dagger", "offline_hg_dagger"), duration_s=1200.0
+)
 
 
 def test_the_grid_holds_every_method_and_seed_after_what_it_needs():

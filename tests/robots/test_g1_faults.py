@@ -108,6 +108,8 @@ def test_a_fault_ends_the_episode_under_its_name(environment, fault, kind):
     (event,) = bench.events("g1_fault")
     assert (event["kind"], event["episode_started_ns"]) == (kind, episode.manifest.started_ns)
     assert event["frame"] == episode.manifest.num_frames - 1  # The frame during which it happened.
+    fault = episode.manifest.marks[-1]
+    assert (fault.frame, fault.kind, fault.note.split(", ")[0]) == (event["frame"], "fault", kind)
     num_sent = bench.emulator.num_commands
     for _ in range(30):
         bench.clock.advance_s(0.1)
@@ -225,6 +227,9 @@ def test_limits_hold_against_a_wild_policy_and_each_breach_is_an_event(environme
     assert {event["episode_started_ns"] for event in breaches} == {episode.manifest.started_ns}
     (report,) = bench.events("g1_episode")
     assert report["num_speed"] == bench.robot.breaches["speed"] > 30
+    marks = [(mark.frame, mark.kind) for mark in episode.manifest.marks]
+    assert marks == [(event["frame"], "breach") for event in breaches]
+    assert episode.manifest.marks[0].note.startswith(breaches[0]["kind"])
 
 
 def test_a_dry_run_sends_nothing(environment):

@@ -5,11 +5,12 @@ from typing import Protocol
 
 import numpy as np
 
+from sop_jax.actors.marks import MakesMarks
 from sop_jax.actors.operator.console import Console
 from sop_jax.actors.robot_wrapper import RobotWrapper
 from sop_jax.actors.stages import ShowsStages
 from sop_jax.specs.interfaces import Robot
-from sop_jax.specs.records import EpisodeEnd, Observation
+from sop_jax.specs.records import EpisodeEnd, EpisodeMark, Observation
 
 PICTURE_TICKS = 5
 """Pictures made for people alone come on every so many ticks."""
@@ -81,6 +82,11 @@ class AttendedRobot(RobotWrapper[Robot]):
         self._pose = self._robot.apply(action)
         self._frame += 1
         return self._pose
+
+    def take_marks(self) -> list[EpisodeMark]:
+        """The robot's own, and stages that people marked."""
+        own = self._robot.take_marks() if isinstance(self._robot, MakesMarks) else ()
+        return [*own, *self._console.take_marks()]
 
     def check_end(self) -> EpisodeEnd | None:
         end = self._robot.check_end() or self._mark

@@ -3,6 +3,7 @@
 The loop writes what it sees and asks what people want; links and devices do it the other way round, from their own threads.
 """
 
+import collections
 import dataclasses
 import threading
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ from sop_jax.actors.operator.status import Control, Status
 from sop_jax.specs.clock import Clock
 from sop_jax.specs.interfaces import Metrics
 from sop_jax.specs.metrics import NoMetrics
-from sop_jax.specs.records import EpisodeEnd, Outcome
+from sop_jax.specs.records import EpisodeEnd, EpisodeMark, Outcome
 
 MOTION_LIFE_S = 0.3
 """A motion that isn't said again within this time is over: a link that drops stops the hand."""
@@ -66,6 +67,7 @@ class Console:
         self._images_number = 0
         self._scene_is_set = False
         self._marked_stage = ""
+        self._marks: collections.deque[EpisodeMark] = collections.deque()
         self.watched = False
 
     @property
@@ -111,6 +113,11 @@ class Console:
 
     # The control loop.
 
+    def take_marks(self) -> list[EpisodeMark]:
+        """Stages that people marked since the last time."""
+        with self._lock:
+            return [self._marks.popleft() for _ in range(len(self._marks))]
+
     def set_judge(self, judge: Callable[[EpisodeEnd], None]) -> None:
         """Who is told how an episode ended, on the thread of whoever marks it."""
         self._judge = judge
@@ -129,6 +136,7 @@ class Console:
         """The robot stands at its start."""
         with self._lock:
             self._motion, self._marked_stage, self._started_ns = None, "", 0
+            self._marks.clear()
             self._status = dataclasses.replace(
                 self._status, task=task, instruction=instruction, control="policy", control_hz=control_hz,
                 wants_operator=False, asks="", fault="", frame=0, stages=stages, stage="",
@@ -196,6 +204,7 @@ class Console:
             with self._lock:
                 self._marked_stage = stage
                 self._status = dataclasses.replace(self._status, stage=stage)
+                self._marks.append(EpisodeMark(self._status.frame, "stage", stage))
             self._write("operator_stage", stage=stage)
 
     def _change(self, **values: object) -> None:

@@ -15,7 +15,7 @@ from sop_jax.robots.two_arm import ACTION_NAMES
 from sop_jax.specs.clock import Clock, Ticker
 from sop_jax.specs.interfaces import Metrics
 from sop_jax.specs.metrics import NoMetrics
-from sop_jax.specs.records import CameraSpec, EpisodeEnd, Observation, Outcome, RobotSpec
+from sop_jax.specs.records import CameraSpec, EpisodeEnd, EpisodeMark, Observation, Outcome, RobotSpec
 
 ROBOT_TYPE = "g1"
 TIME_UP = EpisodeEnd(Outcome.TIMEOUT, "timeout")
@@ -78,6 +78,10 @@ class G1Robot:
     def breaches(self) -> dict[str, int]:
         """Commands of this episode that would have passed a limit, by kind of limit."""
         return self._body.log.counts
+
+    def take_marks(self) -> list[EpisodeMark]:
+        """Breaches, holds and faults since the last time."""
+        return self._body.log.take_marks()
 
     def reset(self, seed: int) -> None:
         """Waits for the scene, then brings the robot to its start. A robot that can't is at the end of its episode."""
