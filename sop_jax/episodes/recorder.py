@@ -109,7 +109,7 @@ class EpisodeRecorder:
         self._asked = None
 
     def mark(self, mark: EpisodeMark) -> None:
-        """Keeps what is worth knowing about a frame. The note is cut to its bound, without what isn't printable. Only the first
+        """Keeps what is worth knowing about a frame. The note is cut to its bound, less what can't be printed. Only the first
         `MAX_MARKS` of an episode are kept: a robot whose every command breaches a limit says so in them.
         """
         check_name("kind of mark", mark.kind)
