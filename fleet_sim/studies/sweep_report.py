@@ -29,6 +29,9 @@ _X_NAMES: Mapping[Kind, str] = {
     "operators": "people",
 }
 
+PAPER_TABLE_1: Mapping[int, tuple[float, float]] = {1: (0.805, 173.6), 2: (0.887, 126.5), 4: (0.925, 71.7)}
+"""Robots -> success after 180 minutes, minutes to 80% (arXiv 2601.03044, Table I: grocery restocking, real robots)."""
+
 Column = tuple[str, Callable[[DynamicsRow], str]]
 
 
@@ -87,7 +90,7 @@ def sweep_table(config: SweepConfig, analysis: SweepAnalysis) -> str:
         cells = [[f"{row.x:g}", *(show(row) for _, show in _COLUMNS[config.kind])] for row in rows]
         parts.append(f"{series}:\n\n{markdown_table(heads, cells)}")
     if analysis.learning:
-        parts.append(f"with learning:\n\n{_learning_table(config, analysis)}")
+        parts.append(f"with learning:\n\n{markdown_table(*_learning_cells(config, analysis))}")
     return "\n".join(parts)
 
 
@@ -103,6 +106,7 @@ def render_sweep(
     config: SweepConfig, analysis: SweepAnalysis, command: str, provenance: Provenance, elapsed_s: float
 ) -> str:
     """The page as HTML; equal data give an equal page."""
+    learning_heads, learning_rows = _learning_cells(config, analysis)
     return render_page(
         "sweep_template.html",
         pathlib.Path(__file__).parent,
@@ -117,8 +121,8 @@ def render_sweep(
             ]
             for series in config.series
         },
-        learning=analysis.learning,
-        x_name=_X_NAMES[config.kind],
+        learning_heads=learning_heads,
+        learning_rows=learning_rows,
         command=command,
         provenance=provenance,
         elapsed_s=elapsed_s,
@@ -185,7 +189,10 @@ def _lines(
     return draw_svg(f"{config.kind}_{figure}", draw, height_in=3.2)
 
 
-def _learning_table(config: SweepConfig, analysis: SweepAnalysis) -> str:
+def _learning_cells(config: SweepConfig, analysis: SweepAnalysis) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of what learnt; of scaling, the paper's Table I beside it."""
+    heads = [_X_NAMES[config.kind], "seeds", "success", "time to 80%", "staleness", "online", "robot hours",
+             "human minutes", "learner steps"]  # fmt: skip
     rows = [
         [
             f"{row.x:g}",
@@ -200,6 +207,9 @@ def _learning_table(config: SweepConfig, analysis: SweepAnalysis) -> str:
         ]
         for row in analysis.learning
     ]
-    heads = (_X_NAMES[config.kind], "seeds", "success", "time to 80%", "staleness", "online", "robot hours",
-             "human minutes", "learner steps")  # fmt: skip
-    return markdown_table(heads, rows)
+    if config.kind == "scaling":
+        heads += ["paper: success after 180 min", "paper: time to 80%"]
+        for row, cells in zip(analysis.learning, rows, strict=True):
+            success, minutes = PAPER_TABLE_1.get(round(row.x), (None, None))
+            cells += ["-" if success is None else f"{success:.1%}", "-" if minutes is None else f"{minutes} min"]
+    return heads, rows

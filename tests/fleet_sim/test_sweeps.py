@@ -139,9 +139,12 @@ def test_learning_points_run_the_main_results_method(scaled, tmp_path):
     assert (row.success.value, row.robot_hours, row.staleness_s) == (0.75, 2.0, 5.0)
     assert row.to_target.time_s == 120.0
     assert words_of(config, analysis)[-1].startswith("With learning, final success by robots: 4: 75% [")
-    assert "| 4 | 1 | 75% [" in sweep_table(config, analysis)
+    table = sweep_table(config, analysis)
+    assert "| 4 | 1 | 75% [" in table
+    assert table.splitlines()[-1].endswith("| 92.5% | 71.7 min |")  # the paper's Table I beside ours
     page = render_sweep(config, analysis, "sop study scaling", Provenance("today", "m", "s", {}), 1.0)
     assert "With learning" in page
+    assert "71.7 min" in page
 
 
 def test_presets_are_what_they_are_called():
