@@ -1,4 +1,4 @@
-"""Presets of the studies: `sop study main-results --preset ci|shelf|box|small|ablations|paper`."""
+"""Presets of the studies: `sop study main-results --preset ci|shelf|box|pair|small|ablations|paper`."""
 
 import dataclasses
 import types
@@ -14,14 +14,22 @@ from sop_jax.evaluation.world import WorldConfig
 
 @dataclasses.dataclass(frozen=True)
 class MainResultsPreset:
-    """The study, and the demonstrations that its base policy was made from: same seed, same number, same bytes."""
+    """The study, and the demonstrations that its base policy was made from: same seed, same number, same bytes.
+
+    demonstrated: the world that they were made in, where the fleet's is another one.
+    """
 
     study: MainResultsConfig
     demonstrations: DemonstrationsConfig
+    demonstrated: WorldConfig | None = None
 
     def demonstrations_of(self, task: str) -> DemonstrationsConfig:
         """Of one of the study's tasks."""
         return self.demonstrations.for_task(task) if len(self.study.tasks) > 1 else self.demonstrations
+
+    def demonstrated_of(self, task: str) -> WorldConfig:
+        """The world of one task's demonstrations."""
+        return self.study.fleet.world_of(task) if self.demonstrated is None else self.demonstrated.for_task(task)
 
 
 MAIN_METHODS = (
@@ -118,6 +126,26 @@ BOX = MainResultsPreset(
 )
 """The box alone, from the same base policy: half an hour on two cores."""
 
+PAIR = MainResultsPreset(
+    dataclasses.replace(
+        SMALL.study,
+        name="pair",
+        fleet=dataclasses.replace(
+            SMALL.study.fleet,
+            robots={"restock_shelf": 4, "box_assembly": 3},
+            world=WorldConfig(image_size=64, catalogue="pool"),
+        ),
+        methods=("pretrained", "sop_hg_dagger", "offline_hg_dagger", "sop_recap", "offline_recap"),
+        num_trials=100,
+        curve_points=0,
+        retention_trials=0,
+    ),
+    generalist.PRETRAIN.demonstrations,
+    demonstrated=WorldConfig(image_size=64),
+)
+"""Two kinds of work, one policy, from the same base: boxes, and goods that no demonstration showed. Two hours on two
+cores."""
+
 ABLATION = dataclasses.replace(
     SMALL,
     study=dataclasses.replace(SMALL.study, name="ablations", methods=ABLATIONS, curve_points=0, retention_trials=0),
@@ -143,5 +171,5 @@ PAPER = dataclasses.replace(
 """The paper's 180 minutes, with more seeds and trials than it had; for a machine with an accelerator and 16 cores."""
 
 MAIN_RESULTS: Mapping[str, MainResultsPreset] = types.MappingProxyType(
-    {preset.study.name: preset for preset in (CI, SHELF, BOX, SMALL, ABLATION, PAPER)}
+    {preset.study.name: preset for preset in (CI, SHELF, BOX, PAIR, SMALL, ABLATION, PAPER)}
 )

@@ -46,10 +46,10 @@ class StudyArguments:
     """main-results: pre-trained, more demonstrations, offline and online HG-DAgger and RECAP, at equal budgets. scaling: 1 to
     1000 robots, what saturates first. staleness: publications every 5 s to every hour. operators: people for 50 robots."""
 
-    preset: Literal["ci", "shelf", "box", "small", "ablations", "paper", "dynamics"] = "ci"
-    """main-results: ci (one task, minutes), shelf and box (one task), small (three tasks, two training seeds, hours on
-    two cores), ablations (of the sampler), paper (the paper's size, for a machine with an accelerator). The others: ci
-    (seconds), dynamics (minutes, nothing learns), small (with fleets that learn, hours on two cores)."""
+    preset: Literal["ci", "shelf", "box", "pair", "small", "ablations", "paper", "dynamics"] = "ci"
+    """main-results: ci (one task, minutes), shelf and box (one task), pair (two), small (three tasks, two training seeds,
+    hours on two cores), ablations (of the sampler), paper (the paper's size, for a machine with an accelerator). The
+    others: ci (seconds), dynamics (minutes, nothing learns), small (with fleets that learn, hours on two cores)."""
 
     folder: str = ""
     """Folder of the study; default: runs/study-<study>-<preset>."""
@@ -112,7 +112,7 @@ def _run_cells(
     demonstrations = folder / "demonstrations"
     for task in preset.study.tasks:
         collect(
-            preset.demonstrations_of(task), preset.study.fleet.world_of(task), demonstrations / "store",
+            preset.demonstrations_of(task), preset.demonstrated_of(task), demonstrations / "store",
             demonstrations / "logs", stop,
         )  # fmt: skip
     policy = find_policy(preset.study.policy)
