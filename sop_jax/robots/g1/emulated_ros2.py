@@ -7,6 +7,7 @@ lets one stand on this computer's loopback until Ctrl-C, for `"link": "ros2"` to
 
 import argparse
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -167,6 +168,8 @@ class EmulatedRos2Link(Ros2Link):
     """The link to an emulated robot on a simulated clock: its turn comes whenever somebody looks or commands."""
 
     def __init__(self, emulator: Emulator, config: Ros2Config, encoding: str = "rgb8"):
+        """On the loopback, whatever `config` says: nobody else may take it for a robot."""
+        config = dataclasses.replace(config, interface=LOOPBACK)
         self._emulated = EmulatedRos2(emulator, config, encoding)
         super().__init__(config, emulator.cameras, emulator.units)
         deadline = time.monotonic() + _MEETING_S
