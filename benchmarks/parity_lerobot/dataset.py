@@ -15,6 +15,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -181,6 +182,17 @@ def measure(python: pathlib.Path, backend: str) -> dict[str, dict[str, Any]]:
     return found
 
 
+def write_golden(path: pathlib.Path, python: pathlib.Path) -> None:
+    """Keeps the dataset that LeRobot wrote, without the truth, as a zip for the test suite."""
+    with tempfile.TemporaryDirectory() as name:
+        root = pathlib.Path(name) / "theirs"
+        run_lerobot(python, ["pyav", str(root)])
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+            for file in sorted(root.rglob("*")):
+                if file.is_file() and file.name != "truth.npz":
+                    archive.write(file, str(file.relative_to(root)))
+
+
 def _total(episodes: list[Episode]) -> int:
     return sum(episode.manifest.num_frames for episode in episodes)
 
@@ -189,9 +201,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line (always done)")
     parser.add_argument("--python", type=pathlib.Path, help="Python of another environment that has lerobot==0.5.1")
+    parser.add_argument("--write-golden", type=pathlib.Path, metavar="FILE", help="remake the test suite's golden file")
     parser.add_argument("--backend", default="pyav", help="LeRobot's video decoder: pyav, or torchcodec (needs FFmpeg)")
     arguments = parser.parse_args()
-    cases = measure(find_lerobot_python(arguments.python), arguments.backend)
+    python = find_lerobot_python(arguments.python)
+    if arguments.write_golden:
+        write_golden(arguments.write_golden, python)
+        return 0
+    cases = measure(python, arguments.backend)
     ours, peer = (sum(case[name] for case in cases.values()) for name in ("frames_equal", "frames"))
     again = cases["import of LeRobot's own"]["imported_again"]
     result = {

@@ -159,7 +159,7 @@ def _export(arguments: ExportArguments) -> int:
 
 def _import(arguments: ImportArguments) -> int:
     source = RldsSource(arguments.path) if arguments.format == "rlds" else LeRobotSource(arguments.path)
-    is_own = isinstance(source, LeRobotSource) and bool(source.info.marks) and arguments.mapping is None
+    is_own = arguments.format == "lerobot" and arguments.mapping is None and bool(source.marks)
     if arguments.print_mapping:
         say(json.dumps(to_json(make_mapping(arguments, source)), indent=1))
         return 0

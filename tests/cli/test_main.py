@@ -18,7 +18,13 @@ def test_overview_names_every_command(capsys):
 
 @pytest.mark.parametrize(
     "command",
-    [*sorted(set(COMMANDS) - {"episodes", "fleet", "weights"}), "episodes ls", "fleet plan", "weights rollback"],
+    [
+        *sorted(set(COMMANDS) - {"episodes", "fleet", "weights"}),
+        "episodes ls",
+        "episodes import",
+        "fleet plan",
+        "weights rollback",
+    ],
 )
 def test_every_command_explains_itself(command, capsys):
     words = command.split()

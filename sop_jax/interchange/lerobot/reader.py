@@ -66,6 +66,10 @@ class LeRobotSource:
     def features(self) -> Mapping[str, Feature]:
         return self.info.features
 
+    @property
+    def marks(self) -> Mapping[str, object]:
+        return self.info.marks
+
     def read(self, index: int, features: Sequence[str]) -> ForeignEpisode:
         """See `EpisodeSource`. Also checks that no frame is missing."""
         entry, where = self._entry(index)
