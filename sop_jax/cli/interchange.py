@@ -59,10 +59,10 @@ class ExportArguments:
     robot: tuple[str, ...] = ()
     """Only episodes of these robots (robot_id)."""
 
-    source: tuple[Source, ...] = ()
+    source: tuple[Literal["online", "offline"], ...] = ()
     """Only online or offline episodes."""
 
-    outcome: tuple[Outcome, ...] = ()
+    outcome: tuple[Literal["success", "failure", "timeout", "aborted", "error"], ...] = ()
     """Only episodes that ended so."""
 
     frames: Frames = "all"
@@ -144,7 +144,9 @@ def _export(arguments: ExportArguments) -> int:
         video = VideoConfig(crf=arguments.crf)
     except ConfigError as error:
         raise UsageError(str(error)) from error
-    selection = Selection(arguments.task, arguments.robot, arguments.source, arguments.outcome)
+    sources = tuple(Source(name) for name in arguments.source)
+    outcomes = tuple(Outcome(name) for name in arguments.outcome)
+    selection = Selection(arguments.task, arguments.robot, sources, outcomes)
     config = ExportConfig(arguments.frames, arguments.pictures, arguments.robot_type, video)
     store = EpisodeStore(as_store_url(arguments.store))
     with WorkProgress(progress_console, "episodes exported", 0) as progress:
@@ -159,7 +161,7 @@ def _export(arguments: ExportArguments) -> int:
 
 def _import(arguments: ImportArguments) -> int:
     source = RldsSource(arguments.path) if arguments.format == "rlds" else LeRobotSource(arguments.path)
-    is_own = arguments.format == "lerobot" and arguments.mapping is None and bool(source.marks)
+    is_own = arguments.format == "lerobot" and arguments.mapping is None and (arguments.path / MANIFESTS).is_file()
     if arguments.print_mapping:
         say(json.dumps(to_json(make_mapping(arguments, source)), indent=1))
         return 0

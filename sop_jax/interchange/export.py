@@ -36,7 +36,7 @@ Pictures = Literal["video", "jpeg"]
 
 MARKS_VERSION = 1
 MANIFESTS = "meta/sop_episodes.jsonl"
-"""The manifests, one a line: what has no place in LeRobot's own files."""
+"""The manifests, one a line: what has no place in LeRobot's own files. A dataset that has this file is an export of ours."""
 _ALL = "Every control tick. Pictures were taken at some only: each frame shows the last one, picture_age frames old."
 _PICTURED = "Only the control ticks at which pictures were taken; the actions between them are left out."
 

@@ -55,7 +55,7 @@ class EpisodeSource(Protocol):
             pictures = source.pictures(episode, "observation.images.head", [0, 3, 6])
 
     `read` and `pictures` raise InvalidDatasetError when this episode can't be had; others may still be read. `control_hz` is
-    0 if the dataset doesn't tell its rate; `marks` are what `export` wrote into it, {} in a dataset of others.
+    0 if the dataset doesn't tell its rate.
     """
 
     @property
@@ -69,9 +69,6 @@ class EpisodeSource(Protocol):
 
     @property
     def features(self) -> Mapping[str, Feature]: ...
-
-    @property
-    def marks(self) -> Mapping[str, object]: ...
 
     def read(self, index: int, features: Sequence[str]) -> ForeignEpisode: ...
 

@@ -48,9 +48,12 @@ def test_there_and_back(folder, capsys):
 
 
 def test_selection_and_a_full_folder(folder, capsys):
-    assert _export(folder, "dataset", "--task", "laundry_fold", "--frames", "pictured") == 0
+    options = ["--task", "laundry_fold", "--source", "online", "--outcome", "success", "timeout"]
+    assert _export(folder, "dataset", *options, "--frames", "pictured") == 0
     found = _last_json(capsys)
     assert (found["num_episodes"], found["num_frames"], found["fps"]) == (1, 2, 10)
+    assert _export(folder, "other", "--source", "offline") == BAD_INPUT
+    assert "episodes: expected one or more, got 0. Select others." in capsys.readouterr().err
     assert _export(folder) == BAD_INPUT
     assert "is not empty: a dataset needs a folder of its own" in capsys.readouterr().err
 

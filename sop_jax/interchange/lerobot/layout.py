@@ -35,7 +35,7 @@ _FIX = "Is this the dataset's folder, the one that holds meta/?"
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """What meta/info.json says. `marks` is what this project wrote into it (export), {} in others' datasets."""
+    """What meta/info.json says."""
 
     version: str
     robot_type: str
@@ -46,7 +46,6 @@ class Info:
     video_path: str
     features: Mapping[str, Feature]
     videos: frozenset[str]
-    marks: Mapping[str, Any]
 
     @property
     def is_v3(self) -> bool:
@@ -69,7 +68,6 @@ def read_info(root: pathlib.Path) -> Info:
             video_path=str(raw.get("video_path") or ""),
             features=features,
             videos=frozenset(name for name, entry in raw["features"].items() if entry["dtype"] == "video"),
-            marks=dict(raw.get("sop", {})),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)

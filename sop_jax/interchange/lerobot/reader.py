@@ -66,13 +66,11 @@ class LeRobotSource:
     def features(self) -> Mapping[str, Feature]:
         return self.info.features
 
-    @property
-    def marks(self) -> Mapping[str, object]:
-        return self.info.marks
-
     def read(self, index: int, features: Sequence[str]) -> ForeignEpisode:
         """See `EpisodeSource`. Also checks that no frame is missing."""
         entry, where = self._entry(index)
+        if missing := [name for name in features if name not in self.features]:
+            raise refuse(where, "features", expected=missing, got=sorted(self.features), fix=_FIX)
         table = self._rows(entry, index, ("timestamp", "frame_index", "task_index", *features), where)
         frames = to_array(table, "frame_index", (1,), where)
         if not np.array_equal(frames, np.arange(entry.length)):

@@ -52,10 +52,6 @@ class RldsSource:
     def features(self) -> Mapping[str, Feature]:
         return {name: step.feature for name, step in self._step_features.items()}
 
-    @property
-    def marks(self) -> Mapping[str, object]:
-        return {}
-
     def read(self, index: int, features: Sequence[str]) -> ForeignEpisode:
         """See `EpisodeSource`."""
         where = f"{self.folder}, episode {index} ({self._records[index].path.name})"
