@@ -74,9 +74,10 @@ def picture_ages(arrays: EpisodeArrays) -> np.ndarray:
 
 def from_columns(columns: Mapping[str, np.ndarray]) -> EpisodeArrays:
     """The arrays out of the columns of one episode: those of DTYPES, STATE and ACTION."""
+    num = len(columns["time_ns"])
     return EpisodeArrays(
-        state=columns[STATE].astype(np.float32, copy=False),
-        action=columns[ACTION].astype(np.float32, copy=False),
+        state=columns[STATE].reshape(num, -1).astype(np.float32, copy=False),
+        action=columns[ACTION].reshape(num, -1).astype(np.float32, copy=False),
         intervention=columns["intervention"].astype(bool, copy=False),
         policy_version=columns["policy_version"].astype(np.int32, copy=False),
         time_ns=columns["time_ns"].astype(np.int64, copy=False),

@@ -94,8 +94,8 @@ def test_the_offline_table_is_fed(tmp_path, store):
     tables = LocalTables(mix_tables(["lids"], MixConfig()), seed=0)
     intake = Intake(store, tables, label_all, IntakeConfig(segment_length=2, num_readers=2), clock=NOW)
     assert intake.poll().inserted == len(report.imported) == 3
-    assert tables.info()["lids/offline"].current_size == 1 + 1 + 2  # 2, 2 and 3 pictures, two an item
-    assert tables.info()["lids/online"].current_size == 0
+    assert tables.info()["lids/offline"].size == 1 + 1 + 2  # 2, 2 and 3 pictures, two an item
+    assert tables.info()["lids/online"].size == 0
 
 
 def test_pictures_are_scaled(tmp_path, store):

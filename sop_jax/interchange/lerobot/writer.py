@@ -140,7 +140,7 @@ class LeRobotWriter:
                 flat = pa.array(columns[field.name].ravel(), field.type.value_type)
                 values = pa.FixedSizeListArray.from_arrays(flat, field.type.list_size)
             else:
-                values = pa.array(columns[field.name], field.type)
+                values = pa.array(columns[field.name].ravel(), field.type)
             arrays.append(values)
         return pa.Table.from_arrays(arrays, schema=self._schema)
 
