@@ -13,18 +13,10 @@ from sop_jax.cli.output import print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.interchange.agibot import AGIBOT_WORLD
-from sop_jax.interchange.export import (
-    MANIFESTS,
-    ExportConfig,
-    Frames,
-    Pictures,
-    Selection,
-    export_lerobot,
-    read_manifests,
-)
+from sop_jax.interchange.export import ExportConfig, Frames, Pictures, Selection, export_lerobot
 from sop_jax.interchange.importing import ImportReport, Translator, import_episodes
+from sop_jax.interchange.labels import MANIFEST
 from sop_jax.interchange.lerobot.reader import LeRobotSource
-from sop_jax.interchange.lerobot.tables import read_json_lines
 from sop_jax.interchange.mapping import ImportMapping, check_mapping, derive_mapping
 from sop_jax.interchange.rlds.reader import RldsSource
 from sop_jax.interchange.source import EpisodeSource
@@ -114,6 +106,9 @@ class ImportArguments:
     image_size: tuple[int, int] | None = None
     """Scale every camera's pictures to this height and width [pixels]."""
 
+    control_hz: float | None = None
+    """Frames per second, where the dataset doesn't tell (RLDS)."""
+
     image_stride: int | None = None
     """Keep pictures of every so many frames (default 3); only such frames can begin a training example."""
 
@@ -161,7 +156,7 @@ def _export(arguments: ExportArguments) -> int:
 
 def _import(arguments: ImportArguments) -> int:
     source = RldsSource(arguments.path) if arguments.format == "rlds" else LeRobotSource(arguments.path)
-    is_own = arguments.format == "lerobot" and arguments.mapping is None and (arguments.path / MANIFESTS).is_file()
+    is_own = arguments.format == "lerobot" and arguments.mapping is None and MANIFEST in source.features
     if arguments.print_mapping:
         say(json.dumps(to_json(make_mapping(arguments, source)), indent=1))
         return 0
@@ -193,9 +188,8 @@ def make_mapping(arguments: ImportArguments, source: EpisodeSource) -> ImportMap
         height, width = arguments.image_size
         cameras = tuple(dataclasses.replace(camera, height=height, width=width) for camera in mapping.cameras)
         mapping = dataclasses.replace(mapping, cameras=cameras)
-    if arguments.image_stride is not None:
-        mapping = dataclasses.replace(mapping, image_stride=arguments.image_stride)
-    return mapping
+    given = {"image_stride": arguments.image_stride, "control_hz": arguments.control_hz}
+    return dataclasses.replace(mapping, **{name: value for name, value in given.items() if value is not None})
 
 
 def _own_translator(arguments: ImportArguments) -> Translator:
@@ -206,6 +200,7 @@ def _own_translator(arguments: ImportArguments) -> Translator:
             ("--robot", arguments.robot),
             ("--image-size", arguments.image_size),
             ("--image-stride", arguments.image_stride),
+            ("--control-hz", arguments.control_hz),
         )
         if value
     ]
@@ -214,7 +209,7 @@ def _own_translator(arguments: ImportArguments) -> Translator:
             f"{arguments.path} was exported by this project and brings all that along: leave out {', '.join(given)}, or "
             "give a --mapping to import it as demonstrations"
         )
-    return ExportTranslator(read_manifests(arguments.path, read_json_lines(arguments.path / MANIFESTS)))
+    return ExportTranslator()
 
 
 def _mapped_translator(arguments: ImportArguments, source: EpisodeSource) -> Translator:

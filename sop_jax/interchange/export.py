@@ -7,13 +7,12 @@ Legend: `T` frames, `K` frames with pictures, `h w` pixels.
 """
 
 import dataclasses
-import json
 import pathlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -28,15 +27,13 @@ from sop_jax.interchange.lerobot.statistics import PictureStats
 from sop_jax.interchange.lerobot.writer import ColumnSpec, EpisodeData, LeRobotWriter
 from sop_jax.interchange.thinning import thin
 from sop_jax.interchange.video import VideoConfig
-from sop_jax.specs.errors import EpisodeNotFoundError, InvalidEpisodeError, SopError
+from sop_jax.specs.errors import EpisodeNotFoundError, InvalidEpisodeError
 from sop_jax.specs.records import CameraSpec, Episode, EpisodeManifest, Outcome, Source
 
 Frames = Literal["all", "pictured"]
 Pictures = Literal["video", "jpeg"]
 
 MARKS_VERSION = 1
-MANIFESTS = "meta/sop_episodes.jsonl"
-"""The manifests, one a line: what has no place in LeRobot's own files. A dataset that has this file is an export of ours."""
 _ALL = "Every control tick. Pictures were taken at some only: each frame shows the last one, picture_age frames old."
 _PICTURED = "Only the control ticks at which pictures were taken; the actions between them are left out."
 
@@ -148,7 +145,7 @@ def _write(
     left_out: dict[str, str],
     progress: Callable[[int, int], None],
 ) -> ExportReport:
-    writer, first, manifests, num_frames = None, None, [], 0
+    writer, first, num_episodes, num_frames = None, None, 0, 0
     for done, path in enumerate(paths):
         progress(done, len(paths))
         try:
@@ -171,14 +168,13 @@ def _write(
             got = episode.manifest.control_hz
             raise refuse(path, "pictures per second", expected=first.control_hz, got=got, fix=fix)
         writer.add(_data(episode, config))
-        manifests.append(json.dumps(labels.manifest_to_json(episode.manifest)))
+        num_episodes += 1
         num_frames += episode.manifest.num_frames
     if writer is None or first is None:
         fix = f"Left out: {left_out}."
         raise refuse(store.url, "episodes", expected="one that can be exported", got=0, fix=fix)
     writer.close()
-    (root / MANIFESTS).write_text("\n".join(manifests) + "\n", encoding="ascii")
-    return ExportReport(len(manifests), num_frames, _whole(first.control_hz, ""), left_out)
+    return ExportReport(num_episodes, num_frames, _whole(first.control_hz, ""), left_out)
 
 
 def _load(store: EpisodeStore, path: str, config: ExportConfig) -> Episode:
@@ -240,19 +236,3 @@ def _hold(
             image = decode_images([jpeg], [camera])[camera.name]
             stats.add(image)
         yield image if form == "video" else jpeg
-
-
-def read_manifests(root: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> dict[str, EpisodeManifest]:
-    """episode_id -> manifest, of a dataset that this module wrote; `rows` are the lines of MANIFESTS.
-
-    Raises InvalidDatasetError.
-    """
-    found = {}
-    for number, row in enumerate(rows):
-        where = f"{root / MANIFESTS}, line {number + 1}"
-        try:
-            manifest = labels.manifest_from_json(row, where)
-        except (SopError, UnicodeEncodeError) as error:
-            raise InvalidDatasetError(str(error)) from error
-        found[manifest.episode_id] = manifest
-    return found

@@ -11,10 +11,13 @@ import numpy as np
 
 from sop_jax.episodes.manifest_codec import decode_manifest, encode_manifest
 from sop_jax.interchange.errors import refuse
+from sop_jax.specs.errors import InvalidEpisodeError
 from sop_jax.specs.records import Episode, EpisodeArrays, EpisodeManifest, Outcome
 
 STATE, ACTION = "observation.state", "action"
 PICTURES = "observation.images."
+MANIFEST = "sop_manifest"
+"""A dataset with this column is an export of this project."""
 NO_PICTURE_YET = -1
 
 DTYPES = {
@@ -30,12 +33,15 @@ DTYPES = {
     "task_name": "string",
     "source": "string",
     "outcome": "string",
+    "sop_manifest": "string",
 }
 """Column -> type; one value a frame.
 
 picture_age: frames since the picture shown was taken (0 = its own, -1 = none yet, black).
-next.reward: 1 on the last frame of a success, else 0; next.success likewise; next.done on the last frame. None of the names
-begins with "observation" or "action", which LeRobot's policies would take for inputs."""
+next.reward: 1 on the last frame of a success, else 0; next.success likewise; next.done on the last frame.
+sop_manifest: everything else there is to say of the episode, as JSON, on its last frame; "" on others. So it stays with the
+episode when LeRobot's tools take a dataset apart or join several.
+None of the names begins with "observation" or "action", which LeRobot's policies would take for inputs."""
 
 
 def to_columns(episode: Episode) -> dict[str, np.ndarray]:
@@ -60,7 +66,8 @@ def to_columns(episode: Episode) -> dict[str, np.ndarray]:
         "source": manifest.source.value,
         "outcome": manifest.outcome.value,
     }
-    return columns | {name: np.full(num, text, object) for name, text in texts.items()}
+    told = {name: np.full(num, text, object) for name, text in texts.items()}
+    return columns | told | {MANIFEST: np.where(last, json.dumps(manifest_to_json(manifest)), "").astype(object)}
 
 
 def picture_ages(arrays: EpisodeArrays) -> np.ndarray:
@@ -92,6 +99,7 @@ def check_columns(columns: Mapping[str, np.ndarray], manifest: EpisodeManifest, 
         fix = "The episode was cut after the export; export it again."
         raise refuse(where, "frames", expected=manifest.num_frames, got=num, fix=fix)
     expected = {
+        "episode_id": manifest.episode_id,
         "robot_id": manifest.robot_id,
         "task_name": manifest.task,
         "source": manifest.source.value,
@@ -108,7 +116,15 @@ def manifest_to_json(manifest: EpisodeManifest) -> dict[str, Any]:
     return json.loads(encode_manifest(manifest, "", manifest.episode_id))
 
 
-def manifest_from_json(raw: Mapping[str, Any], where: str) -> EpisodeManifest:
-    """Raises InvalidEpisodeError unless `manifest_to_json` gives it."""
-    text = (json.dumps(raw, indent=1) + "\n").encode("ascii")
-    return decode_manifest(text, where)[0]
+def read_manifest(columns: Mapping[str, np.ndarray], where: str) -> EpisodeManifest:
+    """The manifest out of its column. Raises InvalidDatasetError if the column isn't as `to_columns` makes it."""
+    *others, text = columns[MANIFEST]
+    if not text or any(others):
+        fix = "The episode was cut, or joined with another, after the export."
+        raise refuse(where, MANIFEST, expected="one text, on the last frame", got=text, fix=fix)
+    try:
+        canonical = (json.dumps(json.loads(text), indent=1) + "\n").encode("ascii")
+        return decode_manifest(canonical, where)[0]
+    except (ValueError, RecursionError, InvalidEpisodeError) as error:
+        fix = "It was changed after the export."
+        raise refuse(where, MANIFEST, expected="a manifest", got=str(error), fix=fix) from error

@@ -5,7 +5,7 @@ Legend: `T` frames, `A` action dimensions.
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -148,25 +148,21 @@ class MappedTranslator:
         return tuple(specs), tuple(zip(*columns, strict=True))
 
 
-@dataclasses.dataclass(frozen=True)
 class ExportTranslator:
     """Episodes that `export_lerobot` wrote, as they were. Implements `Translator`.
 
     Ids, labels and numbers come back bit for bit; pictures too if they were exported as JPEGs, else as the video has them.
     """
 
-    manifests: Mapping[str, EpisodeManifest]
-    """By episode_id; see `export.read_manifests`."""
-
     @property
     def columns(self) -> tuple[str, ...]:
         return (labels.STATE, labels.ACTION, *labels.DTYPES)
 
     def episode_id(self, raw: ForeignEpisode) -> str:
-        return self._manifest(raw).episode_id
+        return labels.read_manifest(raw.columns, raw.where).episode_id
 
     def translate(self, raw: ForeignEpisode, source: EpisodeSource) -> Episode:
-        manifest = self._manifest(raw)
+        manifest = labels.read_manifest(raw.columns, raw.where)
         labels.check_columns(raw.columns, manifest, raw.where)
         arrays = labels.from_columns(raw.columns)
         frames = arrays.image_frames.tolist()
@@ -176,13 +172,6 @@ class ExportTranslator:
             where = f"{raw.where}, {name}"
             columns.append([to_jpeg(picture, camera, where) for picture in source.pictures(raw, name, frames)])
         return Episode(manifest, arrays, tuple(zip(*columns, strict=True)))
-
-    def _manifest(self, raw: ForeignEpisode) -> EpisodeManifest:
-        told = sorted(set(raw.columns["episode_id"]))
-        if len(told) != 1 or told[0] not in self.manifests:
-            fix = "meta/ and data/ belong to different exports."
-            raise refuse(raw.where, "episode_id", expected="one of the manifests'", got=told, fix=fix)
-        return self.manifests[told[0]]
 
 
 def _assemble(parts: Sequence[Dimensions], raw: ForeignEpisode) -> np.ndarray:

@@ -1,6 +1,8 @@
 import json
 import pathlib
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sop_jax.cli.main import BAD_INPUT, main
@@ -82,15 +84,16 @@ def test_a_mapping_is_printed_edited_and_used(folder, capsys, tmp_path):
 
 def test_a_bad_episode_gives_exit_code_1(folder, capsys):
     assert _export(folder, "dataset", "--pictures", "jpeg") == 0
-    path = f"{folder}/dataset/meta/sop_episodes.jsonl"
-    with open(path) as file:
-        lines = file.read().splitlines()
-    with open(path, "w") as file:
-        file.write(lines[0])
+    path = f"{folder}/dataset/data/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    times = table["time_ns"].to_pylist()
+    times[12] = times[11]
+    pq.write_table(table.set_column(table.schema.get_field_index("time_ns"), "time_ns", pa.array(times)), path)
     capsys.readouterr()
     assert main(["episodes", "import", "--path", f"{folder}/dataset", "--store", f"{folder}/back"]) == 1
     text = capsys.readouterr().out
-    assert "episode_id: expected one of the manifests'" in text
+    assert "dataset, episode 1: " in text
+    assert "time_ns at frame 3: expected > " in text
     assert "1 episodes imported (9 frames), 0 were there already, 1 refused" in text
 
 

@@ -4,8 +4,10 @@ import pathlib
 import tempfile
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from episode_strategies import assert_arrays_equal, assert_equal, episodes
+from foreign import edit_column, edit_info
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,16 +17,13 @@ from sop_jax.episodes.synthetic import make_episode, make_spec
 from sop_jax.interchange import labels
 from sop_jax.interchange.errors import InvalidDatasetError
 from sop_jax.interchange.export import (
-    MANIFESTS,
     ExportConfig,
     Selection,
     export_lerobot,
-    read_manifests,
 )
 from sop_jax.interchange.importing import ImportReport, import_episodes
 from sop_jax.interchange.lerobot import layout
 from sop_jax.interchange.lerobot.reader import LeRobotSource
-from sop_jax.interchange.lerobot.tables import read_json_lines
 from sop_jax.interchange.thinning import thin
 from sop_jax.interchange.translate import ExportTranslator
 from sop_jax.specs.records import NO_POLICY, Episode, Outcome, Source
@@ -43,8 +42,7 @@ def store_of(folder: pathlib.Path, *given_episodes: Episode) -> EpisodeStore:
 
 
 def import_back(root: pathlib.Path, store: EpisodeStore) -> ImportReport:
-    translator = ExportTranslator(read_manifests(root, read_json_lines(root / MANIFESTS)))
-    return import_episodes(LeRobotSource(root), translator, store)
+    return import_episodes(LeRobotSource(root), ExportTranslator(), store)
 
 
 def read_all(store: EpisodeStore) -> list[Episode]:
@@ -209,11 +207,30 @@ def test_an_export_that_was_cut_or_relabelled_is_refused(tmp_path):
     store = store_of(tmp_path / "store", *three_episodes())
     root = tmp_path / "dataset"
     export_lerobot(store, root, config=EXACT)
-    lines = (root / MANIFESTS).read_text().splitlines()
-    changed = [lines[0].replace('"outcome": "success"', '"outcome": "failure"'), *lines[2:]]
-    (root / MANIFESTS).write_text("\n".join(changed))
+    data = root / "data/chunk-000/file-000.parquet"
+    edit_column(data, "outcome", lambda texts: ["failure"] * 13 + texts[13:])
+    edit_column(data, labels.MANIFEST, lambda texts: [*texts[:19], "", *texts[20:]])
     report = import_back(root, store_of(tmp_path / "back"))
     assert len(report.imported) == 1
-    assert "outcome: expected failure, got ['success']" in report.refused[0].reason
-    assert "episode 1" in report.refused[1].reason
-    assert "expected one of the manifests'" in report.refused[1].reason
+    assert "episode 0" in report.refused[0].reason
+    assert "outcome: expected success, got ['failure']" in report.refused[0].reason
+    assert "sop_manifest: expected one text, on the last frame, got ''" in report.refused[1].reason
+    edit_column(data, labels.MANIFEST, lambda texts: [*texts[:19], '{"episode_id": 1}', *texts[20:]])
+    assert "manifest: expected a manifest" in import_back(root, store_of(tmp_path / "back")).refused[1].reason
+
+
+def test_episodes_may_be_taken_out_and_renumbered(tmp_path):
+    """As LeRobot's own tools do it: what an episode is stays with its frames."""
+    store = store_of(tmp_path / "store", *three_episodes())
+    root = tmp_path / "dataset"
+    export_lerobot(store, root, config=EXACT)
+    data, meta = root / "data/chunk-000/file-000.parquet", root / "meta/episodes/chunk-000/file-000.parquet"
+    pq.write_table(pq.read_table(data).slice(13), data)
+    pq.write_table(pq.read_table(meta).slice(1), meta)
+    edit_column(data, "episode_index", lambda rows: [row - 1 for row in rows])
+    edit_column(meta, "episode_index", lambda rows: [row - 1 for row in rows])
+    edit_info(root, lambda info: info.update(total_episodes=2, sop={}))
+    back = store_of(tmp_path / "back")
+    assert len(import_back(root, back).imported) == 2
+    for ours, original in zip(read_all(back), read_all(store)[1:], strict=True):
+        assert_equal(ours, original)
