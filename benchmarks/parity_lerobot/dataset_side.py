@@ -3,7 +3,8 @@
     python dataset_side.py pyav NEW DATASET...
 
 LeRobot writes a dataset of its own at NEW (NEW/truth.npz holds what it was given), and reads each DATASET, every frame as
-LeRobotDataset gives it, with windows of time (DATASET/read.npz).
+LeRobotDataset gives it, with windows of time (DATASET/read.npz). Then its tool makes a copy without the first episode
+(DATASET-edited).
 """
 
 import logging
@@ -15,6 +16,7 @@ from lerobot.datasets.compute_stats import (  # pyright: ignore[reportMissingImp
     aggregate_stats,
     get_feature_stats,
 )
+from lerobot.datasets.dataset_tools import delete_episodes  # pyright: ignore[reportMissingImports]
 from lerobot.datasets.lerobot_dataset import LeRobotDataset  # pyright: ignore[reportMissingImports]
 
 ACTION_WINDOW = (0, 1, 4)
@@ -91,9 +93,15 @@ def write(root: pathlib.Path, output: pathlib.Path) -> None:
     np.savez(output, allow_pickle=False, **{name: np.array(values) for name, values in truth.items()})
 
 
+def edit(root: pathlib.Path, output: pathlib.Path) -> None:
+    whole = LeRobotDataset("exported/dataset", root=root, video_backend="pyav")
+    delete_episodes(whole, [0], output_dir=output, repo_id="exported/edited")
+
+
 if __name__ == "__main__":
     logging.disable(logging.INFO)
     new, *given = (pathlib.Path(word) for word in sys.argv[2:])
     write(new, new / "truth.npz")
     for dataset in given:
         read(dataset, dataset / "read.npz", sys.argv[1])
+        edit(dataset, dataset.with_name(dataset.name + "-edited"))
