@@ -85,7 +85,7 @@ class ImportArguments:
     """The dataset's folder: for lerobot and agibot the one with meta/, for rlds the one with features.json."""
 
     store: str = ""
-    """Store root: a folder, or a URL (file://, gs://, s3://)."""
+    """Store root: a folder, or a URL (file://, gs://, s3://). Needed for all but --print-mapping."""
 
     format: ImportFormat = "lerobot"
     """lerobot: v2.0, v2.1, v3.0. agibot: AgiBot World in LeRobot's format. rlds: TFDS's TFRecord files."""

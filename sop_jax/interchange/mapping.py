@@ -168,7 +168,11 @@ def check_mapping(mapping: ImportMapping, source: EpisodeSource) -> None:
             )
     if not (mapping.control_hz or source.control_hz):
         raise refuse(
-            source.where, "rate", expected="control_hz", got=0, fix="The dataset doesn't tell; give it in the mapping."
+            source.where,
+            "rate",
+            expected="control_hz",
+            got=0,
+            fix="The dataset doesn't tell its frames per second: give --control-hz, or set it in the mapping.",
         )
 
 
