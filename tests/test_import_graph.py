@@ -19,6 +19,7 @@ FLOORS = {
     "sop_jax.sampling": 3,
     "sop_jax.algorithms": 3,
     "sop_jax.weights": 3,
+    "sop_jax.interchange": 3,
     "sop_jax.actors": 4,
     "sop_jax.learner": 4,
     "sop_jax.evaluation": 5,
@@ -150,7 +151,18 @@ def test_a_robots_computer_installs_what_its_actor_imports():
 
 def test_a_robots_computer_installs_nothing_that_trains():
     locked, base = packages("edge.txt"), packages("base.txt")
-    unwanted = {"tensorflow", "dm-reverb", "grpcio", "tensorboardx", "matplotlib", "av", "simpy", "jinja2", "cramjam"}
+    unwanted = {
+        "tensorflow",
+        "dm-reverb",
+        "grpcio",
+        "tensorboardx",
+        "matplotlib",
+        "av",
+        "simpy",
+        "jinja2",
+        "cramjam",
+        "pyarrow",
+    }
     assert not locked & unwanted
     assert packages("edge.in") < locked < base
     text = (ROOT / "requirements" / "edge.txt").read_text(encoding="utf-8")

@@ -1,4 +1,7 @@
-"""`sop episodes ls|show|verify|retain|trace`: what a store holds, whether it is whole, how long it keeps it, who had it."""
+"""`sop episodes ls|show|verify|retain|trace`: what a store holds, whether it is whole, how long it keeps it, who had it.
+
+`export` and `import` are in `interchange`, whose libraries a robot's computer doesn't have.
+"""
 
 import dataclasses
 import datetime
@@ -25,7 +28,7 @@ from sop_jax.episodes.repair import (
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.specs.records import EpisodeManifest
 
-ACTIONS = ("ls", "show", "verify", "retain", "trace")
+ACTIONS = ("ls", "show", "verify", "retain", "trace", "export", "import")
 
 
 @dataclasses.dataclass(frozen=True)

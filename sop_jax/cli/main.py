@@ -22,7 +22,7 @@ COMMANDS = {
     "study": "A grid of experiments with simulated fleets at equal budgets, and one report.",
     "fleet": "What a real deployment would do: bottleneck, staleness, data and costs, predicted in a moment.",
     "gallery": "A page with pictures of every task, from real rollouts of the scripted experts.",
-    "episodes": "List, show and verify stored episodes.",
+    "episodes": "List, show, verify, retain, export and import episodes.",
     "weights": "List, verify and roll back published weights; import and export policies.",
     "doctor": "What this machine lacks, in plain words.",
 }
@@ -56,8 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _module(words: Sequence[str]) -> str:
-    """A robot's own computer has no training code, which the experiments of plain `sop act` bring along."""
+    """A robot's own computer has no training code, which the experiments of plain `sop act` bring along, and no Parquet."""
     has_station = any(word.partition("=")[0] == "--station" for word in words)
+    if words[0] == "episodes" and words[1:2] in (["export"], ["import"]):
+        return "interchange"
     return "act_station" if words[0] == "act" and has_station else words[0]
 
 

@@ -18,7 +18,13 @@ def test_overview_names_every_command(capsys):
 
 @pytest.mark.parametrize(
     "command",
-    [*sorted(set(COMMANDS) - {"episodes", "fleet", "weights"}), "episodes ls", "fleet plan", "weights rollback"],
+    [
+        *sorted(set(COMMANDS) - {"episodes", "fleet", "weights"}),
+        "episodes ls",
+        "episodes import",
+        "fleet plan",
+        "weights rollback",
+    ],
 )
 def test_every_command_explains_itself(command, capsys):
     words = command.split()
@@ -51,7 +57,7 @@ def test_every_command_explains_itself(command, capsys):
         (["pretrain", "--model", "compct"], "unknown model 'compct'"),
         (["pretrain", "--output", "/no/such/policy", "--start", "no/such/policy"], "no/such/policy is no policy"),
         (["act", "--robot-id", "r", "--store", "s", "--expert"], "--expert needs --episodes N"),
-        (["episodes", "list"], "expected one of ls, show, verify, retain, trace, got 'list'"),
+        (["episodes", "list"], "expected one of ls, show, verify, retain, trace, export, import, got 'list'"),
         (["episodes", "show", "--store", "x", "--episode", "zzz"], "malformed"),
         (["weights", "rollback", "--store", "/no/such", "--version", "3"], "there is no publication 3"),
     ],

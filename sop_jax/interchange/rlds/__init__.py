@@ -1,0 +1,1 @@
+"""RLDS datasets as TFDS writes them, read without TensorFlow."""
