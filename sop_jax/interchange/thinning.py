@@ -15,7 +15,9 @@ def thin(episode: Episode) -> Episode:
     """The same episode seen at its pictures' rate: state, action and labels of the K frames, at control_hz / stride.
 
     The actions between are left out: each of those kept is the target of the first of `stride` ticks. Takeovers that lie
-    between two pictures vanish. Raises InvalidDatasetError if the pictures aren't evenly spaced.
+    between two pictures vanish, marks go to the picture before.
+
+    Raises InvalidDatasetError if the pictures aren't evenly spaced.
     """
     manifest, arrays = episode.manifest, episode.arrays
     kept = arrays.image_frames
@@ -38,8 +40,14 @@ def thin(episode: Episode) -> Episode:
         num_frames=len(kept),
         control_hz=manifest.control_hz / stride,
         takeovers=_renumber(manifest.takeovers, kept),
+        marks=tuple(dataclasses.replace(mark, frame=_shown_at(mark.frame, kept)) for mark in manifest.marks),
     )
     return Episode(changed, thinned, episode.jpegs)
+
+
+def _shown_at(frame: int, kept: np.ndarray) -> int:
+    """The last kept frame that is not after this one, or the first."""
+    return max(int(np.searchsorted(kept, frame, side="right")) - 1, 0)
 
 
 def _renumber(events: tuple[TakeoverEvent, ...], kept: np.ndarray) -> tuple[TakeoverEvent, ...]:

@@ -19,6 +19,7 @@ from sop_jax.specs.records import (
     Episode,
     EpisodeArrays,
     EpisodeManifest,
+    EpisodeMark,
     Outcome,
     Source,
     TakeoverEvent,
@@ -36,6 +37,12 @@ def takeovers(draw: st.DrawFn, num_frames: int) -> tuple[TakeoverEvent, ...]:
         asked = draw(st.integers(max(0, takeover - 3), takeover))
         events.append(TakeoverEvent(asked, takeover, handback, draw(texts)))
     return tuple(events)
+
+
+@st.composite
+def marks(draw: st.DrawFn, num_frames: int) -> tuple[EpisodeMark, ...]:
+    frames = sorted(draw(st.lists(st.integers(0, num_frames - 1), max_size=3)))
+    return tuple(EpisodeMark(frame, draw(names), draw(texts)) for frame in frames)
 
 
 @st.composite
@@ -76,6 +83,7 @@ def episodes(draw: st.DrawFn) -> Episode:
         seed=draw(st.integers(-(2**63), 2**63 - 1)),
         world=draw(texts),
         takeovers=events,
+        marks=draw(marks(num_frames)),
     )
     arrays = EpisodeArrays(
         state=rng.uniform(-9, 9, (num_frames, action_dim)).astype(np.float32),

@@ -8,7 +8,7 @@ from sop_jax.episodes.synthetic import make_episode, make_spec
 from sop_jax.episodes.verify import verify_bytes
 from sop_jax.interchange.errors import InvalidDatasetError
 from sop_jax.interchange.thinning import thin
-from sop_jax.specs.records import Episode
+from sop_jax.specs.records import Episode, EpisodeMark
 
 SPEC = make_spec(image_size=8, camera_names=("head",))
 
@@ -19,6 +19,15 @@ def test_a_takeover_between_two_pictures_vanishes():
     assert thinned.arrays.intervention.tolist() == [False, False, False, True, False]
     assert [(e.takeover_frame, e.handback_frame) for e in thinned.manifest.takeovers] == [(3, 4)]
     assert thinned.manifest.control_hz == 10.0
+    verify_bytes(*packed(thinned))
+
+
+def test_marks_go_to_the_picture_before():
+    episode = make_episode(1, 13, spec=SPEC)
+    marks = tuple(EpisodeMark(frame, "hold", "") for frame in (0, 2, 3, 12))
+    marked = dataclasses.replace(episode, manifest=dataclasses.replace(episode.manifest, marks=marks))
+    thinned = thin(marked)
+    assert [mark.frame for mark in thinned.manifest.marks] == [0, 0, 1, 4]
     verify_bytes(*packed(thinned))
 
 
