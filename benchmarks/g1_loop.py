@@ -3,21 +3,25 @@
     python -m benchmarks.g1_loop --json
 
 Rounds in turns, each on the wall clock at 30 Hz: whole episodes of `G1Robot` (a policy that holds the pose, images of three
-cameras every third tick, the safety check and the watchdog's thread), and a bare loop that only waits. The emulator's
-physics and rendering run inside the robot's reads, on the same cores, which a real robot's don't: these are upper bounds.
+cameras every third tick, the safety check and the watchdog's thread) over the emulated SDK and over ROS 2 topics (DDS on the
+loopback, where Cyclone DDS is installed), and a bare loop that only waits. The emulator's physics and rendering run inside
+the robot's reads, on the same cores, which a real robot's don't: these are upper bounds.
 
     jitter       intervals between commands against the period: root mean square and worst
     latency      from the beginning of an observation to its command, mean and worst
     check        one pass of the safety filter, mean
 
-ours = the robot's root mean square jitter [ms], peer = the bare loop's; ratio = peer / ours.
+ours = the robot's root mean square jitter over the SDK [ms], peer = the bare loop's; ratio = peer / ours.
 """
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
+import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,16 +31,20 @@ from sop_jax.actors.episode import EpisodeHeader, run_episode
 from sop_jax.actors.fake import FakePolicy
 from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.robots.g1.body_model import BodyModel
-from sop_jax.robots.g1.config import CameraConfig, G1RobotConfig
+from sop_jax.robots.g1.config import CameraConfig, G1RobotConfig, Ros2Config
+from sop_jax.robots.g1.connecting import import_ros2
 from sop_jax.robots.g1.emulated_sdk import connect_emulator
 from sop_jax.robots.g1.emulator import Emulator
+from sop_jax.robots.g1.link import G1Link
 from sop_jax.robots.g1.loop_timing import LoopReport, LoopTimer
 from sop_jax.robots.g1.robot import G1Robot
 from sop_jax.robots.g1.safety import SafetyFilter
 from sop_jax.specs.clock import Ticker, WallClock
+from sop_jax.specs.errors import MissingDependencyError
 from sop_jax.specs.identifiers import make_episode_id
 from sop_jax.specs.metrics import MemoryMetrics
 
+DOMAIN_ID = 221
 REPORTED = tuple(field.name for field in dataclasses.fields(LoopReport))
 
 
@@ -80,21 +88,35 @@ def summarise(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {name: round(float(value) * 1e3, 3) for name, value in found.items()}
 
 
+def links() -> dict[str, Callable[[Emulator], G1Link]]:
+    """The ways to an emulated robot."""
+    ways: dict[str, Callable[[Emulator], G1Link]] = {"robot": connect_emulator}
+    try:
+        ways["ros2"] = functools.partial(import_ros2("emulated_ros2").EmulatedRos2Link, config=Ros2Config(DOMAIN_ID))
+    except MissingDependencyError as error:
+        print(error, file=sys.stderr)
+    return ways
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     clock, metrics, size = WallClock(), MemoryMetrics(), options.image_size
     cameras = tuple(CameraConfig(name, name, size, size, size, size) for name in ("head", "hand_left", "hand_right"))
     config = G1RobotConfig(cameras=cameras, time_limit_s=options.seconds)
-    environment = envs.load("restock_shelf", time_limit_s=options.seconds + 5.0)
-    emulator = Emulator(environment, clock, config.units, cameras)
-    robot = G1Robot(config, connect_emulator(emulator), emulator, clock, metrics)
-    play_robot(robot, metrics, clock, 0)  # The first pictures compile shaders.
-    ours, bare = [], []
+    robots: dict[str, G1Robot] = {}
+    for name, connect in links().items():
+        environment = envs.load("restock_shelf", time_limit_s=options.seconds + 5.0)
+        emulator = Emulator(environment, clock, config.units, cameras)
+        robots[name] = G1Robot(config, connect(emulator), emulator, clock, metrics)
+        play_robot(robots[name], metrics, clock, 0)  # The first pictures compile shaders.
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in (*robots, "bare")}
     for number in range(1, options.rounds + 1):
-        ours.append(play_robot(robot, metrics, clock, number))
-        bare.append(play_nothing(clock, options.seconds))
-    state = robot.observe(images=False).state.astype(np.float64)
-    robot.close()
-    found = {"robot": summarise(ours), "bare": summarise(bare)}
+        for name, robot in robots.items():
+            rounds[name].append(play_robot(robot, metrics, clock, number))
+        rounds["bare"].append(play_nothing(clock, options.seconds))
+    state = robots["robot"].observe(images=False).state.astype(np.float64)
+    for robot in robots.values():
+        robot.close()
+    found = {name: summarise(rows) for name, rows in rounds.items()}
     return {
         "name": "g1_loop",
         "ours": found["robot"]["rms_jitter_ms"],
@@ -106,7 +128,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "rounds": options.rounds,
         "seconds": options.seconds,
         "image_size": size,
-        "num_commands": int(sum(row["num_commands"] for row in ours)),
+        "num_commands": int(sum(row["num_commands"] for row in rounds["robot"])),
         "cpus": os.cpu_count(),
     }
 

@@ -8,8 +8,9 @@ lets one stand on this computer's loopback until Ctrl-C, for `"link": "ros2"` to
 import argparse
 import contextlib
 import dataclasses
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,11 @@ class EmulatedRos2:
         for topic, message_type, source in self._publications(config):
             self._writers[topic] = node.writer(topic, message_type)
             self._sources[topic] = source
+        self._cameras: dict[str, Source] = {}
+        for camera in emulator.cameras:
+            topic = config.camera.format(camera.sdk_name)
+            self._writers[topic] = node.writer(topic, ros.Image)
+            self._cameras[topic] = functools.partial(self._picture, camera.sdk_name)
         self._commands = {
             config.arms_command: self._robot.move_arm,
             config.left_gripper_command: lambda value: self._move_gripper(0, value),
@@ -73,8 +79,11 @@ class EmulatedRos2:
         """Whether every topic has a reader: what was sent before is lost."""
         return all(writer.has_readers for writer in self._writers.values())
 
-    def turn(self) -> None:
-        """Takes the newest commands, then sends what is new; of a new scene also what was measured just before."""
+    def turn(self, pictures: bool = True) -> None:
+        """Takes the newest commands, then sends what is new; of a new scene also what was measured just before.
+
+        Without `pictures` any thread may call it; with them always the same one, to which the renderer belongs.
+        """
         for topic, reader in self._readers.items():
             self._take(topic, reader)
         started_ns = self._emulator.started_ns
@@ -82,11 +91,13 @@ class EmulatedRos2:
             self._scene_ns = started_ns
             self._sent.clear()
             for ticks in range(PAST_TICKS, 0, -1):
-                self._send_new(started_ns - ticks * PERIOD_NS)
-        self._send_new()
+                self._send_new(self._sources, started_ns - ticks * PERIOD_NS)
+        self._send_new(self._sources)
+        if pictures:
+            self._send_new(self._cameras)
 
-    def _send_new(self, at_ns: int | None = None) -> None:
-        for topic, source in self._sources.items():
+    def _send_new(self, sources: Mapping[str, Source], at_ns: int | None = None) -> None:
+        for topic, source in sources.items():
             message, stamp_ns = source(at_ns)
             if stamp_ns is not None and self._sent.get(topic) != stamp_ns:
                 self._sent[topic] = stamp_ns
@@ -102,9 +113,6 @@ class EmulatedRos2:
         ]
         if config.status:
             publications.append((config.status, ros.WholeBodyStatus, self._status))
-        for camera in self._emulator.cameras:
-            topic = config.camera.format(camera.sdk_name)
-            publications.append((topic, ros.Image, lambda at_ns, name=camera.sdk_name: self._picture(name, at_ns)))
         return publications
 
     def _take(self, topic: str, reader: TopicReader[ros.JointState]) -> None:
@@ -146,8 +154,7 @@ class EmulatedRos2:
         return ros.WholeBodyStatus(_header(stamp_ns), 0, 0, True, True, stopped, stopped, *[0] * 6), stamp_ns
 
     def _picture(self, name: str, at_ns: int | None) -> tuple[ros.Image | None, int | None]:
-        if at_ns is not None:  # a camera shows the past anyway
-            return None, None
+        del at_ns  # a camera shows the past anyway
         image, stamp_ns = self._camera.get_latest_image(name)
         if image is None or stamp_ns is None:
             return None, None
@@ -181,7 +188,7 @@ class EmulatedRos2Link(Ros2Link):
             time.sleep(0.001)
 
     def read_state(self, at_ns: int | None = None) -> BodyState:
-        self._emulated.turn()
+        self._emulated.turn(pictures=False)
         return super().read_state(at_ns)
 
     def read_frame(self, camera: str, at_ns: int | None = None) -> Frame | None:
@@ -190,10 +197,10 @@ class EmulatedRos2Link(Ros2Link):
 
     def send(self, target: np.ndarray) -> None:
         super().send(target)
-        self._emulated.turn()
+        self._emulated.turn(pictures=False)
 
     def stopped(self) -> str:
-        self._emulated.turn()
+        self._emulated.turn(pictures=False)
         return super().stopped()
 
 
