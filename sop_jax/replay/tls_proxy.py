@@ -20,7 +20,7 @@ NGINX_VARIABLE = "SOP_NGINX"
 
 _TEMPLATE = pathlib.Path(__file__).resolve().parents[2] / "launch" / "tls" / "nginx.conf"
 _START_TIMEOUT_S = 20.0
-_STOP_TIMEOUT_S = 5.0
+_STOP_TIMEOUT_S = 3.0
 _POLL_S = 0.02
 
 
@@ -30,7 +30,7 @@ def find_nginx() -> str:
     chosen = os.environ.get(NGINX_VARIABLE) or shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if chosen is None or shutil.which(chosen) is None:
         raise MissingDependencyError(
-            f"TLS needs nginx, and there is no {chosen or 'nginx'}: `apt-get install nginx-light`, or set {NGINX_VARIABLE} "
+            f"TLS needs nginx, and there is no {chosen or 'nginx'}: `apt-get install nginx`, or set {NGINX_VARIABLE} "
             "to one with HTTP/2 and gRPC (1.22 was tested)"
         )
     return chosen
@@ -76,7 +76,7 @@ class TlsProxy:
 
     def start(self) -> None:
         """Starts nginx and waits for its port. Raises ReplayUnavailableError if the port is taken or nginx ends."""
-        self._check_port_is_free()
+        self._wait_until_port_is_free()
         command = [find_nginx(), "-e", str(self.folder / "nginx.log"), "-c", str(self.folder / "nginx.conf")]
         self.folder.mkdir(parents=True, exist_ok=True)
         config = render_config(self.folder, self._files, self.port, self._reverb_port)
@@ -110,16 +110,23 @@ class TlsProxy:
     ) -> None:
         self.stop()
 
-    def _check_port_is_free(self) -> None:
-        """nginx would wait a while for the port, and we would take the other listener for it."""
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("", self.port))
-            except OSError as error:
-                raise ReplayUnavailableError(
-                    f"nginx can't serve at port {self.port}: {error}. Stop what listens there, or choose another --port"
-                ) from error
+    def _wait_until_port_is_free(self) -> None:
+        """Else nginx would wait for the port, and we would take the other listener for it. Killed workers need a moment."""
+        deadline_s = time.monotonic() + _STOP_TIMEOUT_S
+        while True:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("", self.port))
+                except OSError as error:
+                    if time.monotonic() > deadline_s:
+                        raise ReplayUnavailableError(
+                            f"nginx can't serve at port {self.port}: {error}. Stop what listens there, or choose another "
+                            "--port"
+                        ) from error
+                else:
+                    return
+            time.sleep(_POLL_S)
 
     def _wait_for_port(self, process: subprocess.Popen[bytes]) -> None:
         deadline_s = time.monotonic() + _START_TIMEOUT_S
