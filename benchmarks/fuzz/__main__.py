@@ -42,7 +42,7 @@ def fuzz(name: str, seconds: int, folder: pathlib.Path) -> dict[str, object]:
         "target": name,
         "runs": int(runs[1]) if runs else 0,
         "covered": int(covered[-1]) if covered else 0,
-        "found": "" if done.returncode == 0 else told[-2000:],
+        "found": "" if done.returncode == 0 else told[-1500:],
     }
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import random
 import sys
 from typing import Any
 
@@ -14,7 +15,14 @@ def main() -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(target.seeds):
         (corpus / f"seed-{number}").write_bytes(seed)
-    atheris.Setup([sys.argv[0], str(corpus), f"-max_len={target.max_bytes}", *sys.argv[3:]], target)
+
+    def mutate(data: bytes, max_bytes: int, seed: int) -> bytes:
+        rng = random.Random(seed)
+        kept = target.mutate(data, rng) if target.mutate is not None and rng.random() < 0.7 else None
+        return atheris.Mutate(data, max_bytes) if kept is None else kept[:max_bytes]
+
+    options = [f"-max_len={target.max_bytes}", *sys.argv[3:]]
+    atheris.Setup([sys.argv[0], str(corpus), *options], target, custom_mutator=mutate)
     atheris.Fuzz()
 
 

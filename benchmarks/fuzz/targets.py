@@ -7,12 +7,14 @@ import contextlib
 import dataclasses
 import io
 import json
+import random
 import zipfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from benchmarks.fuzz.mutations import mutate_json
 from sop_jax.actors.operator import commands, pictures, status
 from sop_jax.actors.operator.desk_address import parse_link
 from sop_jax.episodes import array_codec, kvstore, paths, zip_layout
@@ -41,12 +43,14 @@ _MEMBERS = zipfile.ZipFile(io.BytesIO(_DATA)).namelist()
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """run: takes any bytes. seeds: where the fuzzer begins. refuses: what a parser may raise. max_bytes: of an input."""
+    """run: takes any bytes. seeds: where the fuzzer begins. refuses: what a parser may raise. max_bytes: of an input.
+    mutate: a mutation that keeps the format, tried beside the fuzzer's own."""
 
     run: Callable[[bytes], object]
     seeds: Sequence[bytes]
     refuses: tuple[type[Exception], ...]
     max_bytes: int = 4096
+    mutate: Callable[[bytes, random.Random], bytes | None] | None = None
 
     def __call__(self, data: bytes) -> None:
         with contextlib.suppress(*self.refuses):
@@ -59,7 +63,7 @@ def _episode(data: bytes) -> None:
 
 
 def _member(data: bytes) -> None:
-    """An episode whose one member is replaced, with every checksum made good: what a malicious robot can upload."""
+    """A whole episode whose one member is replaced, with every checksum made good: what a malicious robot can upload."""
     if not data:
         return
     chosen, content = _MEMBERS[data[0] % len(_MEMBERS)], data[1:]
@@ -73,6 +77,11 @@ def _member(data: bytes) -> None:
             held = (json.dumps({**json.loads(held), "payload_sha256": writer.sha256()}, indent=1) + "\n").encode()
         writer.add(name, held)
     verify_bytes(writer.finish(arrays_offset), _PATH, decode_all_images=True)
+
+
+def _mutate_member(data: bytes, rng: random.Random) -> bytes | None:
+    changed = mutate_json(data[1:], rng)
+    return None if changed is None else data[:1] + changed
 
 
 def _zip(data: bytes) -> None:
@@ -151,6 +160,10 @@ def _replay_seed() -> bytes:
     return len(head).to_bytes(2, "little") + head + request.chunks[0].SerializeToString()
 
 
+def _no_constant(text: str) -> None:
+    raise AssertionError(f"{text} is no JSON")
+
+
 def _operator(data: bytes) -> None:
     """What a page, a device or a joining robot sends to a desk: commands, statuses, pictures; and its link."""
     with contextlib.suppress(commands.BadMessageError):
@@ -159,7 +172,7 @@ def _operator(data: bytes) -> None:
         parse_link(data.decode("utf-8", "replace"))
     message = commands.read_object(data)
     with contextlib.suppress(commands.BadMessageError):
-        status.parse_status(message)
+        json.loads(status.parse_status(message).to_json(), parse_constant=_no_constant)  # as a browser reads it
     command = commands.parse_command(message)
     assert commands.parse_command(commands.read_object(commands.write_command(command))) == command
 
@@ -181,18 +194,25 @@ TARGETS = {
         _member,
         [bytes([number]) + zipfile.ZipFile(io.BytesIO(_DATA)).read(name) for number, name in enumerate(_MEMBERS)],
         (InvalidEpisodeError,),
+        mutate=_mutate_member,
     ),
     "zip": Target(_zip, [b"\0\0" + _DATA, _DATA[-400:]], (InvalidEpisodeError,), 2 * len(_DATA)),
     "arrays": Target(_arrays, [_array_seed()], (InvalidEpisodeError,)),
-    "manifest": Target(_manifest, [encode_manifest(_EPISODE.manifest, "0" * 64, "e")], (InvalidEpisodeError,)),
+    "manifest": Target(
+        _manifest, [encode_manifest(_EPISODE.manifest, "0" * 64, "e")], (InvalidEpisodeError,), mutate=mutate_json
+    ),
     "jpeg": Target(_jpeg, [encode_image(np.zeros((8, 8, 3), np.uint8)), _EPISODE.jpegs[0][0]], (InvalidEpisodeError,)),
     "records": Target(
         _records,
         [json.dumps(dataclasses.asdict(_RETIRED)).encode(), b'{"path": "p", "reason": "r", "size": 5, "time_ns": 6}'],
         (InvalidEpisodeError,),
+        mutate=mutate_json,
     ),
     "publication": Target(
-        _publication, [publications.encode_manifest(_PUBLICATION), b'{"version": 3}'], (InvalidPublicationError,)
+        _publication,
+        [publications.encode_manifest(_PUBLICATION), b'{"version": 3}'],
+        (InvalidPublicationError,),
+        mutate=mutate_json,
     ),
     "replay_item": Target(_replay_item, [_replay_seed()], (DecodeError, ValueError)),
     "operator": Target(
@@ -200,5 +220,6 @@ TARGETS = {
         [*(commands.write_command(command).encode() for command in _COMMANDS), _STATUS.to_json().encode(),
          pictures.join_picture(pictures.PictureHead("g1-1", "head", 17), b"\xff\xd8"), b"http://[::1]:9/#abc"],
         (commands.BadMessageError,),
+        mutate=mutate_json,
     ),
 }  # fmt: skip

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from benchmarks.fuzz.mutations import mutate_json
 from benchmarks.fuzz.targets import TARGETS, Target
 
 
@@ -21,6 +22,16 @@ def test_seeds_and_mutations_of_them(name):
             for _ in range(rng.randrange(1, 4)):
                 mutant[rng.randrange(len(mutant))] = rng.randrange(256)
             target(bytes(mutant[: rng.randrange(1, len(mutant) + 1)]))
+            target((target.mutate and target.mutate(seed, rng)) or seed)
+
+
+def test_mutated_json_is_json_and_differs():
+    rng, seed = random.Random(0), b'{"a": [1, {"b": "c"}], "d": 2.5}'
+    found = {mutate_json(seed, rng) for _ in range(200)}
+    assert len(found) > 100
+    assert all(text is not None and json.loads(text) is not Ellipsis for text in found)
+    assert any(json.loads(text)["a"] == [1, {"b": "c"}, 1] for text in found if b'"a"' in text and b'"d"' in text)
+    assert mutate_json(b"{", rng) is None
 
 
 @pytest.mark.parametrize("name", [name for name in TARGETS if name not in ("zip", "operator")])
