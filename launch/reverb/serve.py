@@ -7,11 +7,12 @@ a line `reverb serving on port N` is printed. SIGTERM, SIGINT and (with --until-
 or the death of the parent stop the server.
 
 Reverb has no TLS, no passwords and no bind address: it listens on every interface of the machine. So once it listens its
-sockets are tied to the loopback interface, and only this machine reaches them (Linux 5.7 or newer). Other machines come
+sockets are tied to the loopback interface, and only this machine reaches them. Other machines come
 through a proxy that asks for certificates (`sop replay --tls`); or --all-interfaces leaves the port open to everybody.
 """
 
 import argparse
+import ctypes
 import ipaddress
 import json
 import os
@@ -19,6 +20,7 @@ import pathlib
 import select
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -31,6 +33,8 @@ import reverb
 from reverb.platform import checkpointers_lib
 
 _PARENT_POLL_S = 1.0
+_SO_ATTACH_FILTER = 26
+_INTERFACE_OF_PACKET = 0xFFFFF000 + 8  # SKF_AD_OFF + SKF_AD_IFINDEX
 _ACCEPTING_S = 0.1
 """How long a connection may take from the kernel's queue to Reverb."""
 
@@ -87,17 +91,32 @@ def sockets_at(port: int) -> list:
     return found
 
 
+def accept_from_loopback_only(listener: socket.socket) -> None:
+    """Before Linux 5.7 root alone may tie a socket to a device; there a packet filter (classic BPF) does the same."""
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+    except PermissionError:
+        steps = (
+            (0x20, 0, 0, _INTERFACE_OF_PACKET),
+            (0x15, 0, 1, socket.if_nametoindex("lo")),
+            (6, 0, 0, 2**32 - 1),
+            (6, 0, 0, 0),
+        )
+        program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+        listener.setsockopt(
+            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(steps), ctypes.addressof(program))
+        )
+
+
 def keep_to_loopback(port: int) -> None:
     """Ties the port to the loopback interface, and hangs up on whoever came from elsewhere in between. Exits if it can't."""
     listening = [s for s in sockets_at(port) if s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
     try:
         for found in listening:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+            accept_from_loopback_only(found)
             found.close()
     except OSError as error:
-        sys.exit(
-            f"reverb can't keep port {port} to this machine: {error}. Linux 5.7 or newer does; else --all-interfaces."
-        )
+        sys.exit(f"reverb can't keep port {port} to this machine: {error}. Another kernel can; else --all-interfaces.")
     if not listening:
         sys.exit(f"reverb can't keep port {port} to this machine: no listening socket found. Else --all-interfaces.")
     time.sleep(_ACCEPTING_S)
