@@ -93,6 +93,8 @@ def why_not_trusted(address: str, files: TlsFiles | None, timeout_s: float = 2.0
             "the right server, was its certificate made for this address, and do both sides have the same ca.crt?"
         )
     except ssl.SSLError as error:
+        if "EOF" in (error.reason or "EOF"):  # the other side died, or the link did
+            return ""
         return f"it speaks no TLS that we understand ({error.reason}); does `sop replay --tls` serve there?"
     except (OSError, ValueError):
         return ""

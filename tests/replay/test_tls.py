@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -174,6 +175,25 @@ def test_killed_servers_and_proxies_are_found_again(connect, server, proxy):
         learner.sample("fifo", 1, timeout_s=0.3)
     proxy.start()
     assert [item.key for item in learner.sample("fifo", 1, timeout_s=10.0)] == [7]
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x16\x03\x03"], ids=["nothing", "half a handshake"])
+def test_a_server_that_dies_while_it_is_asked_is_only_away(certificates, answer):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer_and_die() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                connection.sendall(answer)
+                connection.recv(4096)
+                connection.close()
+
+        dying = threading.Thread(target=answer_and_die)
+        dying.start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        assert why_not_trusted(address, TlsFiles.in_folder(certificates / "learner-0")) == ""
+        assert why_not_trusted(address, None) == ""
+        dying.join()
 
 
 def test_nginx_ends_with_its_parent(certificates, tmp_path):
