@@ -188,12 +188,10 @@ def test_a_server_that_dies_while_it_is_asked_is_only_away(certificates, answer)
                 connection.recv(4096)
                 connection.close()
 
-        dying = threading.Thread(target=answer_and_die)
-        dying.start()
+        threading.Thread(target=answer_and_die, daemon=True).start()
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         assert why_not_trusted(address, TlsFiles.in_folder(certificates / "learner-0")) == ""
         assert why_not_trusted(address, None) == ""
-        dying.join()
 
 
 def test_nginx_ends_with_its_parent(certificates, tmp_path):
