@@ -4,6 +4,8 @@ Two kinds of items: segments as intake writes them (11 columns, about 1 KB) and 
 items acknowledged by the server; ours 256 to a call, the official client through its trajectory writer, flushed at the end.
 Sample: uniformly, decoded to numpy arrays; ours 256 to a call, the official client through `Client.sample` and through
 `TrajectoryDataset`, whichever is faster. Both clients sample the same table. They take turns; medians of the rounds.
+
+`--tls`: our client through nginx with TLS and certificates, beside our client on the loopback, in place of the official one.
 """
 
 import argparse
@@ -11,6 +13,7 @@ import json
 import pathlib
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from typing import Self
@@ -21,13 +24,18 @@ from sop_jax.replay.items import encode_segment
 from sop_jax.replay.reverb_tables import ReverbTables
 from sop_jax.replay.server import ReverbServer, find_reverb_python
 from sop_jax.replay.tables import TableConfig
+from sop_jax.replay.tls import TlsFiles
+from sop_jax.replay.tls_proxy import TlsProxy
 from sop_jax.specs.interfaces import Item
 from sop_jax.specs.records import Segment, Source
 
 BATCH = 256
 NUM_ROUNDS = 3
+CA_SCRIPT = pathlib.Path(__file__).parents[1] / "launch" / "tls" / "ca.sh"
 NUM_ITEMS = {"segment": 1024, "blob": 512}
 KINDS = tuple(NUM_ITEMS)
+ROLES = ("intake", "learner")
+PEER = "dm-reverb 0.14's own client (TensorFlow), same server"
 
 
 def make_segment(number: int) -> Item:
@@ -92,8 +100,9 @@ class OfficialClient:
         self._process.wait()
 
 
-def insert_rate(tables: ReverbTables, table: str, items: Sequence[Item]) -> float:
-    tables.reset(table)
+def insert_rate(tables: ReverbTables, table: str, items: Sequence[Item], reset: bool = True) -> float:
+    if reset:
+        tables.reset(table)
     start_s = time.perf_counter()
     for first in range(0, len(items), BATCH):
         tables.insert(table, items[first : first + BATCH])
@@ -108,12 +117,16 @@ def sample_rate(tables: ReverbTables, table: str, num: int) -> float:
     return got / (time.perf_counter() - start_s)
 
 
-def measure() -> dict[str, dict[str, float]]:
-    """Items per second: "<kind>_<insert|sample>" -> ours, peer, ratio."""
-    items = {
+def make_items() -> dict[str, list[Item]]:
+    return {
         "segment": [make_segment(number) for number in range(NUM_ITEMS["segment"])],
         "blob": [make_blob(number) for number in range(NUM_ITEMS["blob"])],
     }
+
+
+def measure() -> dict[str, dict[str, float]]:
+    """Items per second: "<kind>_<insert|sample>" -> ours, peer, ratio."""
+    items = make_items()
     configs = [TableConfig(f"{kind}_{who}", 100_000) for kind in KINDS for who in ("ours", "official")]
     rates: dict[str, dict[str, list[float]]] = {}
     with ReverbServer(configs) as server, OfficialClient(server.address) as official:
@@ -138,6 +151,36 @@ def measure() -> dict[str, dict[str, float]]:
     return {name: _summary(found) for name, found in rates.items()}
 
 
+def measure_tls() -> dict[str, dict[str, float]]:
+    """As `measure`; ours: through nginx with certificates, peer: our client on the loopback, same server."""
+    items = make_items()
+    rates: dict[str, dict[str, list[float]]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        ca = pathlib.Path(temporary) / "ca"
+        for words in (["init", ca], ["server", ca, "replay", "localhost"], *(["client", ca, r, r] for r in ROLES)):
+            subprocess.run([CA_SCRIPT, *words], check=True, capture_output=True)
+        with (
+            ReverbServer([TableConfig(kind, 100_000) for kind in KINDS]) as server,
+            TlsProxy(ca / "replay", server.port) as proxy,
+        ):
+            direct = ReverbTables(server.address)
+            intake, learner = (ReverbTables(proxy.address, TlsFiles.in_folder(ca / role)) for role in ROLES)
+            for round_ in range(NUM_ROUNDS + 1):
+                for kind in KINDS:
+                    plain = {"insert": insert_rate(direct, kind, items[kind])}
+                    plain["sample"] = sample_rate(direct, kind, 2 * NUM_ITEMS[kind])
+                    direct.reset(kind)  # which no role may
+                    tls = {"insert": insert_rate(intake, kind, items[kind], reset=False)}
+                    tls["sample"] = sample_rate(learner, kind, 2 * NUM_ITEMS[kind])
+                    for what in plain if round_ > 0 else ():
+                        found = rates.setdefault(f"{kind}_{what}", {"ours": [], "peer": []})
+                        found["ours"].append(tls[what])
+                        found["peer"].append(plain[what])
+            for tables in (direct, intake, learner):
+                tables.close()
+    return {name: _summary(found) for name, found in rates.items()}
+
+
 def _summary(found: dict[str, list[float]]) -> dict[str, float]:
     ours, peer = statistics.median(found["ours"]), statistics.median(found["peer"])
     return {"ours": round(ours), "peer": round(peer), "ratio": round(ours / peer, 3)}
@@ -146,18 +189,19 @@ def _summary(found: dict[str, list[float]]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print only the JSON object")
+    parser.add_argument("--tls", action="store_true", help="through nginx with certificates, beside the loopback")
     arguments = parser.parse_args()
-    details = measure()
+    details = measure_tls() if arguments.tls else measure()
     if not arguments.json:
         for name, found in details.items():
-            print(f"{name:15} ours {found['ours']:8.0f}  official {found['peer']:8.0f}  ratio {found['ratio']:.2f}")
+            print(f"{name:15} ours {found['ours']:8.0f}  peer {found['peer']:8.0f}  ratio {found['ratio']:.2f}")
     bytes_per_item = {kind: sum(c.nbytes for c in make(0).columns.values())
                       for kind, make in (("segment", make_segment), ("blob", make_blob))}  # fmt: skip
     result = {
-        "name": "replay_client",
+        "name": "replay_client_tls" if arguments.tls else "replay_client",
         **details["segment_sample"],
         "units": "segments sampled per second, one client",
-        "peer_is": "dm-reverb 0.14's own client (TensorFlow), same server",
+        "peer_is": "the same client on the loopback, without TLS" if arguments.tls else PEER,
         "details": details,
         "bytes_per_item": bytes_per_item,
     }

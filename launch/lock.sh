@@ -15,3 +15,6 @@ lock requirements/base.in requirements/tpu.in -c requirements/base.txt -o requir
 # LeRobot, for the parity benchmark, needs Python 3.12.
 "${UV:-.venv/bin/uv}" pip compile -q --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-header \
   benchmarks/parity_lerobot/requirements.in -o benchmarks/parity_lerobot/requirements.txt
+# The fuzzer has wheels for Linux on x86-64.
+"${UV:-.venv/bin/uv}" pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
+  --no-emit-index-url --no-header benchmarks/fuzz/requirements.in -o benchmarks/fuzz/requirements.txt

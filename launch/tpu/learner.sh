@@ -2,7 +2,8 @@
 # The pi0.5 learner on a TPU slice: the same command on every host of it, which find each other by themselves. With gcloud:
 #   gcloud compute tpus tpu-vm ssh NAME --zone ZONE --worker all --command "cd sop-jax && SOP_STORE=.. launch/tpu/learner.sh"
 # Set in the environment: SOP_STORE (gs://), SOP_REPLAY (HOST:PORT of `sop replay`), SOP_RUN (a folder that all hosts share, a
-# mounted disk). Optional: SOP_CONFIG, SOP_POLICY.
+# mounted disk). Optional: SOP_CONFIG, SOP_POLICY, SOP_REPLAY_TLS (folder with the learner's certificate, from launch/tls/ca.sh: the
+# replay server lets nobody else in from other machines).
 # Each host needs .venv with JAX for TPUs: `launch/setup.sh tpu`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -65,6 +65,10 @@ class DoctorArguments:
     """With --drill and --store: HOST:PORT of its replay server, whose tables are compared too. Without --store: a server that
     the schedules may empty; default: one is started, and killed."""
 
+    replay_tls: pathlib.Path | None = None
+    """With --drill and --store: folder with the certificate to show the replay server (role doctor, from launch/tls/ca.sh):
+    ca.crt, tls.crt, tls.key; default: $SOP_REPLAY_TLS, or no TLS."""
+
     ledgers: tuple[pathlib.Path, ...] = ()
     """With --drill and --store: the robots' ledgers (sop act --ledger), or copies."""
 
@@ -109,7 +113,13 @@ def _drill(arguments: DoctorArguments) -> int:
     drill = importlib.import_module("sop_jax.cli.drill")
     if arguments.store:
         return drill.run_dry(
-            arguments.store, arguments.replay, arguments.ledgers, arguments.spools, arguments.draws, arguments.json
+            arguments.store,
+            arguments.replay,
+            arguments.replay_tls,
+            arguments.ledgers,
+            arguments.spools,
+            arguments.draws,
+            arguments.json,
         )
     return drill.run_faults(
         arguments.schedules,

@@ -10,11 +10,11 @@ from rich.table import Table
 from sop_jax.cli.arguments import UsageError
 from sop_jax.cli.locations import as_store_url
 from sop_jax.cli.output import console, jsonable, note, print_json, say
+from sop_jax.cli.replay_access import open_tables
 from sop_jax.drill.drill import TABLE, DrillReport, Verdict, run_drill, summarise
 from sop_jax.drill.dry import check_deployment
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.run_metrics import write_json
-from sop_jax.replay.reverb_tables import ReverbTables
 
 
 def run_faults(
@@ -42,6 +42,7 @@ def run_faults(
 def run_dry(
     store: str,
     replay: str,
+    tls: pathlib.Path | None,
     ledgers: Sequence[pathlib.Path],
     spools: Sequence[pathlib.Path],
     num_draws: int,
@@ -52,7 +53,7 @@ def run_dry(
         if not path.exists():
             raise UsageError(f"{path} does not exist: give ledgers (sop act --ledger) and spool directories, or copies")
     with contextlib.ExitStack() as stack:
-        tables = stack.enter_context(contextlib.closing(ReverbTables(replay))) if replay else None
+        tables = stack.enter_context(contextlib.closing(open_tables(replay, tls))) if replay else None
         report = check_deployment(EpisodeStore(as_store_url(store)), ledgers, spools, tables, num_draws)
     for problem in report.problems:
         say(f"WRONG  {problem}")

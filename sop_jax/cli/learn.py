@@ -17,6 +17,7 @@ from sop_jax.cli.arguments import parse
 from sop_jax.cli.assembly import fill_local_tables, make_loader, wait_for_online_items, with_seed
 from sop_jax.cli.locations import as_store_url, find_policy
 from sop_jax.cli.output import note, print_json, say
+from sop_jax.cli.replay_access import open_tables
 from sop_jax.cli.station_metrics import open_metrics
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.store import EpisodeStore
@@ -24,7 +25,6 @@ from sop_jax.learner.hosts import join_hosts
 from sop_jax.learner.learner import Learner, LearnerSummary
 from sop_jax.models.bundle import PolicyBundle, load_bundle
 from sop_jax.monitoring.prometheus import LOOPBACK
-from sop_jax.replay.reverb_tables import ReverbTables
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.interfaces import Metrics, ReplayTables
 from sop_jax.specs.metrics import NoMetrics
@@ -46,6 +46,10 @@ class LearnArguments:
 
     replay: str
     """Address of the replay server, HOST:PORT; or "local": tables in this process, filled once with what the store holds."""
+
+    replay_tls: pathlib.Path | None = None
+    """Folder with the certificate to show there (role learner, from launch/tls/ca.sh): ca.crt, tls.crt, tls.key; default:
+    $SOP_REPLAY_TLS, or no TLS."""
 
     config: str = "restock_demo"
     """An experiment's name, or a run's config.json: task, algorithm, learning."""
@@ -143,7 +147,7 @@ def _learn(
             config.replay, config.worlds, algorithm, model.horizon, store, config.seed, clock, NoMetrics()
         )
     else:
-        tables = ReverbTables(arguments.replay)
+        tables = open_tables(arguments.replay, arguments.replay_tls)
     loader = make_loader(learning, config.worlds, model, algorithm, tables, store, clock, metrics)
     learner = Learner(
         learning.learner, model, algorithm, bundle.params, bundle.norm, loader, publisher, metrics, clock,

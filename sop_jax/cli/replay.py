@@ -11,6 +11,8 @@ from sop_jax.algorithms.registry import AlgorithmConfig, check_ready, create_alg
 from sop_jax.cli.arguments import parse
 from sop_jax.cli.locations import as_store_url, find_policy
 from sop_jax.cli.output import note, print_json, say
+from sop_jax.cli.replay_access import open_tables
+from sop_jax.cli.replay_service import ReplayService
 from sop_jax.cli.station_metrics import open_metrics
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.store import EpisodeStore
@@ -19,7 +21,6 @@ from sop_jax.monitoring.prometheus import LOOPBACK
 from sop_jax.replay.intake import Intake
 from sop_jax.replay.intake_log import IntakeReport
 from sop_jax.replay.reverb_tables import ReverbTables
-from sop_jax.replay.server import ReverbServer
 from sop_jax.replay.tables import mix_tables
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import ReplayUnavailableError, SopError
@@ -35,14 +36,31 @@ _MAX_SILENT_LOOKS = 3
 class ReplayArguments:
     """Serves replay tables and fills them from the store: new episodes are verified, the bad ones set aside with their
     reason. If the server dies, it is started again and its tables are rebuilt from the store. If --config is a file whose
-    algorithm is changed meanwhile (another value function or threshold), every item gets its new label. Anybody who reaches
-    the port may read and write: keep it on a trusted network."""
+    algorithm is changed meanwhile (another value function or threshold), every item gets its new label. Only this machine
+    reaches the tables, unless --tls lets others in by their certificates."""
 
     store: str
     """Store root: a folder, or a URL (file://, gs://, s3://)."""
 
     port: int = 0
     """Where to listen; 0 = any free port. It is printed once the server answers."""
+
+    tls: pathlib.Path | None = None
+    """Folder with this server's certificate (from launch/tls/ca.sh): ca.crt, tls.crt, tls.key. nginx then answers at --port,
+    from everywhere, and asks every client for a certificate of the same CA."""
+
+    tls_folder: pathlib.Path | None = None
+    """With --tls: folder for nginx's configuration, its log, and what it refused; default: a temporary one."""
+
+    all_interfaces: bool = False
+    """Without --tls: let everybody who reaches the port read and write. For networks that are closed by other means."""
+
+    at: str = ""
+    """HOST:PORT of a server that runs already: fill its tables (config and limits are its own) in place of starting one."""
+
+    replay_tls: pathlib.Path | None = None
+    """With --at: folder with the certificate to show there (role intake): ca.crt, tls.crt, tls.key; default: $SOP_REPLAY_TLS,
+    or no TLS."""
 
     config: str = "restock_demo"
     """An experiment's name, or a run's config.json: tasks, tables, limits, algorithm."""
@@ -75,9 +93,15 @@ def run(argv: Sequence[str]) -> int:
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequests())
         metrics = open_metrics(stack, "replay", arguments.metrics, arguments.metrics_port, arguments.metrics_host)
-        server = stack.enter_context(ReverbServer(tables_config, port=arguments.port, log_path=arguments.log))
-        say(f"replay serves {', '.join(table.name for table in tables_config)} at {server.address}")
-        tables = stack.enter_context(contextlib.closing(ReverbTables(server.address)))
+        service = None if arguments.at else stack.enter_context(ReplayService(arguments, tables_config))
+        names = ", ".join(table.name for table in tables_config)
+        if service is None:
+            tables = open_tables(arguments.at, arguments.replay_tls)
+            say(f"replay fills {names} at {arguments.at}")
+        else:
+            tables = ReverbTables(service.inner_address)
+            say(f"replay serves {names} at {service.address}")
+        stack.enter_context(contextlib.closing(tables))
         intake = Intake(
             EpisodeStore(as_store_url(arguments.store)),
             tables,
@@ -92,7 +116,7 @@ def run(argv: Sequence[str]) -> int:
                 intake.relabel(make_labeler(watch.algorithm, horizon))
             return intake.poll(stop)
 
-        _serve(look, server, tables, stop, config.replay.intake.poll_interval_s)
+        _serve(look, service, tables, stop, config.replay.intake.poll_interval_s)
         if arguments.json:
             print_json(intake.total)
     return 0
@@ -139,7 +163,7 @@ class _AlgorithmWatch:
 
 def _serve(
     look: Callable[[], IntakeReport],
-    server: ReverbServer,
+    service: ReplayService | None,
     tables: ReplayTables,
     stop: StopRequests,
     poll_interval_s: float,
@@ -147,15 +171,16 @@ def _serve(
     """Lets intake look at the store while the server answers, and starts it again when it doesn't, until asked to stop."""
     num_silent = 0
     while not stop():
+        if service is not None and service.mend_proxy():
+            note("nginx has ended; it was started again")
         try:
             tables.state_id(_ANSWER_S)
         except ReplayUnavailableError:
             num_silent += 1
-            given_up = num_silent >= _MAX_SILENT_LOOKS or not server.is_running
-            if given_up and not stop():
+            given_up = service is not None and (num_silent >= _MAX_SILENT_LOOKS or not service.is_running)
+            if service is not None and given_up and not stop():
                 note("the replay server doesn't answer; starting it again")
-                server.kill()
-                server.start()
+                service.restart()
                 num_silent = 0
             continue
         num_silent = 0

@@ -20,7 +20,7 @@ from sop_jax.drill.ledger import Entry, read_ledgers
 from sop_jax.drill.place import TASK, Place
 from sop_jax.drill.schedule import Schedule, make_schedule
 from sop_jax.drill.stations import SEGMENT_LENGTH
-from sop_jax.drill.yard import DrillStuckError, Injected, Yard
+from sop_jax.drill.yard import HERE, DrillStuckError, Injected, Surroundings, Yard
 from sop_jax.episodes import paths
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.replay.items import decode_segment
@@ -107,7 +107,12 @@ def run_drill(
 
 
 def run_schedule(
-    place: Place, schedule: Schedule, address: str, server: ReverbServer | None = None, deadline_s: float = DEADLINE_S
+    place: Place,
+    schedule: Schedule,
+    address: str,
+    server: ReverbServer | None = None,
+    deadline_s: float = DEADLINE_S,
+    around: Surroundings = HERE,
 ) -> Verdict:
     """Runs one schedule in a fresh folder: faults, then peace until all is where it belongs or `deadline_s` is over."""
     started_s = time.monotonic()
@@ -115,7 +120,7 @@ def run_schedule(
     stuck: list[str] = []
     with contextlib.closing(ReverbTables(address)) as tables:
         tables.reset(TABLE.name)
-        with Yard(place, schedule, address, server) as yard:
+        with Yard(place, schedule, address, server, around) as yard:
             try:
                 yard.run(deadline_s)
             except DrillStuckError as error:

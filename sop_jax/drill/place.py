@@ -9,16 +9,17 @@ TASK = "fake_task"
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Paths below a drill's folder."""
+    """Paths below a drill's folder. store: another one than its own, as a URL."""
 
     root: pathlib.Path
+    store: str = ""
 
     @property
     def store_url(self) -> str:
-        return f"file://{self.root.absolute()}/store/"
+        return self.store or f"file://{self.root.absolute()}/store/"
 
     def object(self, path: str) -> pathlib.Path:
-        """The file of an object in the store."""
+        """The file of an object in the drill's own store."""
         return self.root / "store" / path
 
     def spool(self, robot: str) -> pathlib.Path:

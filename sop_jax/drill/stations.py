@@ -29,6 +29,7 @@ from sop_jax.episodes.store import EpisodeStore
 from sop_jax.replay.intake import Intake, IntakeConfig
 from sop_jax.replay.items import decode_segment, label_all
 from sop_jax.replay.reverb_tables import ReverbTables
+from sop_jax.replay.tls import TlsFiles
 from sop_jax.robots.fake import FakeRobot
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import EpisodeNotFoundError, InvalidEpisodeError, RateLimitedError, ReplayUnavailableError
@@ -40,6 +41,8 @@ INSERT_TIMEOUT_S = 2.0
 SAMPLE_TIMEOUT_S = 0.2
 _PAUSE_S = 0.05
 _CHECKPOINT_EVERY = 5
+_STORE_SILENCE_S = 60.0
+"""How long TensorStore waits for a silent server before it connects again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +50,8 @@ class StationSpec:
     """What a process of the drill is told.
 
     parent: the process that it ends with. grace_s: what a call may take beyond its deadline on a busy machine.
+    store: another store than the place's own. tls: folder of folders with certificates, one for each role. pause_s: between
+    a robot's episodes.
     """
 
     role: str
@@ -59,6 +64,17 @@ class StationSpec:
     spool_bytes: int = 2**30
     clock_offset_s: float = 0.0
     grace_s: float = 20.0
+    store: str = ""
+    tls: str = ""
+    pause_s: float = 0.05
+
+    @property
+    def where(self) -> Place:
+        return Place(pathlib.Path(self.place), self.store)
+
+    def open_tables(self) -> ReverbTables:
+        folder = pathlib.Path(self.tls) / self.role
+        return ReverbTables(self.replay, TlsFiles.in_folder(folder) if self.tls else None)
 
 
 class OffsetClock(WallClock):
@@ -84,7 +100,7 @@ class CutLink:
 
 def act(spec: StationSpec, alive: Callable[[], bool]) -> None:
     """A robot: makes its episodes, hands them to its spool, and stays until everything is uploaded and it is told to go."""
-    place, clock = Place(pathlib.Path(spec.place)), OffsetClock(spec.clock_offset_s)
+    place, clock = spec.where, OffsetClock(spec.clock_offset_s)
     _fill_disk_on_demand(place.disk_full(spec.name))
     sink = CutLink(EpisodeStore(place.store_url), place.link_cut(spec.name))
     config = SpoolConfig(first_retry_s=0.02, max_retry_s=0.2, max_bytes=spec.spool_bytes)
@@ -99,7 +115,7 @@ def act(spec: StationSpec, alive: Callable[[], bool]) -> None:
         episode = run_episode(robot, FakePolicy(reads_goal), None, header, RolloutConfig(), clock)
         with _deadline(place, spec, "accept", 0.0):
             ledger.accept(episode)
-        time.sleep(_PAUSE_S)
+        time.sleep(spec.pause_s)
     ledger.close()
     place.idle(spec.name).touch()
     while alive():
@@ -108,20 +124,20 @@ def act(spec: StationSpec, alive: Callable[[], bool]) -> None:
 
 def take_in(spec: StationSpec, alive: Callable[[], bool]) -> None:
     """Intake, as `sop replay` runs it."""
-    place = Place(pathlib.Path(spec.place))
+    place = spec.where
     config = IntakeConfig(SEGMENT_LENGTH, insert_timeout_s=INSERT_TIMEOUT_S, items_per_insert=4, num_readers=2)
-    intake = Intake(EpisodeStore(place.store_url), ReverbTables(spec.replay), label_all, config)
+    intake = Intake(EpisodeStore(place.store_url), spec.open_tables(), label_all, config)
     while alive():
-        # A look makes a handful of calls, and gives up after the first that fails.
-        with _deadline(place, spec, "look", 3 * INSERT_TIMEOUT_S):
+        # A look makes a handful of calls, and gives up after the first that fails; reads from the store know no deadline.
+        with _deadline(place, spec, "look", 3 * INSERT_TIMEOUT_S + (_STORE_SILENCE_S if spec.store else 0.0)):
             intake.poll(lambda: not alive())
         time.sleep(_PAUSE_S)
 
 
 def learn(spec: StationSpec, alive: Callable[[], bool]) -> None:
     """A learner without gradients: samples, reads what the items point to, checkpoints how far it came."""
-    place = Place(pathlib.Path(spec.place))
-    tables, store = ReverbTables(spec.replay), EpisodeStore(place.store_url)
+    place = spec.where
+    tables, store = spec.open_tables(), EpisodeStore(place.store_url)
     step = newest_checkpoint(place.checkpoints)
     with place.samples.open("a", encoding="utf-8") as log:
         while alive():

@@ -35,6 +35,23 @@ class DrillStuckError(SopError):
     """The robots of a drill did not get on within the deadline."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Surroundings:
+    """Where the processes of a drill run, if not beside the yard.
+
+    wrap: the words before a process's own that bring it there. replay: the address of the tables as seen from there. tls and
+    pause_s: as in StationSpec.
+    """
+
+    wrap: tuple[str, ...] = ()
+    replay: str = ""
+    tls: str = ""
+    pause_s: float = 0.05
+
+
+HERE = Surroundings()
+
+
 @dataclasses.dataclass
 class Injected:
     """What the drill itself did to the store. Paths: `damaged` hold no whole episode, `vanished` were removed.
@@ -57,7 +74,14 @@ class Yard:
     `server` is killed and restarted by schedules that ask for it; without one they can't.
     """
 
-    def __init__(self, place: Place, schedule: Schedule, replay: str, server: ReverbServer | None = None):
+    def __init__(
+        self,
+        place: Place,
+        schedule: Schedule,
+        replay: str,
+        server: ReverbServer | None = None,
+        around: Surroundings = HERE,
+    ):
         self.injected = Injected()
         self._place = place
         self._schedule = schedule
@@ -66,7 +90,9 @@ class Yard:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._heals: list[tuple[float, pathlib.Path]] = []
         self._num_strange = 0
-        common = {"place": str(place.root), "parent": os.getpid(), "replay": replay, "seed": schedule.seed}
+        self._wrap = around.wrap
+        common = {"place": str(place.root), "parent": os.getpid(), "replay": around.replay or replay, "seed": schedule.seed,
+                  "store": place.store, "tls": around.tls, "pause_s": around.pause_s}  # fmt: skip
         self._specs = {
             name: StationSpec("actor", name, **common, num_episodes=schedule.episodes_per_actor,
                               spool_bytes=schedule.spool_bytes)
@@ -161,7 +187,8 @@ class Yard:
         self._place.idle(name).unlink(missing_ok=True)
         log_path = self._place.log(name)
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        words = [sys.executable, "-m", "sop_jax.drill.stations", json.dumps(dataclasses.asdict(self._specs[name]))]
+        spec = json.dumps(dataclasses.asdict(self._specs[name]))
+        words = [*self._wrap, sys.executable, "-m", "sop_jax.drill.stations", spec]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
         with log_path.open("ab") as log:
             self._children[name] = subprocess.Popen(

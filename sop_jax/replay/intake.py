@@ -18,7 +18,7 @@ from sop_jax.replay.items import DEFAULT_SEGMENT_LENGTH, FrameLabels, encode_seg
 from sop_jax.replay.removal import Removal
 from sop_jax.replay.table_names import table_not_found
 from sop_jax.specs.clock import Clock, WallClock
-from sop_jax.specs.errors import ConfigError, InvalidEpisodeError, SopError
+from sop_jax.specs.errors import ConfigError, InvalidEpisodeError, ReplayAccessError, SopError
 from sop_jax.specs.identifiers import offline_table, online_table
 from sop_jax.specs.interfaces import Item, Metrics, ReplayTables, TableInfo
 from sop_jax.specs.metrics import NoMetrics
@@ -147,10 +147,15 @@ class Intake:
         self._done.difference_update(self._labelled)
 
     def poll(self, should_stop: Callable[[], bool] = lambda: False) -> IntakeReport:
-        """One look at the store. Returns early, with nothing lost, once `should_stop` says so."""
+        """One look at the store. Returns early, with nothing lost, once `should_stop` says so.
+
+        Raises ReplayAccessError if the replay server refuses this intake for good.
+        """
         try:
             state_id = self._tables.state_id(self._config.insert_timeout_s)
             known = self._tables.info(self._config.insert_timeout_s)
+        except ReplayAccessError:
+            raise
         except SopError as error:
             return self._finish(IntakeReport(available=False), str(error))
         rebuilt = self._state_id is not None and state_id != self._state_id
@@ -259,6 +264,8 @@ class Intake:
                         self._tables.update_priorities(table, {}, stale_keys, self._config.insert_timeout_s)
                     if items:
                         self._tables.insert(table, items, self._config.insert_timeout_s)
+                except ReplayAccessError:
+                    raise
                 except SopError as error:
                     problem = str(error)
                     break

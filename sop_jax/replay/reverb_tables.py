@@ -1,5 +1,6 @@
 """Replay tables on a Reverb server, over its gRPC protocol and without TensorFlow."""
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,18 +12,17 @@ from sop_jax.replay import wire
 from sop_jax.replay.items import check_item
 from sop_jax.replay.proto import reverb_pb2 as pb
 from sop_jax.replay.table_names import table_not_found
-from sop_jax.specs.errors import RateLimitedError, ReplayUnavailableError, SopError, TableNotFoundError
+from sop_jax.replay.tls import TlsFiles, open_channel, why_not_trusted
+from sop_jax.specs.errors import (
+    RateLimitedError,
+    ReplayAccessError,
+    ReplayUnavailableError,
+    SopError,
+    TableNotFoundError,
+)
 from sop_jax.specs.interfaces import Item, SampledItem, TableInfo
 
 _SERVICE = "/deepmind.reverb.ReverbService/"
-_CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.use_local_subchannel_pool", 1),
-)
 _MAX_ITEMS_PER_MESSAGE = 64
 _MAX_BYTES_PER_MESSAGE = 1 << 20
 _TRANSPORT_S = 5.0
@@ -30,6 +30,17 @@ _TRANSPORT_S = 5.0
 _CONNECT_S = 1.0
 """What a call may spend on finding the server, however short its own timeout."""
 _PROBE_S = 2.0
+_FIRST_PAUSE_S = 0.05
+_MAX_PAUSE_S = 1.0
+"""Pauses before a call is tried again: a proxy answers for an absent server, so that the channel has nothing to wait for."""
+
+_ASK_EVERY_S = 30.0
+_ACCESS_ADVICE = {
+    grpc.StatusCode.UNAUTHENTICATED: (
+        "Give a certificate that `launch/tls/ca.sh client` made with the server's own CA, and that is valid today"
+    ),
+    grpc.StatusCode.PERMISSION_DENIED: "Give a certificate of the role that this command needs (`launch/tls/ca.sh client`)",
+}
 
 _Result = TypeVar("_Result")
 
@@ -46,13 +57,18 @@ class ReverbTables:
     itself. Timeouts are real seconds: a network knows no simulated time.
 
     An insert that timed out may still land on the server later; keys make the repetition harmless.
+
+    With `tls`, the server is the one behind `sop replay --tls`: both sides show certificates. Who isn't trusted, or has not
+    the role for a call, gets ReplayAccessError; trying again won't help. The files are read once, here (ConfigError).
     """
 
-    def __init__(self, address: str):
+    def __init__(self, address: str, tls: TlsFiles | None = None):
         self._address = address
-        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._tls = tls
+        self._channel = open_channel(address, tls)
         self._connected = False
         self._closed = False
+        self._ask_again_s = 0.0
         self._insert = self._channel.stream_stream(
             _SERVICE + "InsertStream",
             request_serializer=pb.InsertStreamRequest.SerializeToString,
@@ -199,28 +215,47 @@ class ReverbTables:
         """
         start_s = time.monotonic()
         deadline_s = start_s + timeout_s
+        pause_s = _FIRST_PAUSE_S
         while True:
             self._connect(what, table, timeout_s, start_s + max(timeout_s, _CONNECT_S))
             try:
                 return attempt(max(0.01, deadline_s + extra_s - time.monotonic()))
             except grpc.RpcError as error:
-                code, details = _status(error)
-                if code is grpc.StatusCode.NOT_FOUND:
-                    raise self._table_not_found(table) from error
-                if code is grpc.StatusCode.DEADLINE_EXCEEDED and details.startswith("Rate Limiter"):
-                    raise RateLimitedError(
-                        f"table {table!r} at {self._address} held back {what} for the whole timeout: it is too empty, or "
-                        "sampled faster than filled"
-                    ) from error
-                if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    self._connected = False
-                    failure = on_deadline or self._away
-                    raise failure(what, table, timeout_s) from error
-                if code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-                    raise SopError(f"reverb at {self._address} refused {what} {table!r}: {code} {details}") from error
-                self._connected = False
-                if time.monotonic() >= deadline_s:
-                    raise self._away(what, table, timeout_s) from error
+                final = self._final_error(error, what, table, timeout_s, on_deadline or self._away)
+                left_s = deadline_s - time.monotonic()
+                if final is not None or left_s <= 0:
+                    raise final or self._away(what, table, timeout_s) from error
+            time.sleep(min(left_s, pause_s * random.uniform(0.5, 1.0)))  # not all clients at once
+            pause_s = min(2 * pause_s, _MAX_PAUSE_S)
+
+    def _final_error(
+        self,
+        error: grpc.RpcError,
+        what: str,
+        table: str,
+        timeout_s: float,
+        on_deadline: Callable[[str, str, float], SopError],
+    ) -> SopError | None:
+        """What a call's failure means to the caller; None if it should be tried again."""
+        code, details = _status(error)
+        if code is grpc.StatusCode.NOT_FOUND:
+            return self._table_not_found(table)
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED and details.startswith("Rate Limiter"):
+            return RateLimitedError(
+                f"table {table!r} at {self._address} held back {what} for the whole timeout: it is too empty, or sampled "
+                "faster than filled"
+            )
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            self._connected = False
+            return on_deadline(what, table, timeout_s)
+        if code in _ACCESS_ADVICE:
+            return ReplayAccessError(
+                f"reverb at {self._address} refused {what} {table!r}: {details}. {_ACCESS_ADVICE[code]}"
+            )
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or "RST_STREAM" in details:
+            self._connected = False
+            return None
+        return SopError(f"reverb at {self._address} refused {what} {table!r}: {code} {details}")
 
     def _connect(self, what: str, table: str, timeout_s: float, deadline_s: float) -> None:
         """Waits for the server unless the last call reached it."""
@@ -232,10 +267,22 @@ class ReverbTables:
         try:
             ready.result(timeout=max(0.0, deadline_s - time.monotonic()))
         except grpc.FutureTimeoutError as error:
+            if reason := self._why_not_trusted():
+                raise ReplayAccessError(
+                    f"{what} {table!r}: reverb at {self._address} is there, but {reason}"
+                ) from error
             raise self._away(what, table, timeout_s) from error
         finally:
             ready.cancel()
         self._connected = True
+
+    def _why_not_trusted(self) -> str:
+        """Asked now and then only, because it takes time that the call no longer has."""
+        now_s = time.monotonic()
+        if now_s < self._ask_again_s:
+            return ""
+        self._ask_again_s = now_s + _ASK_EVERY_S
+        return why_not_trusted(self._address, self._tls, _CONNECT_S)
 
     def _away(self, what: str, table: str, timeout_s: float) -> SopError:
         return ReplayUnavailableError(

@@ -41,8 +41,8 @@ class ReverbServer:
             tables = ReverbTables(server.address)
 
     Entering blocks until the port answers: importing TensorFlow takes the server about 10 s. The server stops when the
-    block ends, and also when this process dies, however it dies. It listens on every network interface, without
-    encryption or passwords.
+    block ends, and also when this process dies, however it dies. It has neither encryption nor passwords, so only this
+    machine reaches it, unless `all_interfaces` opens it to everybody; for others there is `tls_proxy.TlsProxy`.
 
     Attributes:
       port: where it listens; chosen at the first start if it was 0, and kept over restarts.
@@ -56,8 +56,10 @@ class ReverbServer:
         checkpoint_dir: pathlib.Path | None = None,
         log_path: pathlib.Path | None = None,
         start_timeout_s: float = 120.0,
+        all_interfaces: bool = False,
     ):
         index_by_name(tables)
+        self._all_interfaces = all_interfaces
         self._tables = tables
         self._checkpoint_dir = checkpoint_dir
         self._start_timeout_s = start_timeout_s
@@ -83,6 +85,8 @@ class ReverbServer:
             raise MissingDependencyError(f"no {serve}: the Reverb server starts from a source checkout of this project")
         command = [str(find_reverb_python()), str(serve), "--until-stdin-closes"]
         command += ["--port", str(self.port), "--tables", tables_to_json(self._tables)]
+        if self._all_interfaces:
+            command.append("--all-interfaces")
         if self._checkpoint_dir is not None:
             command += ["--checkpoint-dir", str(self._checkpoint_dir)]
         self.log_path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,10 @@ class ReplayUnavailableError(SopError):
     """The replay server can't be reached within the deadline; the call may be repeated."""
 
 
+class ReplayAccessError(SopError):
+    """The replay server doesn't let this certificate in or make this call, or isn't trusted itself; repeating won't help."""
+
+
 class InferenceTimeoutError(SopError):
     """A policy that serves several robots gave no chunk within the request's deadline."""
 

@@ -55,6 +55,8 @@ def test_commands_come_back_as_they_were(command):
         ({"type": "move", "hand": "left", "gripper": 2}, "at most 1.0"),
         ({"type": "targets", "action": [0.0] * 15}, "expected 16 numbers"),
         ({"type": "targets", "action": [math.nan] + [0.0] * 15}, "finite numbers"),
+        ({"type": "targets", "action": [10**400] + [0.0] * 15}, "finite numbers"),
+        ({"type": "move", "hand": "left", "gripper": -math.inf}, "finite numbers"),
         ({"type": "targets", "action": [5.0] + [0.0] * 15}, "at most 4.0"),
     ],
 )
@@ -83,6 +85,9 @@ def test_statuses_come_back_and_others_are_refused():
         ({"state": ["a"]}, "state holds something else"),
         ({"stages": ["a"] * 65}, "at most 64"),
         ({"frame": math.inf}, "frame must be a text or a number"),
+        ({"frame": 10**400}, "frame must be a text or a number"),
+        ({"state": [10**400]}, "state holds something else"),
+        ({"state": [math.nan]}, "state holds something else"),
         ({"frame": None}, "frame must be a text or a number"),
     ):
         with pytest.raises(BadMessageError, match=complaint):

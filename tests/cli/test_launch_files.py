@@ -35,7 +35,7 @@ def test_scripts_are_whole(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_no_address_and_no_secret(path):
-    text = path.read_text()
+    text = path.read_text().replace("secret: { secretName: ", "")  # a secret's name may stand there
     assert not re.search(r"\d+\.\d+\.\d+\.\d+|https?://|[a-z]://[a-z0-9-]+/|(?i:password|token|secret)\s*[:=]", text)
 
 

@@ -33,19 +33,19 @@ def find_moto_python() -> str:
 
 
 @contextlib.contextmanager
-def s3_server(log: str) -> Iterator[str]:
+def s3_server(log: str, host: str = "127.0.0.1") -> Iterator[str]:
     """The endpoint of a server that holds one empty bucket, `BUCKET`."""
     python = find_moto_python()
     with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         port = probe.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     with open(log, "wb") as output:
         server = subprocess.Popen(
-            [python, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            [python, "-m", "moto.server", "-H", host, "-p", str(port)],
             stdout=output, stderr=subprocess.STDOUT, env=environment,
         )  # fmt: skip
-    endpoint = f"http://127.0.0.1:{port}"
+    endpoint = f"http://{host}:{port}"
     try:
         _make_bucket(server, endpoint)
         yield endpoint

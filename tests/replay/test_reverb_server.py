@@ -156,6 +156,22 @@ def test_the_server_dies_with_its_parent(tmp_path):
         time.sleep(0.2)
 
 
+@pytest.mark.reverb
+def test_only_this_machine_reaches_the_server(reverb_server):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing, but chooses the address that other machines see
+        except OSError:
+            pytest.skip("this machine has no address but the loopback's")
+        outside = probe.getsockname()[0]
+    with socket.create_connection(("127.0.0.1", reverb_server.port), timeout=5):
+        pass
+    with socket.create_connection(("::1", reverb_server.port), timeout=5) if socket.has_ipv6 else socket.socket():
+        pass
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((outside, reverb_server.port), timeout=5)
+
+
 @pytest.mark.slow  # imports TensorFlow only to be refused
 @pytest.mark.reverb
 def test_a_port_in_use_is_refused(tmp_path, reverb_server):

@@ -5,7 +5,7 @@ Whatever arrives is checked here before anybody acts on it: names, lengths, fini
 
 import dataclasses
 import json
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -87,6 +87,11 @@ def read_object(text: str | bytes) -> dict[str, Any]:
     return message
 
 
+def is_finite(value: object) -> bool:
+    """Whether a value from JSON is a number that a float can hold: no NaN, no infinity, no integer of 400 digits."""
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
+
+
 def parse_command(message: Mapping[str, Any]) -> Command:
     """The command in a message. Speeds beyond the limits are refused, not clipped. Raises BadMessageError."""
     kind = message.get("type")
@@ -132,10 +137,9 @@ def _numbers(what: str, values: Any, count: int, limit: float) -> tuple[float, .
     is_list = isinstance(values, list) and len(values) == count
     if not is_list or not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         raise BadMessageError(f"{what}: expected {count} numbers, got {str(values)[:80]}")
-    numbers = tuple(float(value) for value in values)
-    if not all(math.isfinite(value) and abs(value) <= limit + 1e-9 for value in numbers):
-        raise BadMessageError(f"{what}: expected finite numbers of at most {limit}, got {numbers}")
-    return numbers
+    if not all(is_finite(value) and abs(value) <= limit + 1e-9 for value in values):
+        raise BadMessageError(f"{what}: expected finite numbers of at most {limit}, got {str(values)[:80]}")
+    return tuple(float(value) for value in values)
 
 
 def _outcome(value: object) -> Outcome:

@@ -2,11 +2,10 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from sop_jax.actors.operator.commands import BadMessageError
+from sop_jax.actors.operator.commands import BadMessageError, is_finite
 from sop_jax.specs.errors import SopError
 from sop_jax.specs.identifiers import check_name
 
@@ -56,7 +55,7 @@ def parse_status(message: Mapping[str, Any]) -> Status:
             value = _items(field.name, value)
         elif isinstance(value, str):
             value = value[:_MAX_TEXT]
-        elif not isinstance(value, bool | int | float) or not math.isfinite(value):
+        elif not is_finite(value):
             raise BadMessageError(f"status: {field.name} must be a text or a number, got {str(value)[:80]!r}")
         values[field.name] = value
     if values["control"] not in _CONTROLS:
@@ -71,7 +70,11 @@ def parse_status(message: Mapping[str, Any]) -> Status:
 def _items(name: str, value: object) -> tuple[Any, ...]:
     if not isinstance(value, list) or len(value) > _MAX_ITEMS:
         raise BadMessageError(f"status: {name} must be a list of at most {_MAX_ITEMS}, got {str(value)[:80]!r}")
-    kind = float | int if name == "state" else str
-    if not all(isinstance(item, kind) and len(str(item)) <= _MAX_TEXT for item in value):
+    fits = is_finite if name == "state" else _is_short_text
+    if not all(fits(item) for item in value):
         raise BadMessageError(f"status: {name} holds something else than expected: {str(value)[:80]!r}")
     return tuple(value)
+
+
+def _is_short_text(item: object) -> bool:
+    return isinstance(item, str) and len(item) <= _MAX_TEXT

@@ -1,0 +1,1 @@
+"""Coverage-guided fuzzing of every parser of what strangers send. See `__main__`."""
