@@ -1,5 +1,5 @@
 # `make demo` runs the closed loop, `make test` passes the tests; each makes the environments it needs first.
-.PHONY: demo test setup setup-dev reverb-env lint types benchmarks lock clean
+.PHONY: demo test setup setup-dev reverb-env s3-env lint types benchmarks lock clean
 
 DEMO_ARGS ?=
 TEST_ARGS ?=
@@ -7,7 +7,7 @@ TEST_ARGS ?=
 demo: setup reverb-env
 	.venv/bin/sop demo $(DEMO_ARGS)
 
-test: setup-dev reverb-env
+test: setup-dev reverb-env s3-env
 	.venv/bin/python -m pytest -n logical --dist loadfile $(TEST_ARGS)
 
 setup:
@@ -18,6 +18,9 @@ setup-dev:
 
 reverb-env:
 	@launch/setup.sh reverb
+
+s3-env:
+	@launch/setup.sh s3
 
 lint: setup-dev
 	.venv/bin/ruff check .
@@ -35,4 +38,4 @@ lock: setup-dev
 	launch/lock.sh
 
 clean:
-	rm -rf .venv launch/reverb/.venv benchmarks/parity_lerobot/.venv build *.egg-info
+	rm -rf .venv launch/reverb/.venv launch/object_store/.venv benchmarks/parity_lerobot/.venv build *.egg-info

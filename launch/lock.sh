@@ -9,6 +9,7 @@ lock requirements/base.in requirements/dev.in -c requirements/base.txt -o requir
 lock requirements/base.in requirements/ray.in -c requirements/base.txt -o requirements/ray.txt
 lock requirements/base.in requirements/cuda.in -c requirements/base.txt -o requirements/cuda.txt
 lock requirements/base.in requirements/tpu.in -c requirements/base.txt -o requirements/tpu.txt
+lock launch/object_store/moto.in -o launch/object_store/moto.txt
 # The Reverb server exists for Linux on x86-64 and Python 3.11 or older alone, so its lock is for that platform.
 "${UV:-.venv/bin/uv}" pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
   --no-emit-index-url --no-header launch/reverb/requirements.in -o launch/reverb/requirements.txt

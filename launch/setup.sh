@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the environments from the hash-locked requirement files: `launch/setup.sh base|dev|edge|cuda|tpu|ray|reverb|parity`.
-# base, dev; edge (a robot's computer: nothing that trains); cuda, tpu (with JAX for that), ray (simulated fleets on many machines) -> .venv    reverb -> launch/reverb/.venv    parity -> benchmarks/parity_lerobot/.venv (8 GB)
+# Makes the environments from the hash-locked requirement files: `launch/setup.sh base|dev|edge|cuda|tpu|ray|s3|reverb|parity`.
+# base, dev; edge (a robot's computer: nothing that trains); cuda, tpu (with JAX for that), ray (simulated fleets on many machines) -> .venv    reverb -> launch/reverb/.venv    s3 (a local server for tests) -> launch/object_store/.venv    parity -> benchmarks/parity_lerobot/.venv (8 GB)
 # Does nothing when the lock file hasn't changed since the last time.
 # Uses uv where it is on the PATH, else the standard library's venv and pip.
 set -euo pipefail
@@ -30,12 +30,13 @@ install() {  # install VENV PYTHON LOCK
   fi
 }
 
-what=${1:?usage: launch/setup.sh base|dev|edge|cuda|tpu|ray|reverb|parity}
+what=${1:?usage: launch/setup.sh base|dev|edge|cuda|tpu|ray|s3|reverb|parity}
 case $what in
   base | dev | edge | cuda | tpu | ray) venv=.venv lock=requirements/$what.txt ;;
+  s3) venv=launch/object_store/.venv lock=launch/object_store/moto.txt ;;
   reverb) venv=launch/reverb/.venv lock=launch/reverb/requirements.txt ;;
   parity) venv=benchmarks/parity_lerobot/.venv lock=benchmarks/parity_lerobot/requirements.txt ;;
-  *) fail "unknown environment '$what': expected base, dev, edge, cuda, tpu, ray, reverb or parity" ;;
+  *) fail "unknown environment '$what': expected base, dev, edge, cuda, tpu, ray, s3, reverb or parity" ;;
 esac
 
 stamp=$venv/.installed-$what
@@ -45,11 +46,14 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$fingerprint" ]; then exit 0; fi
 if [ "$what" = base ] && [ -f $venv/.installed-dev ]; then exec "$0" dev; fi
 
 # A real robot renders nothing, so it needs no graphics libraries.
-if [ "$what" != edge ]; then launch/preflight.sh; fi
+if [ "$what" != edge ] && [ "$what" != s3 ]; then launch/preflight.sh; fi
 echo "setup: making $venv from $lock (a few minutes the first time)"
 if [ "$what" = reverb ]; then
   if [ -n "${SOP_REVERB_PYTHON:-}" ]; then echo "setup: SOP_REVERB_PYTHON is set, using that environment"; exit 0; fi
   python=$(find_python 3.9 3.11) || fail "the Reverb server needs Python 3.9 to 3.11 (dm-reverb has no later wheel); install python3.11, or point SOP_REVERB_PYTHON at an environment that has dm-reverb"
+  install $venv "$python" "$lock"
+elif [ "$what" = s3 ]; then
+  python=$(find_python 3.11 3.99) || fail "Python 3.11 or newer is needed; install python3.11"
   install $venv "$python" "$lock"
 elif [ "$what" = parity ]; then
   python=$(find_python 3.12 3.12) || fail "LeRobot's pi0.5 needs Python 3.12; install python3.12, or set PYTHON to it"

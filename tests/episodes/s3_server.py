@@ -1,35 +1,27 @@
-"""A local S3 server (moto, from PyPI), which needs an environment of its own: it is 140 MB, and nothing else here uses it.
-
-python -m venv DIR && DIR/bin/pip install 'moto[s3]' flask flask-cors
-SOP_MOTO_PYTHON=DIR/bin/python python -m pytest tests/episodes/test_s3.py
-"""
+"""A local S3 server (moto, from PyPI), in an environment of its own that `launch/setup.sh s3` makes."""
 
 import contextlib
-import importlib.util
 import json
 import os
+import pathlib
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
 
-PYTHON_VARIABLE = "SOP_MOTO_PYTHON"
+PYTHON = pathlib.Path(__file__).parents[2] / "launch" / "object_store" / ".venv" / "bin" / "python"
 BUCKET = "test-bucket"
 _START_TIMEOUT_S = 180.0
 
 
 def find_moto_python() -> str:
     """Skips the test where no moto is installed."""
-    python = os.environ.get(PYTHON_VARIABLE, "")
-    if not python and importlib.util.find_spec("moto") is None:
-        pytest.skip(
-            f"no S3 server: install 'moto[s3]' flask flask-cors somewhere and set {PYTHON_VARIABLE} to its Python"
-        )
-    return python or sys.executable
+    if not PYTHON.exists():
+        pytest.skip("no S3 server: launch/setup.sh s3 makes its environment")
+    return str(PYTHON)
 
 
 @contextlib.contextmanager

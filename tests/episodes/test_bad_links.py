@@ -1,7 +1,7 @@
 """Robots, intake and learner at the far end of a bad link: uploads to S3, inserts and samples through TLS.
 
-Slow, as root, with nginx, the Reverb server's environment and moto (see s3_server.py):
-SOP_MOTO_PYTHON=DIR/bin/python python -m pytest tests/episodes/test_bad_links.py -m slow
+Slow, as root, with nginx, the Reverb server's environment and the S3 server's (`launch/setup.sh s3`):
+python -m pytest tests/episodes/test_bad_links.py -m slow
 """
 
 import contextlib
