@@ -126,6 +126,11 @@ class Grid:
             shutil.rmtree(work, ignore_errors=True)
         return self.results()
 
+    def unfinished(self) -> str:
+        """How much is done, in words; "" once all of it is."""
+        num_done = len(self.results())
+        return "" if num_done == len(self.cells) else f"{num_done} of {len(self.cells)} cells are done"
+
     def elapsed_s(self) -> float:
         """What the finished cells took."""
         return sum(content["elapsed_s"] for cell in self.cells if (content := self._read(cell)) is not None)

@@ -67,9 +67,14 @@ def as_json(analysis: MainAnalysis) -> dict[str, Any]:
 
 
 def render_study(
-    config: MainResultsConfig, analysis: MainAnalysis, command: str, provenance: Provenance, elapsed_s: float
+    config: MainResultsConfig,
+    analysis: MainAnalysis,
+    command: str,
+    provenance: Provenance,
+    elapsed_s: float,
+    unfinished: str = "",
 ) -> str:
-    """The page as HTML; equal data give an equal page."""
+    """The page as HTML; equal data give an equal page. `unfinished`: how much of the study is done, if not all of it."""
     return render_page(
         "main_template.html",
         pathlib.Path(__file__).parent,
@@ -78,6 +83,7 @@ def render_study(
         command=command,
         provenance=provenance,
         elapsed_s=elapsed_s,
+        unfinished=unfinished,
         success={task: success_by_method(analysis, task) for task in config.tasks},
         curves={task: curves_of(analysis, task) for task in config.tasks} if analysis.curves else {},
     )

@@ -103,9 +103,14 @@ def sweep_json(analysis: SweepAnalysis) -> dict[str, Any]:
 
 
 def render_sweep(
-    config: SweepConfig, analysis: SweepAnalysis, command: str, provenance: Provenance, elapsed_s: float
+    config: SweepConfig,
+    analysis: SweepAnalysis,
+    command: str,
+    provenance: Provenance,
+    elapsed_s: float,
+    unfinished: str = "",
 ) -> str:
-    """The page as HTML; equal data give an equal page."""
+    """The page as HTML; equal data give an equal page. `unfinished`: how much of the study is done, if not all of it."""
     learning_heads, learning_rows = _learning_cells(config, analysis)
     return render_page(
         "sweep_template.html",
@@ -126,6 +131,7 @@ def render_sweep(
         command=command,
         provenance=provenance,
         elapsed_s=elapsed_s,
+        unfinished=unfinished,
     )
 
 

@@ -160,8 +160,10 @@ def _report(grid: Grid, preset: MainResultsPreset, folder: pathlib.Path, command
     table = table_md(preset.study, analysis)
     (folder / "table.md").write_text(table, encoding="utf-8")
     provenance = describe(WallClock().now_ns() / 1e9)
-    write_page(render_study(preset.study, analysis, command, provenance, grid.elapsed_s()), folder / "report.html")
+    unfinished = grid.unfinished()
+    page = render_study(preset.study, analysis, command, provenance, grid.elapsed_s(), unfinished)
+    write_page(page, folder / "report.html")
     say(table)
-    if len(results) < len(grid.cells):
-        note(f"{len(results)} of {len(grid.cells)} cells are done")
+    if unfinished:
+        note(unfinished)
     return summary

@@ -89,12 +89,14 @@ def report(grid: Grid, preset: SweepPreset, folder: pathlib.Path, command: str) 
     table = sweep_table(preset.study, analysis)
     (folder / "table.md").write_text(table, encoding="utf-8")
     provenance = describe(WallClock().now_ns() / 1e9)
-    write_page(render_sweep(preset.study, analysis, command, provenance, grid.elapsed_s()), folder / "report.html")
+    unfinished = grid.unfinished()
+    page = render_sweep(preset.study, analysis, command, provenance, grid.elapsed_s(), unfinished)
+    write_page(page, folder / "report.html")
     say(table)
     for sentence in words:
         say(sentence)
-    if len(results) < len(grid.cells):
-        note(f"{len(results)} of {len(grid.cells)} cells are done")
+    if unfinished:
+        note(unfinished)
     return summary
 
 

@@ -145,6 +145,9 @@ def test_the_report_shows_the_numbers():
     assert "| `restock_shelf` | SOP + HG-DAgger against HG-DAgger | +40 [" in table
     page = render_study(STUDY, analysis, "sop study main-results", PROVENANCE, 7200.0)
     assert page == render_study(STUDY, analysis, "sop study main-results", PROVENANCE, 7200.0)
+    assert "Not finished" not in page
+    part = render_study(STUDY, analysis, "sop study main-results", PROVENANCE, 7200.0, "3 of 4 cells are done")
+    assert "Not finished: 3 of 4 cells are done." in part
     for text in ("SOP + HG-DAgger", "+40", "120.0 min", "restock_freezer", "10.0 min", "2 cores"):
         assert text in page
     numbers = json.loads(json.dumps(as_json(analysis)))
