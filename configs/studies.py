@@ -102,6 +102,7 @@ SMALL = MainResultsPreset(
         curve_trials=8,
         retention_trials=10,
         value_steps=900,
+        recap_base_steps=2000,
     ),
     generalist.PRETRAIN.demonstrations,
 )

@@ -12,7 +12,8 @@ from fleet_sim.crew import LOCAL, Engine
 from fleet_sim.fleet import Progress, SimulatedFleet
 from fleet_sim.journal import Journal
 from fleet_sim.studies.grid import Cell, Results
-from fleet_sim.studies.methods import METHODS, VALUE_CELL, MainResultsConfig, Method, cell_name
+from fleet_sim.studies.methods import METHODS, RECAP_BASE_CELL, VALUE_CELL, MainResultsConfig, Method, cell_name
+from sop_jax.actors.trained_leaves import replace_trained, trained_template
 from sop_jax.algorithms.algorithm import Phase
 from sop_jax.algorithms.behaviour_cloning import BehaviourCloningConfig
 from sop_jax.algorithms.registry import AlgorithmConfig, create_algorithm
@@ -20,8 +21,10 @@ from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.evaluate import Candidate, evaluate_worlds
 from sop_jax.evaluation.suites import find_suite
 from sop_jax.evaluation.trial_pool import num_usable_cores
-from sop_jax.models.bundle import load_bundle
+from sop_jax.evaluation.worker import find_publication
+from sop_jax.models.bundle import PolicyBundle, load_bundle
 from sop_jax.sampling.adaptive import SamplerConfig
+from sop_jax.weights.follower import Follower
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,11 @@ class Places:
     value: pathlib.Path
     num_workers: int
     engine: Engine = LOCAL
+
+    @property
+    def recap_base(self) -> pathlib.Path:
+        """Where the base policy of RECAP's methods goes."""
+        return self.value.with_name("recap_base")
 
 
 TrainValueFunction = Callable[[pathlib.Path, pathlib.Path], None]
@@ -62,6 +70,8 @@ class MainResults:
         """One cell's result, JSON-able. Raises KeyboardInterrupt."""
         if cell.name == VALUE_CELL:
             return self._make_value_function(work)
+        if cell.name == RECAP_BASE_CELL:
+            return self._make_recap_base(work)
         name, _, seed = cell.name.rpartition("-")
         method = METHODS[name]
         if method.way == "none":
@@ -77,10 +87,11 @@ class MainResults:
             config.fleet, algorithm=algorithm_config, seed=seed, sampler=self.sampler_of(method)
         )
         algorithm = create_algorithm(algorithm_config)
+        policy = self._base_of(method)
         fleet = SimulatedFleet(
             fleet_config,
-            load_bundle(self._places.policy),
-            self._places.policy,
+            load_bundle(policy),
+            policy,
             algorithm,
             work,
             self._places.num_workers,
@@ -101,8 +112,8 @@ class MainResults:
 
         def candidate(version: int) -> Candidate:
             if not version:  # nobody told the base policy anything
-                return Candidate(str(self._places.policy))
-            return Candidate(str(self._places.policy), store, version, conditioning)
+                return Candidate(str(policy))
+            return Candidate(str(policy), store, version, conditioning)
 
         return {
             "evaluation": self._evaluate(candidate(journal.last_version)),
@@ -166,6 +177,37 @@ class MainResults:
         shutil.rmtree(self._places.value, ignore_errors=True)
         self._train_value_function(work / "store", self._places.value)
         return {"fleet": summarise_fleet(journal)}
+
+    def _make_recap_base(self, work: pathlib.Path) -> dict[str, Any]:
+        """The base policy learns from demonstrations what RECAP's prompt means."""
+        config = self._config
+        link_episodes(self._places.demonstrations, work / "store")
+        algorithm_config = self._algorithm(METHODS["sop_recap"])
+        sampler = dataclasses.replace(config.fleet.sampler, mode="fixed", fixed_online_share=0.0)
+        fleet_config = dataclasses.replace(config.fleet, algorithm=algorithm_config, seed=10_001, sampler=sampler)
+        base = load_bundle(self._places.policy)
+        fleet = SimulatedFleet(
+            fleet_config, base, self._places.policy, create_algorithm(algorithm_config), work, self._places.num_workers,
+            on_progress=self._watch, engine=self._places.engine,
+        )  # fmt: skip
+        try:
+            fleet.run(Stage(0.0, then_steps=config.recap_base_steps))
+            journal = fleet.journal()
+        finally:
+            fleet.close()
+        store = f"file://{(work / 'store').absolute()}/"
+        publication = find_publication(Candidate(str(self._places.policy), store, journal.last_version))
+        follower = Follower(store, base.fingerprint, base.norm.fingerprint)
+        learnt = follower.load(publication, trained_template(base.model, base.params))
+        shutil.rmtree(self._places.recap_base, ignore_errors=True)
+        replaced = replace_trained(base.model, base.params, learnt, journal.last_version)
+        PolicyBundle(base.config, replaced, base.norm).save(self._places.recap_base)
+        return {"fleet": summarise_fleet(journal)}
+
+    def _base_of(self, method: Method) -> pathlib.Path:
+        """The policy that a method starts from."""
+        has_own = method.algorithm == "recap" and self._config.recap_base_steps
+        return self._places.recap_base if has_own else self._places.policy
 
     def _evaluate(self, candidate: Candidate, selection: bool = False) -> dict[str, Any]:
         config = self._config

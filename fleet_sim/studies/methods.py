@@ -21,6 +21,7 @@ from sop_jax.algorithms.recap.recap import RecapConfig
 from sop_jax.specs.errors import ConfigError
 
 VALUE_CELL = "value_function"
+RECAP_BASE_CELL = "recap_base"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,8 @@ class MainResultsConfig:
         selection seeds, of what an online method had learnt by evenly spaced times; 0 = none.
     retention_trials: trials in each world of the retention suite, before and after the online methods; 0 = none.
     value_rollouts_s: how long the fleet works unhelped to show the value function failures. value_steps: its learner's steps.
+    recap_base_steps: learner steps on demonstrations with which RECAP's methods teach the base policy the words of its
+        prompt, which it hasn't seen; 0 = they start from the base policy as it is.
     """
 
     name: str
@@ -87,6 +90,7 @@ class MainResultsConfig:
     retention_trials: int = 0
     value_rollouts_s: float = 300.0
     value_steps: int = 300
+    recap_base_steps: int = 0
     hg_dagger: HgDaggerConfig = dataclasses.field(default_factory=HgDaggerConfig)
     recap: RecapConfig = dataclasses.field(default_factory=RecapConfig)
 
@@ -116,15 +120,16 @@ def make_cells(config: MainResultsConfig) -> list[Cell]:
     """The grid: the base policy once, everything else per training seed, twins first."""
     cells = []
     chosen = [name for name in METHODS if name in config.methods]
+    shared = [VALUE_CELL, RECAP_BASE_CELL] if config.recap_base_steps else [VALUE_CELL]
     if any(METHODS[name].algorithm == "recap" for name in chosen):
-        cells.append(Cell(VALUE_CELL, VALUE_CELL, cost=0.5))
+        cells = [Cell(name, name, tuple(shared[:place]), cost=0.5) for place, name in enumerate(shared)]
     for seed in range(config.training_seeds):
         for name in chosen:
             method = METHODS[name]
             if method.way == "none" and seed:
                 continue
             needs = [cell_name(method.twin, seed)] if method.twin else []
-            needs += [VALUE_CELL] if method.algorithm == "recap" else []
+            needs += shared if method.algorithm == "recap" else []
             cells.append(
                 Cell(cell_name(name, seed), method.way, tuple(needs), cost=0.3 if method.way == "none" else 1.0)
             )

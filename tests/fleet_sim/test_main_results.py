@@ -9,7 +9,7 @@ from fleet_sim.config import Stage
 from fleet_sim.studies.main_analysis import analyse, mean_success
 from fleet_sim.studies.main_report import as_json, render_study, table_md
 from fleet_sim.studies.main_results import MainResults, Places, frames_by_task, link_episodes
-from fleet_sim.studies.methods import METHODS, VALUE_CELL, MainResultsConfig, make_cells
+from fleet_sim.studies.methods import METHODS, RECAP_BASE_CELL, VALUE_CELL, MainResultsConfig, make_cells
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
 from sop_jax.evaluation.provenance import Provenance
@@ -41,9 +41,13 @@ def test_the_grid_holds_every_method_and_seed_after_what_it_needs():
     assert names[0] == VALUE_CELL
     assert names.count("pretrained-0") == 1
     assert "pretrained-1" not in names  # nothing in it is drawn anew
-    assert len(cells) == 2 + 2 * 5
+    assert len(cells) == 3 + 2 * 5
     needs = {one.name: one.needs for one in cells}
-    assert needs["offline_recap-1"] == ("sop_recap-1", VALUE_CELL)
+    assert needs[RECAP_BASE_CELL] == (VALUE_CELL,)
+    assert needs["offline_recap-1"] == ("sop_recap-1", VALUE_CELL, RECAP_BASE_CELL)
+    unprepared = make_cells(dataclasses.replace(SMALL.study, recap_base_steps=0))
+    assert {one.name: one.needs for one in unprepared}["sop_recap-0"] == (VALUE_CELL,)
+    assert RECAP_BASE_CELL not in [one.name for one in unprepared]
     assert needs["more_demonstrations-0"] == ("sop_hg_dagger-0",)
     assert needs["sop_hg_dagger-1"] == ()
 
