@@ -70,8 +70,7 @@ def test_virtual_time_predicts_wall_time(tmp_path):
     assert abs(found.episodes) <= 0.03
     assert abs(found.publications) <= 1  # on virtual time the rest is published when the stage ends
     assert abs(found.median_staleness_s) <= 1.5
-    # Ages are spread over the 5 s between publications, so a shift by 1.5 s moves 30% of them; 5% for their small number.
-    assert found.staleness_ks <= 0.35
+    assert found.staleness_ks <= 0.25  # on an idle machine 0.14 to 0.20
     assert abs(found.online_share) <= 0.1
 
 
