@@ -52,7 +52,9 @@ class Environment(dm_env.Environment):
         self.render_on_step = render_on_step
         self._shuffles_instructions = shuffle_instructions
         self._instruction = ""
+        self._model = task.model
         self.data = mujoco.MjData(task.model)
+        self._qpos = self.data.qpos  # a view
         self._image_size = image_size
         self._num_substeps = round(1.0 / CONTROL_HZ / task.model.opt.timestep)
         self._next_seed = seed
@@ -163,20 +165,32 @@ class Environment(dm_env.Environment):
     def advance_physics(self) -> None:
         """Lets the world go on for one control tick. Never raises."""
         try:
-            mujoco.mj_step(self.task.model, self.data, self._num_substeps)
+            mujoco.mj_step(self._model, self.data, self._num_substeps)
         except mujoco.FatalError as error:  # so many contacts that MuJoCo's memory is full: everything is everywhere
             self._fatal = error
 
     def end_step(self) -> dm_env.TimeStep:
         """Looks at what became of it. Raises DivergedError."""
-        task, data = self.task, self.data
+        task, time_s = self.task, self._num_ticks / CONTROL_HZ
         if self._fatal is not None:
             error, self._fatal = self._fatal, None
             raise self._diverged(f" ({str(error).splitlines()[0]})") from error
-        if not math.isfinite(_square(data.qpos) + _square(data.qvel) + _square(data.qacc)):
+        # Positions are integrated with the new velocities, those with the accelerations: what isn't finite is in here. The
+        # sum of squares is not finite where any element isn't, and three times as fast as to look at each.
+        if not math.isfinite(self._qpos.dot(self._qpos)):
             raise self._diverged()
-        task.after_step(data, self._followed, self.time_s)
-        return self._timestep()
+        task.after_step(self.data, self._followed, time_s)
+        observation = self._observation()
+        if task.success():
+            self._over = True
+            return dm_env.termination(1.0, observation)
+        if time_s >= task.time_limit_s - 1e-9:
+            self._over = True
+            return dm_env.truncation(0.0, observation)
+        if task.failure_kind():
+            self._over = True
+            return dm_env.termination(0.0, observation)
+        return dm_env.transition(0.0, observation)
 
     def render(self) -> dict[str, np.ndarray]:
         """What the cameras see now: uint8 RGB [h, w, 3] per camera."""
@@ -216,26 +230,8 @@ class Environment(dm_env.Environment):
             f"{self.world}, seed {self._episode_seed}: diverged at {self.time_s:.2f} s{why}; reset and go on"
         )
 
-    def _timestep(self) -> dm_env.TimeStep:
-        observation = self._observation()
-        if self.task.success():
-            self._over = True
-            return dm_env.termination(1.0, observation)
-        if self.time_s >= self.task.time_limit_s - 1e-9:
-            self._over = True
-            return dm_env.truncation(0.0, observation)
-        if self.task.failure_kind():
-            self._over = True
-            return dm_env.termination(0.0, observation)
-        return dm_env.transition(0.0, observation)
-
     def _observation(self) -> dict[str, np.ndarray]:
         observation = {"state": self.task.drive.state(self.data).astype(np.float32)}
         if self.render_on_step:
             observation |= self.render()
         return observation
-
-
-def _square(array: np.ndarray) -> float:
-    """The sum of squares: not finite where any element isn't, and three times as fast as to look at each."""
-    return array.dot(array)

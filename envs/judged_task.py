@@ -22,7 +22,7 @@ SituationT = TypeVar("SituationT", bound=Situation)
 class JudgedTask(abc.ABC, Generic[SituationT]):
     """The part of `task.Task` that does not depend on the task. A task adds its scene, its instructions and its judgement.
 
-    `_situation`, `_success` and `_failure` are what the judgement writes, every tick.
+    `_situation`, `_time_s`, `_success` and `_failure` are what the judgement writes, every tick.
     """
 
     def __init__(self, config: Any, model: mujoco.MjModel, rest_state: np.ndarray) -> None:
@@ -32,6 +32,7 @@ class JudgedTask(abc.ABC, Generic[SituationT]):
         self._time_limit_s: float = config.time_limit_s
         self._rest_state = rest_state
         self._situation: SituationT | None = None
+        self._time_s = 0.0
         self._success = False
         self._failure = ""
 
@@ -58,7 +59,7 @@ class JudgedTask(abc.ABC, Generic[SituationT]):
 
     def failure_kind(self) -> str:
         """Why the episode failed beyond doubt or ran out of time; "" while it has not."""
-        if self._failure or self._success or self.situation.time_s < self._time_limit_s - 1e-6:
+        if self._failure or self._success or self._time_s < self._time_limit_s - 1e-6:
             return self._failure
         return self._kind_of_timeout()
 

@@ -11,12 +11,12 @@ from types import MappingProxyType
 import mujoco
 import numpy as np
 
-from envs.box.config import BOARDS, ENDS, SIDES, TABS, WALLS, BlankSize, BoxConfig
+from envs.box.config import BOARDS, ENDS, SIDES, TAB_INSET_M, TABS, WALLS, BlankSize, BoxConfig
+from envs.box.situation import BlankState
 from envs.composing import mjcf
 from envs.g1.collision import LEFT_BIT, RIGHT_BIT
 
 HALF_THICKNESS_M = 0.0015
-TAB_INSET_M = 0.0045  # a tucked tab lies this far inside the end wall's hinge
 OPEN_RAD, SPRING_RAD, TAB_SPRING_RAD = 0.0, 1.65, 1.70
 _CLEARANCE_M = 0.004
 _SIDE_DROP_M = 0.006  # side walls are this much lower than the ends: a finger that closes an end passes above them
@@ -96,12 +96,12 @@ class BlankBody:
         self._pose = np.array([model.joint(f"blank_{name}").qposadr[0] for name in ("x", "y", "yaw")])
         self._walls = np.array([model.joint(f"hinge_{name}").qposadr[0] for name in WALLS])
         self._tabs = np.array([model.joint(f"hinge_{name}").qposadr[0] for name in TABS])
+        self._joints = np.concatenate([self._pose, self._walls, self._tabs])
         self._latches = {name: model.equality(f"latch_{name}").id for name in (*WALLS, *TABS)}
         names = ("blank_bottom", *(f"flap_{name}" for name in (*WALLS, *TABS)))
         self._geoms = np.array([model.geom(name).id for name in names])
-        self._stand = np.array([config.stand_x_m, 0.0, 0.0])
-        self._is_board = np.zeros(model.ngeom, bool)
-        self._is_board[self._geoms] = True
+        self._board = frozenset(self._geoms.tolist())
+        self._stand_x_m, self._plane_m = config.stand_x_m, config.blank_height_m
         self.size = config.size
 
     def dress(self, size: BlankSize, board: str) -> None:
@@ -142,24 +142,27 @@ class BlankBody:
         """Locks one end: its wall, the tabs behind it, and through them the side walls."""
         data.eq_active[[self._latches[name] for name in (*SIDES, end, *(f"{side}_{end}" for side in SIDES))]] = 1
 
-    def pose(self, data: mujoco.MjData) -> np.ndarray:
-        """The bottom's x, y [m, base frame] and yaw [rad]."""
-        return data.qpos.take(self._pose) + self._stand
-
-    def walls(self, data: mujoco.MjData) -> np.ndarray:
-        """Angles [4] of `WALLS`: 0 flat, pi/2 upright."""
-        return data.qpos.take(self._walls)
-
-    def tabs(self, data: mujoco.MjData) -> np.ndarray:
-        """Angles [4] of `TABS`: 0 straight out from the side wall, pi/2 folded inwards."""
-        return data.qpos.take(self._tabs)
+    def state(self, data: mujoco.MjData, latched: frozenset[str]) -> BlankState:
+        """How the blank lies now, with these ends latched."""
+        x, y, yaw, *angles = data.qpos[self._joints].tolist()
+        pose = x + self._stand_x_m, y, yaw
+        return BlankState(self.size, pose, self._plane_m, angles[:4], angles[4:], latched)
 
     def force(self, data: mujoco.MjData) -> float:
         """The largest normal force of one contact between the robot and the board, N."""
         if not data.ncon:
             return 0.0
-        pairs = data.contact.geom
-        one_is_board = self._is_board[pairs[:, 0]] != self._is_board[pairs[:, 1]]  # both: a tab against an end wall
-        addresses = data.contact.efc_address[one_is_board]
-        addresses = addresses[addresses >= 0]
-        return float(data.efc_force[addresses].max()) if len(addresses) else 0.0
+        # There are few contacts: a look at each takes half as long as arrays. Both of the board: a tab against an end wall.
+        contact, board = data.contact, self._board
+        pairs = contact.geom.tolist()
+        pressed = [index for index, (first, second) in enumerate(pairs) if (first in board) != (second in board)]
+        if not pressed:
+            return 0.0
+        addresses, forces_n = contact.efc_address, data.efc_force
+        acting = [address for address in map(addresses.item, pressed) if address >= 0]
+        return max(map(forces_n.item, acting), default=0.0)
+
+    def is_pressed(self, data: mujoco.MjData, limit_n: float) -> bool:
+        """Whether the robot presses on the board with more than this at one place."""
+        # On most ticks nothing at all pushes so hard: the cheaper question.
+        return bool(data.ncon) and np.maximum.reduce(data.efc_force) > limit_n and self.force(data) > limit_n

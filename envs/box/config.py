@@ -21,6 +21,7 @@ SIDES = ("left", "right")
 ENDS = ("far", "near")
 WALLS = (*SIDES, *ENDS)
 TABS = tuple(f"{side}_{end}" for side in SIDES for end in ENDS)
+TAB_INSET_M = 0.0045  # a tucked tab lies this far inside the end wall's hinge
 
 
 @dataclasses.dataclass(frozen=True)

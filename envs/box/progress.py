@@ -35,7 +35,7 @@ def progress_of(situation: Situation, goal: Goal) -> Progress:
     """Where an episode stands, from the state alone."""
     size = situation.size
     if is_closed(situation, goal):
-        return Progress(6, sum(max(RETREAT_M - clearance(situation, index), 0.0) for index in (0, 1)))
+        return Progress(6, sum(max(RETREAT_M - clearance(situation, tip), 0.0) for tip in situation.tips))
     if not sides_stand(situation) and not situation.latched:
         lying = [max(UPRIGHT_RAD - situation.side(index), 0.0) for index in (0, 1)]
         return Progress(0, size.height * sum(lying) + _reach(situation, 0.0))

@@ -11,8 +11,7 @@ import math
 
 import numpy as np
 
-from envs.box.blank import TAB_INSET_M
-from envs.box.config import ENDS, BlankSize
+from envs.box.config import ENDS, TAB_INSET_M, BlankSize
 from envs.box.situation import CREASED_RAD, UPRIGHT_RAD, Situation
 
 FINGER_M = 0.014  # distance from the fingertip's centre to the flap's middle plane when they touch

@@ -18,7 +18,18 @@ from envs.box.blank import BlankBody
 from envs.box.config import ENDS, SIDES, TABS, WALLS, BoxConfig
 from envs.box.hand_pose import READY_RAD, TIP_M
 from envs.box.scene import compile_model
-from envs.box.situation import STAGES, Goal, Situation, has_tab_outside, is_done, may_latch, sides_stand, stage_of
+from envs.box.situation import (
+    STAGES,
+    BlankState,
+    Goal,
+    Situation,
+    has_tab_outside,
+    have_drawn_back,
+    is_closed,
+    may_latch,
+    sides_stand,
+    stage_of,
+)
 from envs.g1.drive import CONTROL_HZ, NUM_ARM_JOINTS
 from envs.judged_task import JudgedTask
 from envs.room import randomise_light
@@ -51,15 +62,20 @@ class BoxTask(JudgedTask[Situation]):
         rest_state = np.concatenate([*(READY_RAD[side] for side in SIDES), (1.0, 1.0)])
         super().__init__(self.config, compile_model(self.config), rest_state)
         self._blank = BlankBody(self.model, self.config)
-        self._tools = [self.model.site(f"g1/{side}_tcp").id for side in SIDES]
-        self._instruction = ""
+        sites = np.array([self.model.site(f"g1/{side}_tcp").id for side in SIDES])
+        # In flat arrays: x, y, z of both tools, and of their z axes, the last columns of their rotations.
+        self._tools = (3 * sites[:, None] + np.arange(3)).ravel()
+        self._axes = (9 * sites[:, None] + 2 + 3 * np.arange(3)).ravel()
+        self._instruction, self._goal = "", Goal(())
         self._latched: frozenset[str] = frozenset()
         self._crushing_ticks = self._wrong_ticks = self._done_ticks = 0
+        self._data: mujoco.MjData | None = None
+        self._state = BlankState(self.config.size, (0.0, 0.0, 0.0), self.config.blank_height_m, (), (), frozenset())
 
     @property
     def goal(self) -> Goal:
         """What this episode asks for."""
-        return self.parse(self._instruction)
+        return self._goal
 
     @property
     def instruction(self) -> str:
@@ -85,6 +101,7 @@ class BoxTask(JudgedTask[Situation]):
         """Draws the instruction, the blank, its place and creases, light and start posture."""
         config = self.config
         self._instruction = tuple(INSTRUCTIONS)[rng.integers(len(INSTRUCTIONS))]
+        self._goal = self.parse(self._instruction)
         length, width, height = rng.uniform(1 - config.size_share, 1 + config.size_share, size=3)
         self._blank.dress(config.size.scaled(length, width, height), str(rng.choice(config.boards)))
         place = rng.uniform(-1.0, 1.0, size=3) * (config.place_m, config.place_m, config.place_yaw_rad)
@@ -95,21 +112,31 @@ class BoxTask(JudgedTask[Situation]):
         self._latched = frozenset()
         self._crushing_ticks = self._wrong_ticks = self._done_ticks = 0
         mujoco.mj_forward(self.model, data)
-        self._situation = self._observe(data, 0.0)
+        self._look(data, 0.0)
 
     def after_step(self, data: mujoco.MjData, executed: np.ndarray, time_s: float) -> None:
         """Latches what clicks, then looks at the blank and judges it."""
-        situation = self._observe(data, time_s)
+        blank = self._look(data, time_s)
         for end in ENDS:
-            if end not in self._latched and may_latch(situation, end):
+            if end not in self._latched and may_latch(blank, end):
                 self._blank.latch(data, end)
                 self._latched |= {end}
-        if situation.latched != self._latched:
-            situation = dataclasses.replace(situation, latched=self._latched)
-        self._situation = situation
-        self._failure = self._failure or self._judge(situation)
-        self._done_ticks = self._done_ticks + 1 if is_done(situation, self.goal) else 0
+        if blank.latched != self._latched:
+            blank = self._state = dataclasses.replace(blank, latched=self._latched)
+        self._failure = self._failure or self._judge(blank, self._blank.is_pressed(data, CRUSHING_N))
+        is_finished = is_closed(blank, self._goal) and have_drawn_back(blank, self._fingertips(data))
+        self._done_ticks = self._done_ticks + 1 if is_finished else 0
         self._success = not self._failure and self._done_ticks >= _DONE_TICKS
+
+    @property
+    def situation(self) -> Situation:
+        """The privileged state after the last tick, or after reset. Who doesn't ask for it doesn't pay for it."""
+        if self._situation is None and self._data is not None:
+            seen = {field.name: getattr(self._state, field.name) for field in dataclasses.fields(self._state)}
+            self._situation = Situation(
+                **seen, tips=self._fingertips(self._data), force_n=self._blank.force(self._data), time_s=self._time_s
+            )
+        return super().situation
 
     def stage(self) -> str:
         """One of reach, fold_sides, tuck_tabs, close, release, done."""
@@ -118,31 +145,27 @@ class BoxTask(JudgedTask[Situation]):
     def _kind_of_timeout(self) -> str:
         return "fold_error" if any(has_tab_outside(self.situation, end) for end in ENDS) else "timeout"
 
-    def _judge(self, situation: Situation) -> str:
+    def _look(self, data: mujoco.MjData, time_s: float) -> BlankState:
+        """Looks at the blank. The rest is looked at when somebody asks for the situation."""
+        self._data, self._time_s, self._situation = data, time_s, None
+        self._state = self._blank.state(data, self._latched)
+        return self._state
+
+    def _judge(self, blank: BlankState, crushing: bool) -> str:
         """What is wrong beyond doubt, or ""."""
-        goal = self.goal
-        crushing = situation.force_n > CRUSHING_N
         self._crushing_ticks = self._crushing_ticks + 1 if crushing else 0
-        wrong = sides_stand(situation) and any(has_tab_outside(situation, end) for end in ENDS)
+        wrong = sides_stand(blank) and any(has_tab_outside(blank, end) for end in ENDS if end not in blank.latched)
         self._wrong_ticks = self._wrong_ticks + 1 if wrong else 0
         if self._crushing_ticks >= _CRUSHING_TICKS or self._wrong_ticks >= _WRONG_TICKS:
             return "fold_error"
-        if situation.latched - set(goal.ends):
+        if blank.latched and blank.latched.difference(self._goal.ends):
             return "fold_error"
-        x, y, _ = situation.pose.tolist()
+        x, y, _ = blank.pose
         off_stand = math.hypot(x - self.config.stand_x_m, y) > _OFF_STAND_M
         return "dropped" if off_stand else ""
 
-    def _observe(self, data: mujoco.MjData, time_s: float) -> Situation:
-        axes = data.site_xmat.take(self._tools, axis=0)[:, 2::3]  # z, the last column of each rotation
-        return Situation(
-            size=self._blank.size,
-            pose=self._blank.pose(data),
-            plane_m=self.config.blank_height_m,
-            walls=self._blank.walls(data),
-            tabs=self._blank.tabs(data),
-            latched=self._latched,
-            tips=data.site_xpos.take(self._tools, axis=0) + TIP_M * axes,
-            force_n=self._blank.force(data),
-            time_s=time_s,
-        )
+    def _fingertips(self, data: mujoco.MjData) -> tuple[list[float], list[float]]:
+        """Left and right [3] in the base frame, m."""
+        tools, axes = data.site_xpos.ravel()[self._tools].tolist(), data.site_xmat.ravel()[self._axes].tolist()
+        tips = [tool + TIP_M * axis for tool, axis in zip(tools, axes, strict=True)]
+        return tips[:3], tips[3:]

@@ -37,6 +37,7 @@ class G1Drive:
         self._opposite = np.array([model.joint(name).qposadr[0] for name in opposite])
         self._ctrl = np.array([model.actuator(name).id for name in [*names, *(prefix + g for g in GRIPPER_NAMES)]])
         self._travel_m = np.array([model.joint(name).range[1] for name in fingers])
+        self._travels_m = self._travel_m.tolist()
         self._closures = {
             side: (int(finger), float(travel_m))
             for side, finger, travel_m in zip(SIDES, self._fingers, self._travel_m, strict=True)
@@ -44,7 +45,11 @@ class G1Drive:
         limits = np.array([model.joint(name).range for name in names])
         self.lower = np.concatenate([limits[:, 0], np.zeros(2)])
         self.upper = np.concatenate([limits[:, 1], np.ones(2)])
-        self._max_reference_step = np.array([joint.velocity for joint in joints]) / CONTROL_HZ
+        self._max_reference_step = np.array([*(joint.velocity for joint in joints), np.inf, np.inf]) / CONTROL_HZ
+        # Small arrays, worked on in place: these run on every tick, and a Python number or a new array costs as much again.
+        self._measured = np.concatenate([self._qpos, self._fingers])
+        self._max_step = np.full(NUM_ARM_JOINTS, MAX_STEP_RAD)
+        self._ones = np.ones(STATE_DIM)
         self._reference = np.zeros(STATE_DIM)
 
     def place(self, data: mujoco.MjData, state: np.ndarray) -> None:
@@ -57,9 +62,10 @@ class G1Drive:
 
     def state(self, data: mujoco.MjData) -> np.ndarray:
         """What the robot measures, float64 [16]; grippers are how far the pads have really closed."""
-        state = np.empty(STATE_DIM)
-        state[:NUM_ARM_JOINTS] = data.qpos.take(self._qpos)
-        state[LEFT_GRIPPER], state[RIGHT_GRIPPER] = self.closure(data, "left"), self.closure(data, "right")
+        state = data.qpos[self._measured]
+        left_m, right_m = self._travels_m
+        state[LEFT_GRIPPER] = min(max(state.item(LEFT_GRIPPER) / left_m, 0.0), 1.0)
+        state[RIGHT_GRIPPER] = min(max(state.item(RIGHT_GRIPPER) / right_m, 0.0), 1.0)
         return state
 
     def closure(self, data: mujoco.MjData, side: str) -> float:
@@ -73,26 +79,28 @@ class G1Drive:
         Raises:
             InvalidActionError: wrong shape, or a value that is not finite.
         """
-        target = np.array(action, dtype=np.float64)
-        if target.shape != (STATE_DIM,) or not math.isfinite(np.add.reduce(target)):
+        target = np.asarray(action).astype(np.float64)
+        if target.shape != (STATE_DIM,) or not math.isfinite(self._ones.dot(target)):
             raise InvalidActionError(f"action must be {STATE_DIM} finite numbers, got shape {target.shape}: {target}")
         np.maximum(target, self.lower, out=target)
         np.minimum(target, self.upper, out=target)
         arms = target[:NUM_ARM_JOINTS]
-        measured = data.qpos.take(self._qpos)
-        np.maximum(arms, measured - MAX_STEP_RAD, out=arms)
-        np.minimum(arms, measured + MAX_STEP_RAD, out=arms)
+        near = data.qpos[self._qpos]
+        lowest = near - self._max_step
+        near += self._max_step
+        np.maximum(arms, lowest, out=arms)
+        np.minimum(arms, near, out=arms)
         return target
 
     def follow(self, data: mujoco.MjData, target: np.ndarray) -> None:
         """Moves the servo references towards a clipped target [16], once per control tick."""
-        reference = self._reference[:NUM_ARM_JOINTS]
-        step = self._max_reference_step
-        lowest, highest = reference - step, reference + step
-        np.maximum(target[:NUM_ARM_JOINTS], lowest, out=reference)
-        np.minimum(reference, highest, out=reference)
-        self._reference[NUM_ARM_JOINTS:] = target[NUM_ARM_JOINTS:]
-        data.ctrl[self._ctrl] = self._reference
+        # The grippers' references may move any distance: their steps are infinite.
+        reference, step = self._reference, self._max_reference_step
+        lowest = reference - step
+        reference += step
+        np.minimum(target, reference, out=reference)
+        np.maximum(reference, lowest, out=reference)
+        data.ctrl[self._ctrl] = reference
 
     def command(self, data: mujoco.MjData, action: np.ndarray) -> np.ndarray:
         """Clips an action and follows it at once; returns the executed action, float32 [16]. Raises InvalidActionError."""

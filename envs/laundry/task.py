@@ -91,6 +91,7 @@ class LaundryTask(JudgedTask[Situation]):
         self._held_cloth = self._closed_empty = False
         self._stage, self._read_at_s = STAGES[0], -1.0
         mujoco.mj_forward(self.model, data)
+        self._time_s = 0.0
         self._situation = self._observe(data, np.zeros(2), np.zeros(2), 0.0)
 
     def after_step(self, data: mujoco.MjData, executed: np.ndarray, time_s: float) -> None:
@@ -99,6 +100,7 @@ class LaundryTask(JudgedTask[Situation]):
         closures = np.array([self.drive.closure(data, side) for side in SIDES])
         for pinch, command, closure in zip(self._pinches, commands, closures, strict=True):
             pinch.update(data, command, closure)
+        self._time_s = time_s
         situation = self._situation = self._observe(data, commands, closures, time_s)
         self._held_cloth |= not situation.hands_empty
         empty = [not held for held in situation.held]

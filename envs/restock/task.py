@@ -131,6 +131,7 @@ class RestockTask(JudgedTask[Situation]):
         self._grasp.reset(data)
         self._held_target = self._closed_empty = False
         mujoco.mj_forward(self.model, data)
+        self._time_s = 0.0
         self._situation = self._observe(data, (0.0, 0.0), 0.0, 0.0)
 
     def after_step(self, data: mujoco.MjData, executed: np.ndarray, time_s: float) -> None:
@@ -139,6 +140,7 @@ class RestockTask(JudgedTask[Situation]):
         self._grasp.update(data, commands[1], closure)
         if self._doorway:
             self._doorway.update(data, commands[0])
+        self._time_s = time_s
         situation = self._situation = self._observe(data, commands, closure, time_s)
         goal = self.goal
         self._held_target |= situation.held == goal.item
