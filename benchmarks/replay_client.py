@@ -1,14 +1,18 @@
 """Our Reverb client beside the official one, on the same server in the same run: `python -m benchmarks.replay_client --json`.
 
-Two kinds of items: segments as intake writes them (11 columns, about 1 KB) and blobs of 45 KB (3 columns). Insert: all
-items acknowledged by the server; ours 256 to a call, the official client through its trajectory writer, flushed at the end.
-Sample: uniformly, decoded to numpy arrays; ours 256 to a call, the official client through `Client.sample` and through
-`TrajectoryDataset`, whichever is faster. Both clients sample the same table. They take turns; medians of the rounds.
+Three kinds of items: segments as intake writes them (one column, about 1 KB; the official client writes the same number of
+bytes in one column), small items of 200 bytes and blobs of 45 KB. Insert: all items acknowledged by the server; ours 256 to
+a call, the official client through its trajectory writer, flushed at the end. Sample: uniformly, decoded to numpy arrays;
+ours 256 to a call, the official client through `Client.sample` and through `TrajectoryDataset`, whichever is faster. Both
+clients sample the same table. They take turns; medians of the rounds.
 
+`--writers 1 8 64 256`: so many threads insert at once and share out the items. Ours through one client, which joins what
+comes at the same time; the official client's writers through one client too, each with a stream of its own.
 `--tls`: our client through nginx with TLS and certificates, beside our client on the loopback, in place of the official one.
 """
 
 import argparse
+import concurrent.futures
 import json
 import pathlib
 import statistics
@@ -32,8 +36,9 @@ from sop_jax.specs.records import Segment, Source
 BATCH = 256
 NUM_ROUNDS = 3
 CA_SCRIPT = pathlib.Path(__file__).parents[1] / "launch" / "tls" / "ca.sh"
-NUM_ITEMS = {"segment": 1024, "blob": 512}
+NUM_ITEMS = {"segment": 1024, "small": 2048, "blob": 1024}
 KINDS = tuple(NUM_ITEMS)
+WRITER_KINDS = ("small", "blob")
 ROLES = ("intake", "learner")
 PEER = "dm-reverb 0.14's own client (TensorFlow), same server"
 
@@ -70,6 +75,20 @@ def make_blob(number: int) -> Item:
         "frame": np.array(number),
     }
     return Item(number + 1, columns)
+
+
+def make_small(number: int) -> Item:
+    """Three columns, 200 bytes of noise."""
+    rng = np.random.default_rng(number)
+    columns = {
+        "pixels": rng.integers(0, 256, 128, np.uint8),
+        "state": rng.random(16, np.float32),
+        "frame": np.array(number),
+    }
+    return Item(number + 1, columns)
+
+
+MAKE = {"segment": make_segment, "small": make_small, "blob": make_blob}
 
 
 class OfficialClient:
@@ -118,10 +137,7 @@ def sample_rate(tables: ReverbTables, table: str, num: int) -> float:
 
 
 def make_items() -> dict[str, list[Item]]:
-    return {
-        "segment": [make_segment(number) for number in range(NUM_ITEMS["segment"])],
-        "blob": [make_blob(number) for number in range(NUM_ITEMS["blob"])],
-    }
+    return {kind: [MAKE[kind](number) for number in range(num)] for kind, num in NUM_ITEMS.items()}
 
 
 def measure() -> dict[str, dict[str, float]]:
@@ -147,6 +163,38 @@ def measure() -> dict[str, dict[str, float]]:
                         found = rates.setdefault(name, {"ours": [], "peer": []})
                         found["ours"].append(ours)
                         found["peer"].append(peer)
+        tables.close()
+    return {name: _summary(found) for name, found in rates.items()}
+
+
+def insert_rate_of_many(tables: ReverbTables, table: str, items: Sequence[Item], num_writers: int) -> float:
+    """Items per second of all writers together."""
+    tables.reset(table)
+    shares = [items[first::num_writers] for first in range(num_writers)]
+    with concurrent.futures.ThreadPoolExecutor(num_writers) as threads:
+        start_s = time.perf_counter()
+        list(threads.map(lambda share: insert_rate(tables, table, share, reset=False), shares))
+        return len(items) / (time.perf_counter() - start_s)
+
+
+def measure_writers(numbers: Sequence[int]) -> dict[str, dict[str, float]]:
+    """As `measure`, for inserts by so many writers at once: "<kind>_insert_<writers>" -> ours, peer, ratio."""
+    items = make_items()
+    configs = [TableConfig(f"{kind}_{who}", 100_000) for kind in WRITER_KINDS for who in ("ours", "official")]
+    rates: dict[str, dict[str, list[float]]] = {}
+    with ReverbServer(configs) as server, OfficialClient(server.address) as official:
+        tables = ReverbTables(server.address)
+        for number in numbers:
+            for round_ in range(NUM_ROUNDS + 1):
+                for kind in WRITER_KINDS:
+                    num = len(items[kind])
+                    ours = insert_rate_of_many(tables, f"{kind}_ours", items[kind], number)
+                    tables.reset(f"{kind}_official")
+                    peer = official.ask(what="insert", kind=kind, table=f"{kind}_official", num=num, writers=number)
+                    if round_ > 0:
+                        found = rates.setdefault(f"{kind}_insert_{number}", {"ours": [], "peer": []})
+                        found["ours"].append(ours)
+                        found["peer"].append(peer["writer"])
         tables.close()
     return {name: _summary(found) for name, found in rates.items()}
 
@@ -190,17 +238,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print only the JSON object")
     parser.add_argument("--tls", action="store_true", help="through nginx with certificates, beside the loopback")
+    parser.add_argument("--writers", type=int, nargs="+", default=[], help="inserts only, by so many writers at once")
     arguments = parser.parse_args()
-    details = measure_tls() if arguments.tls else measure()
+    if arguments.writers:
+        details, main_figure = measure_writers(arguments.writers), f"small_insert_{arguments.writers[0]}"
+        units = "items of 200 bytes inserted per second"
+    else:
+        details, main_figure = measure_tls() if arguments.tls else measure(), "segment_sample"
+        units = "segments sampled per second, one client"
     if not arguments.json:
         for name, found in details.items():
             print(f"{name:15} ours {found['ours']:8.0f}  peer {found['peer']:8.0f}  ratio {found['ratio']:.2f}")
-    bytes_per_item = {kind: sum(c.nbytes for c in make(0).columns.values())
-                      for kind, make in (("segment", make_segment), ("blob", make_blob))}  # fmt: skip
+    bytes_per_item = {kind: sum(c.nbytes for c in make(0).columns.values()) for kind, make in MAKE.items()}
     result = {
         "name": "replay_client_tls" if arguments.tls else "replay_client",
-        **details["segment_sample"],
-        "units": "segments sampled per second, one client",
+        **details[main_figure],
+        "units": units,
         "peer_is": "the same client on the loopback, without TLS" if arguments.tls else PEER,
         "details": details,
         "bytes_per_item": bytes_per_item,

@@ -1,9 +1,10 @@
 """The official client's side of `benchmarks.replay_client`; runs in the Reverb server's environment, not in ours.
 
-Reads requests from standard input, one JSON object a line: what ("insert" or "sample"), kind, table, num; answers each
-with items per second, by way of doing it.
+Reads requests from standard input, one JSON object a line: what ("insert" or "sample"), kind, table, num, and for an
+insert writers; answers each with items per second, by way of doing it.
 """
 
+import concurrent.futures
 import json
 import os
 import sys
@@ -19,43 +20,34 @@ BATCH = 256
 
 
 def make_columns(kind: str) -> dict:
+    """As our client's items: a packed segment, or an item of three columns (200 bytes, 45 KB)."""
     rng = np.random.default_rng(0)
-    if kind == "blob":
-        return {
-            "frame": np.array(7),
-            "pixels": rng.integers(0, 256, 45_000, np.uint8),
-            "state": rng.random(16, np.float32),
-        }
-    lengths = rng.integers(9_000, 15_000, (16, 3))
-    text = {"episode_id": 35, "path": 60, "task": 13, "source": 6}
-    return {name: rng.integers(97, 123, size).astype(np.uint8) for name, size in text.items()} | {
-        "policy_version": np.array(7),
-        "ended_ns": np.array(1_700_000_000_000_000_000),
-        "frames": np.arange(16, dtype=np.int32) * 3,
-        "image_ranges": np.stack([np.cumsum(lengths.ravel()).reshape(16, 3), lengths], axis=-1),
-        "arrays_range": np.array([21_000_000, 90_000]),
-        "intervention": rng.random(16) < 0.1,
-        "label": np.ones(16, np.float32),
-    }
+    if kind == "segment":
+        return {"segment": rng.integers(0, 256, 1_100, np.uint8)}
+    pixels = rng.integers(0, 256, {"small": 128, "blob": 45_000}[kind], np.uint8)
+    return {"frame": np.array(7), "pixels": pixels, "state": rng.random(16, np.float32)}
 
 
 # What our client writes: the columns' names, then the columns in its order.
-DTYPES = {
-    "segment": "uint8 uint8 uint8 uint8 uint8 int64 int64 int32 int64 int64 bool float32",
-    "blob": "uint8 uint8 float32 int64",
-}
-RANKS = {"segment": (1, 1, 1, 1, 1, 0, 0, 1, 3, 1, 1, 1), "blob": (1, 1, 1, 0)}
+DTYPES = {"segment": "uint8 uint8", "small": "uint8 uint8 float32 int64", "blob": "uint8 uint8 float32 int64"}
+RANKS = {"segment": (1, 1), "small": (1, 1, 1, 0), "blob": (1, 1, 1, 0)}
 
 
-def insert(client: reverb.Client, kind: str, table: str, num: int) -> dict:
+def insert(client: reverb.Client, kind: str, table: str, num: int, writers: int = 1) -> dict:
     columns = make_columns(kind)
-    start_s = time.perf_counter()
-    with client.trajectory_writer(num_keep_alive_refs=1) as writer:
-        for _ in range(num):
-            writer.append(columns)
-            writer.create_item(table, 1.0, {name: writer.history[name][-1] for name in columns})
-        writer.flush()
-    return {"writer": num / (time.perf_counter() - start_s)}
+
+    def write(number: int) -> None:
+        share = len(range(number, num, writers))
+        with client.trajectory_writer(num_keep_alive_refs=1) as writer:
+            for _ in range(share):
+                writer.append(columns)
+                writer.create_item(table, 1.0, {name: writer.history[name][-1] for name in columns})
+            writer.flush()
+
+    with concurrent.futures.ThreadPoolExecutor(writers) as threads:
+        start_s = time.perf_counter()
+        list(threads.map(write, range(writers)))
+        return {"writer": num / (time.perf_counter() - start_s)}
 
 
 def sample(client: reverb.Client, kind: str, table: str, num: int) -> dict:
@@ -81,9 +73,7 @@ def main() -> None:
     client = reverb.Client(sys.argv[1])
     for line in sys.stdin:
         request = json.loads(line)
-        answer = {"insert": insert, "sample": sample}[request["what"]](
-            client, request["kind"], request["table"], request["num"]
-        )
+        answer = {"insert": insert, "sample": sample}[request.pop("what")](client, **request)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 

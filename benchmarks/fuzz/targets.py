@@ -152,8 +152,9 @@ def _replay_item(data: bytes) -> None:
 def _replay_seed() -> bytes:
     index = verify_bytes(_DATA, _PATH).index
     (segment,) = segments_of(_EPISODE.manifest, index, _EPISODE.arrays, label_all(_EPISODE.manifest, _EPISODE.arrays))
-    request = pb.InsertStreamRequest()
-    wire.add_item(request, "pick/online", encode_segment(segment))
+    message = wire.InsertMessage("pick/online")
+    message.add(encode_segment(segment))
+    request = pb.InsertStreamRequest.FromString(message.encode())
     info = pb.SampleInfo(probability=0.5, table_size=1)
     info.item.CopyFrom(request.items[0])
     head = info.SerializeToString()

@@ -1,4 +1,4 @@
-"""Replay items: a segment of an episode as flat columns of numbers, and back.
+"""Replay items: a segment of an episode as one packed column, and back.
 
 Legend: `T` frames of the episode, `K` of them with images, `L` frames of a segment, `C` cameras.
 """
@@ -7,15 +7,20 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from sop_jax.episodes.episode_images import EpisodeImages
+from sop_jax.replay.proto import segment_pb2
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.identifiers import item_key
 from sop_jax.specs.interfaces import Item
 from sop_jax.specs.records import EpisodeArrays, EpisodeIndex, EpisodeManifest, Segment, Source
 
 DEFAULT_SEGMENT_LENGTH = 16
-"""Frames per item. The server spends about 1.7 KB on an item however small it is, so an item holds several frames."""
+"""Frames per item. The server spends kilobytes on an item however small it is, so an item holds several frames."""
+
+SEGMENT_COLUMN = "segment"
+"""The one column of a segment's item: uint8, a message of `proto/segment.proto`."""
 
 STORABLE_DTYPES = frozenset(
     np.dtype(name)
@@ -120,48 +125,59 @@ def draw_frame(num_frames: int, segment_length: int, uniform: float) -> int | No
 
 def encode_segment(segment: Segment) -> Item:
     """The item of a segment. Its key comes from the episode and the first frame, so a retry changes nothing."""
-    columns = {
-        "episode_id": _text(segment.episode_id),
-        "path": _text(segment.path),
-        "task": _text(segment.task),
-        "source": _text(segment.source),
-        "policy_version": np.array(segment.policy_version, np.int64),
-        "ended_ns": np.array(segment.ended_ns, np.int64),
-        "frames": segment.frames.astype(np.int32),
-        "image_ranges": segment.image_ranges.astype(np.int64),
-        "arrays_range": np.array(segment.arrays_range, np.int64),
-        "intervention": segment.intervention.astype(bool),
-        "label": segment.label.astype(np.float32),
-    }
-    return Item(item_key(segment.episode_id, int(segment.frames[0])), columns)
+    offset, length = segment.arrays_range
+    message = segment_pb2.Segment(
+        episode_id=segment.episode_id,
+        path=segment.path,
+        task=segment.task,
+        source=segment.source,
+        policy_version=segment.policy_version,
+        ended_ns=segment.ended_ns,
+        frames=segment.frames.astype("<i4").tobytes(),
+        image_ranges=segment.image_ranges.astype("<i8").tobytes(),
+        arrays_offset=offset,
+        arrays_length=length,
+        intervention=segment.intervention.astype(bool).tobytes(),
+        label=segment.label.astype("<f4").tobytes(),
+    )
+    packed = np.frombuffer(message.SerializeToString(), np.uint8)
+    return Item(item_key(segment.episode_id, int(segment.frames[0])), {SEGMENT_COLUMN: packed})
 
 
 def decode_segment(columns: Mapping[str, np.ndarray]) -> Segment:
     """The segment of an item's columns; the inverse of `encode_segment`. Raises ValueError if they are no segment's."""
     try:
-        offset, length = columns["arrays_range"].tolist()
-        return Segment(
-            episode_id=_untext(columns["episode_id"]),
-            path=_untext(columns["path"]),
-            task=_untext(columns["task"]),
-            source=Source(_untext(columns["source"])),
-            policy_version=int(columns["policy_version"]),
-            ended_ns=int(columns["ended_ns"]),
-            frames=columns["frames"],
-            image_ranges=columns["image_ranges"],
-            arrays_range=(offset, length),
-            intervention=columns["intervention"],
-            label=columns["label"],
+        return _unpack(segment_pb2.Segment.FromString(columns[SEGMENT_COLUMN].tobytes()))
+    except (KeyError, ValueError, DecodeError) as error:
+        why = f"it has the columns {sorted(columns)}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(
+            f"this item is no segment ({why}): something else than intake, or an older version, wrote into this table; a "
+            "replay server that starts anew is filled from the store"
+        ) from error
+
+
+def _unpack(message: segment_pb2.Segment) -> Segment:
+    frames, label = np.frombuffer(message.frames, "<i4"), np.frombuffer(message.label, "<f4")
+    intervention = np.frombuffer(message.intervention, np.uint8)
+    ranges = np.frombuffer(message.image_ranges, "<i8")
+    num_frames = len(frames)
+    if num_frames == 0 or len(label) != num_frames or len(intervention) != num_frames or len(ranges) % (2 * num_frames):
+        raise ValueError(
+            f"{num_frames} frames, {len(label)} labels, {len(intervention)} interventions, {len(ranges)} numbers for images"
         )
-    except KeyError as error:
-        raise ValueError(
-            f"this item is no segment: column {error} is missing, it has {sorted(columns)}; something else than intake "
-            "wrote into this table"
-        ) from error
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ValueError(
-            f"this item is no segment: {error}; something else than intake wrote into this table"
-        ) from error
+    return Segment(
+        episode_id=message.episode_id,
+        path=message.path,
+        task=message.task,
+        source=Source(message.source),
+        policy_version=message.policy_version,
+        ended_ns=message.ended_ns,
+        frames=frames.astype(np.int32),
+        image_ranges=ranges.astype(np.int64).reshape(num_frames, -1, 2),
+        arrays_range=(message.arrays_offset, message.arrays_length),
+        intervention=intervention.astype(bool),
+        label=label.astype(np.float32),
+    )
 
 
 def check_item(item: Item) -> None:
@@ -178,11 +194,3 @@ def check_item(item: Item) -> None:
                 f"item {item.key}, column {name!r}: dtype {value.dtype} can't be stored; use numbers or bool, and uint8 "
                 "arrays for text"
             )
-
-
-def _text(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode(), np.uint8)
-
-
-def _untext(column: np.ndarray) -> str:
-    return column.tobytes().decode()

@@ -1,14 +1,23 @@
 """Replay tables on a Reverb server, over its gRPC protocol and without TensorFlow."""
 
+import functools
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
 
 from sop_jax.replay import wire
+from sop_jax.replay.insert_stream import (
+    MAX_BYTES_PER_MESSAGE,
+    MAX_ITEMS_PER_MESSAGE,
+    InsertGroup,
+    OverdueError,
+    Request,
+    StreamEndedError,
+)
 from sop_jax.replay.items import check_item
 from sop_jax.replay.proto import reverb_pb2 as pb
 from sop_jax.replay.table_names import table_not_found
@@ -23,8 +32,6 @@ from sop_jax.specs.errors import (
 from sop_jax.specs.interfaces import Item, SampledItem, TableInfo
 
 _SERVICE = "/deepmind.reverb.ReverbService/"
-_MAX_ITEMS_PER_MESSAGE = 64
-_MAX_BYTES_PER_MESSAGE = 1 << 20
 _TRANSPORT_S = 5.0
 """What a sample call may take beyond the limiter's timeout, for the network and the server's own work."""
 _CONNECT_S = 1.0
@@ -69,11 +76,12 @@ class ReverbTables:
         self._connected = False
         self._closed = False
         self._ask_again_s = 0.0
-        self._insert = self._channel.stream_stream(
-            _SERVICE + "InsertStream",
-            request_serializer=pb.InsertStreamRequest.SerializeToString,
-            response_deserializer=pb.InsertStreamResponse.FromString,
+        # Requests come encoded.
+        self._insert_stream = self._channel.stream_stream(
+            _SERVICE + "InsertStream", response_deserializer=pb.InsertStreamResponse.FromString
         )
+        self._lock = threading.Lock()
+        self._inserts: dict[str, InsertGroup] = {}
         # SampleStream takes a stream of requests; one request and the end of the stream look the same on the wire.
         self._sample = self._channel.unary_stream(
             _SERVICE + "SampleStream",
@@ -92,14 +100,18 @@ class ReverbTables:
             check_item(item)
 
         def attempt(remaining_s: float) -> None:
-            num_confirmed = self._send(_insert_requests(table, items), len(items), remaining_s)
-            if num_confirmed < len(items):
+            try:
+                self._inserts_into(table).insert(functools.partial(_insert_requests, table, items), remaining_s)
+            except OverdueError as error:
+                self._connected = False
+                raise self._held_back("insert", table, timeout_s) from error
+            except StreamEndedError as error:
                 raise ReplayUnavailableError(
-                    f"reverb at {self._address} confirmed {num_confirmed} of {len(items)} items for {table!r}, then "
-                    "ended the stream; insert them again"
-                )
+                    f"reverb at {self._address} ended the stream of items for {table!r} before it had confirmed all "
+                    f"{len(items)}; insert them again"
+                ) from error
 
-        self._call("insert", table, timeout_s, attempt, self._held_back)
+        self._call("insert", table, timeout_s, attempt)
 
     def sample(self, table: str, num: int, timeout_s: float = 1.0) -> list[SampledItem]:
         if num < 1:
@@ -166,7 +178,16 @@ class ReverbTables:
 
     def close(self) -> None:
         self._closed = True
+        with self._lock:
+            for group in self._inserts.values():
+                group.close()
         self._channel.close()
+
+    def _inserts_into(self, table: str) -> InsertGroup:
+        with self._lock:
+            if table not in self._inserts:
+                self._inserts[table] = InsertGroup(self._insert_stream)
+            return self._inserts[table]
 
     def _unary(self, method: str, request: Any, response: Any) -> grpc.UnaryUnaryMultiCallable:
         return self._channel.unary_unary(
@@ -179,34 +200,12 @@ class ReverbTables:
         request = pb.ServerInfoRequest()
         return self._call("info", "", timeout_s, lambda left_s: self._server_info(request, timeout=left_s))
 
-    def _send(self, requests: Iterable[pb.InsertStreamRequest], num_items: int, timeout_s: float) -> int:
-        """Sends the requests on one stream, kept open until all items are confirmed; returns how many were."""
-        finished = threading.Event()
-
-        def feed() -> Iterator[pb.InsertStreamRequest]:
-            yield from requests
-            # The server forgets its confirmations if the stream ends before it sent them; so the call's deadline comes first.
-            finished.wait(timeout_s + _TRANSPORT_S)
-
-        stream = self._insert(feed(), timeout=timeout_s)
-        num_confirmed = 0
-        try:
-            for response in stream:
-                num_confirmed += len(response.keys)
-                if num_confirmed >= num_items:
-                    break
-        finally:
-            finished.set()
-            stream.cancel()
-        return num_confirmed
-
     def _call(
         self,
         what: str,
         table: str,
         timeout_s: float,
         attempt: Callable[[float], _Result],
-        on_deadline: Callable[[str, str, float], SopError] | None = None,
         extra_s: float = 0.0,
     ) -> _Result:
         """Runs `attempt(seconds left)`, again while the connection breaks, and translates what goes wrong.
@@ -221,21 +220,14 @@ class ReverbTables:
             try:
                 return attempt(max(0.01, deadline_s + extra_s - time.monotonic()))
             except grpc.RpcError as error:
-                final = self._final_error(error, what, table, timeout_s, on_deadline or self._away)
+                final = self._final_error(error, what, table, timeout_s)
                 left_s = deadline_s - time.monotonic()
                 if final is not None or left_s <= 0:
                     raise final or self._away(what, table, timeout_s) from error
             time.sleep(min(left_s, pause_s * random.uniform(0.5, 1.0)))  # not all clients at once
             pause_s = min(2 * pause_s, _MAX_PAUSE_S)
 
-    def _final_error(
-        self,
-        error: grpc.RpcError,
-        what: str,
-        table: str,
-        timeout_s: float,
-        on_deadline: Callable[[str, str, float], SopError],
-    ) -> SopError | None:
+    def _final_error(self, error: grpc.RpcError, what: str, table: str, timeout_s: float) -> SopError | None:
         """What a call's failure means to the caller; None if it should be tried again."""
         code, details = _status(error)
         if code is grpc.StatusCode.NOT_FOUND:
@@ -247,7 +239,7 @@ class ReverbTables:
             )
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             self._connected = False
-            return on_deadline(what, table, timeout_s)
+            return self._away(what, table, timeout_s)
         if code in _ACCESS_ADVICE:
             return ReplayAccessError(
                 f"reverb at {self._address} refused {what} {table!r}: {details}. {_ACCESS_ADVICE[code]}"
@@ -309,16 +301,16 @@ class ReverbTables:
         return table_not_found(table, [info.name for info in tables])
 
 
-def _insert_requests(table: str, items: Sequence[Item]) -> Iterator[pb.InsertStreamRequest]:
-    """Messages of many items each (one item per message costs six times as much), made while earlier ones travel."""
-    request, num_bytes = pb.InsertStreamRequest(), 0
+def _insert_requests(table: str, items: Sequence[Item]) -> Iterator[Request]:
+    """Messages of many items each (one item per message costs six times as much)."""
+    message = wire.InsertMessage(table)
     for item in items:
-        num_bytes += wire.add_item(request, table, item)
-        if num_bytes >= _MAX_BYTES_PER_MESSAGE or len(request.items) == _MAX_ITEMS_PER_MESSAGE:
-            yield request
-            request, num_bytes = pb.InsertStreamRequest(), 0
-    if request.items:
-        yield request
+        message.add(item)
+        if message.num_bytes >= MAX_BYTES_PER_MESSAGE or message.num_items == MAX_ITEMS_PER_MESSAGE:
+            yield Request(message.encode(), message.num_items)
+            message = wire.InsertMessage(table)
+    if message.num_items:
+        yield Request(message.encode(), message.num_items)
 
 
 def _read_samples(stream: Iterator[pb.SampleStreamResponse]) -> Iterator[SampledItem]:

@@ -37,6 +37,10 @@ _DTYPE_NUMBERS = {
 _DTYPES = {number: dtype for dtype, number in _DTYPE_NUMBERS.items()}
 _UINT8 = _DTYPE_NUMBERS[np.dtype(np.uint8)]
 _NAMES_PREFIX = b"sop-columns:"
+_LARGE_BYTES = 8_192
+_CHUNKS = pb.InsertStreamRequest.CHUNKS_FIELD_NUMBER
+_DATA, _TENSORS = pb.ChunkData.DATA_FIELD_NUMBER, pb.ChunkData.Data.TENSORS_FIELD_NUMBER
+_CONTENT = pb.Tensor.TENSOR_CONTENT_FIELD_NUMBER
 MAX_TENSOR_BYTES = 2**28
 """Largest tensor of a sampled item; a few compressed bytes could claim gigabytes."""
 
@@ -44,26 +48,46 @@ if sys.byteorder != "little":
     raise ImportError("Reverb's tensors are little-endian, and so must be this machine")
 
 
-def add_item(request: pb.InsertStreamRequest, table: str, item: Item) -> int:
-    """Adds a checked item (see `items.check_item`) to a request; returns the bytes of its columns."""
-    # A random chunk key: chunks are shared by key, so a key made of the item's would bring back the columns of an item
-    # that left the table and now returns with others.
-    chunk_key = secrets.randbits(64) or 1
-    chunk = request.chunks.add(chunk_key=chunk_key)
-    chunk.sequence_range.episode_id = item.key
-    tensors = chunk.data.tensors
-    names = np.frombuffer(_encode_names(tuple(item.columns)), np.uint8)
-    num_bytes = 0
-    for array in (names, *item.columns.values()):
-        _encode_tensor(array, tensors.add())
-        num_bytes += array.nbytes
-    chunk.data_tensors_len = len(tensors)
-    chunk.data_uncompressed_size = num_bytes
-    message = request.items.add(key=item.key, table=table, priority=item.priority)
-    for index in range(len(tensors)):
-        column = message.flat_trajectory.columns.add(squeeze=True)
-        column.chunk_slices.add(chunk_key=chunk_key, offset=0, length=1, index=index)
-    return num_bytes
+class InsertMessage:
+    """An InsertStreamRequest in the making.
+
+    Small items are left to protobuf. A large tensor is not: protobuf copies it twice, and in fresh memory that takes longer
+    than everything else. Its message is put together from parts instead, for protobuf merges what is concatenated.
+    """
+
+    def __init__(self, table: str):
+        self._table = table
+        self._request = pb.InsertStreamRequest()
+        self._parts: list[bytes | memoryview] = []
+        self.num_items = self.num_bytes = 0
+
+    def add(self, item: Item) -> None:
+        """Adds a checked item (see `items.check_item`)."""
+        # A random chunk key: chunks are shared by key, so a key made of the item's would bring back the columns of an item
+        # that left the table and now returns with others.
+        chunk_key = secrets.randbits(64) or 1
+        arrays = (np.frombuffer(_encode_names(tuple(item.columns)), np.uint8), *item.columns.values())
+        num_bytes = sum(array.nbytes for array in arrays)
+        chunk = pb.ChunkData(chunk_key=chunk_key, data_tensors_len=len(arrays), data_uncompressed_size=num_bytes)
+        chunk.sequence_range.episode_id = item.key
+        if num_bytes < _LARGE_BYTES:
+            for array in arrays:
+                tensor = _header(array, chunk.data.tensors.add())
+                tensor.tensor_content = bytes(cramjam.snappy.compress_raw(array.tobytes()))
+            self._request.chunks.append(chunk)
+        else:
+            self._parts += _nested(_CHUNKS, [chunk.SerializeToString(), *_nested(_DATA, _encode_tensors(arrays))])
+        message = self._request.items.add(key=item.key, table=self._table, priority=item.priority)
+        for index in range(len(arrays)):
+            column = message.flat_trajectory.columns.add(squeeze=True)
+            column.chunk_slices.add(chunk_key=chunk_key, offset=0, length=1, index=index)
+        self.num_items += 1
+        self.num_bytes += num_bytes
+
+    def encode(self) -> bytes:
+        """The message."""
+        encoded = self._request.SerializeToString()
+        return b"".join([*self._parts, encoded]) if self._parts else encoded
 
 
 def decode_sample(info: pb.SampleInfo, chunks: Sequence[pb.ChunkData]) -> SampledItem:
@@ -87,16 +111,15 @@ def _decode_sample(info: pb.SampleInfo, chunks: Sequence[pb.ChunkData]) -> Sampl
 
 
 def _decode_own(tensors: Sequence[pb.Tensor]) -> dict[str, np.ndarray] | None:
-    """The columns of a chunk that `add_item` made, without a look at the trajectory; None if it wasn't."""
+    """The columns of a chunk that `InsertMessage` made, without a look at the trajectory; None if it wasn't."""
     if not tensors or tensors[0].dtype != _UINT8:
         return None
-    names = _decode_names(_decompress(tensors[0].tensor_content))
+    names = _decode_names(bytes(_decompress(tensors[0].tensor_content)))
     if names is None or len(names) != len(tensors) - 1:
         return None
     columns = {}
     for name, tensor in zip(names, tensors[1:], strict=True):
-        content = _decompress(tensor.tensor_content)  # bytes make the array read-only
-        array = np.frombuffer(content, _DTYPES[tensor.dtype])
+        array = np.frombuffer(_decompress(tensor.tensor_content), _DTYPES[tensor.dtype])
         dims = tensor.tensor_shape.dim
         columns[name] = array if len(dims) == 2 else array.reshape([dim.size for dim in dims[1:]])
     return columns
@@ -117,14 +140,36 @@ def _decode_names(data: bytes) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _encode_tensor(array: np.ndarray, tensor: pb.Tensor) -> None:
-    """One time step: shape [1, *array.shape], C order, snappy."""
+def _header(array: np.ndarray, tensor: pb.Tensor) -> pb.Tensor:
+    """All but the content: one time step, so shape [1, *array.shape]. The content is in C order, snappy."""
     tensor.dtype = _DTYPE_NUMBERS[array.dtype]
-    tensor.tensor_content = bytes(cramjam.snappy.compress_raw(array.tobytes()))
     dims = tensor.tensor_shape.dim
     dims.add(size=1)
     for size in array.shape:
         dims.add(size=size)
+    return tensor
+
+
+def _encode_tensors(arrays: Sequence[np.ndarray]) -> list[bytes | memoryview]:
+    parts: list[bytes | memoryview] = []
+    for array in arrays:
+        content = memoryview(cramjam.snappy.compress_raw(array.tobytes()))
+        parts += _nested(_TENSORS, [_header(array, pb.Tensor()).SerializeToString(), *_nested(_CONTENT, [content])])
+    return parts
+
+
+def _nested(number: int, parts: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    """A length-delimited field of protobuf's wire format."""
+    return [_varint(number << 3 | 2) + _varint(sum(map(len, parts))), *parts]
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
 
 
 def _decode_tensor(tensor: pb.Tensor, delta_encoded: bool) -> np.ndarray:
@@ -138,11 +183,12 @@ def _decode_tensor(tensor: pb.Tensor, delta_encoded: bool) -> np.ndarray:
     return array
 
 
-def _decompress(content: bytes) -> bytes:
+def _decompress(content: bytes) -> memoryview:
+    """Read-only, so the arrays over it are too."""
     size = cramjam.snappy.decompress_raw_len(content)
     if size > MAX_TENSOR_BYTES:
         raise ValueError(f"a tensor claims {size} bytes, allowed are {MAX_TENSOR_BYTES}; no item of ours is as large")
-    return bytes(cramjam.snappy.decompress_raw(content))
+    return memoryview(cramjam.snappy.decompress_raw(content)).toreadonly()
 
 
 def _decode_column(key: int, column: pb.FlatTrajectory.Column, chunks: Mapping[int, pb.ChunkData]) -> np.ndarray:

@@ -106,14 +106,15 @@ class _Reservoir:
         return True
 
     def _pick_frame(self, item: SampledItem, rng: np.random.Generator) -> tuple[Segment, int] | None:
-        num_frames = len(item.columns["frames"])
+        segment = decode_segment(item.columns)
+        num_frames = len(segment.frames)
         if num_frames > self._config.segment_length:
             raise ConfigError(
                 f"table {self.table!r}: item {item.key} holds {num_frames} frames but PickerConfig.segment_length is "
                 f"{self._config.segment_length}; set it to intake's segment_length, or frames aren't equally likely"
             )
         slot = draw_frame(num_frames, self._config.segment_length, rng.random())
-        return None if slot is None else (decode_segment(item.columns), slot)
+        return None if slot is None else (segment, slot)
 
 
 class FramePicker:

@@ -143,5 +143,16 @@ def test_mistakes_are_told():
         FrameLabels(np.ones(3), np.ones(3, np.float32))
     with pytest.raises(ValueError, match="label must be float32"):
         FrameLabels(np.ones(3, bool), np.ones(3))
-    with pytest.raises(ValueError, match="this item is no segment: column 'arrays_range' is missing"):
+    with pytest.raises(
+        ValueError, match=r"this item is no segment \(it has the columns \['x'\]\): .* an older version"
+    ):
         decode_segment({"x": np.zeros(1)})
+
+
+def test_an_item_is_one_column_and_stays_small():
+    """A server spends as much on each column as on a kilobyte of data."""
+    manifest, index, arrays = make(num_frames=32, stride=1)
+    (segment, _) = segments_of(manifest, index, arrays, label_all(manifest, arrays), 16)
+    (column,) = encode_segment(segment).columns.values()
+    own_bytes = sum(array.nbytes for array in vars(segment).values() if isinstance(array, np.ndarray))
+    assert own_bytes < column.nbytes < own_bytes + 200

@@ -52,14 +52,21 @@ def test_field_numbers_and_types_are_reverbs():
 
 def test_generated_code_is_up_to_date(tmp_path):
     generate.generate(tmp_path, _ROOT)
-    for name in ("reverb_pb2.py", "reverb_pb2.pyi"):
+    for name in ("reverb_pb2.py", "reverb_pb2.pyi", "segment_pb2.py", "segment_pb2.pyi"):
         made = (tmp_path / "sop_jax" / "replay" / "proto" / name).read_text()
         assert made == (_ROOT / "sop_jax" / "replay" / "proto" / name).read_text(), "run the generator again"
 
 
+def message_of(table: str, *items: Item) -> pb.InsertStreamRequest:
+    message = wire.InsertMessage(table)
+    for item in items:
+        message.add(item)
+    assert message.num_items == len(items)
+    return pb.InsertStreamRequest.FromString(message.encode())
+
+
 def test_tensor_bytes_by_hand():
-    request = pb.InsertStreamRequest()
-    assert wire.add_item(request, "pick/online", Item(9, {"x": np.array([1, -2], np.int16)}, priority=0.5)) == 17 + 4
+    request = message_of("pick/online", Item(9, {"x": np.array([1, -2], np.int16)}, priority=0.5))
     (chunk,), (message,) = request.chunks, request.items
     assert (message.key, message.table, message.priority) == (9, "pick/online", 0.5)
     names, tensor = chunk.data.tensors
@@ -73,13 +80,32 @@ def test_tensor_bytes_by_hand():
         (True, 1, 1),
     ]
     assert {c.chunk_slices[0].chunk_key for c in message.flat_trajectory.columns} == {chunk.chunk_key}
+    assert (chunk.data_tensors_len, chunk.data_uncompressed_size, chunk.sequence_range.episode_id) == (2, 17 + 4, 9)
+
+
+@pytest.mark.parametrize("size", [1, 127, 128, 8_191, 8_192, 45_000, 3_000_000])
+def test_large_items_are_encoded_as_protobuf_would(size):
+    """They are put together from parts: the same message as from protobuf alone, also beside small ones."""
+    rng = np.random.default_rng(size)
+    large = Item(
+        2**63 + 5, {"x": rng.integers(0, 256, (size, 1), np.uint8), "y": np.array(2.5), "z": np.zeros((0, 3))}, 0.5
+    )
+    small = Item(7, {"x": np.array([1])})
+    request = message_of("t", small, large, small)
+    by_key = {chunk.sequence_range.episode_id: chunk for chunk in request.chunks}
+    assert [item.key for item in request.items] == [7, large.key, 7]
+    info = pb.SampleInfo(probability=1.0, table_size=3)
+    info.item.CopyFrom(request.items[1])
+    sampled = wire.decode_sample(info, [by_key[large.key]])
+    for name, column in large.columns.items():
+        np.testing.assert_array_equal(sampled.columns[name], column)
+        assert (sampled.columns[name].dtype, sampled.columns[name].flags.writeable) == (column.dtype, False)
+    assert by_key[large.key].data_tensors_len == len(by_key[large.key].data.tensors) == 4
 
 
 def test_chunks_are_never_shared_between_inserts():
     item = Item(9, {"x": np.zeros(1)})
-    request = pb.InsertStreamRequest()
-    wire.add_item(request, "t", item)
-    wire.add_item(request, "t", item)
+    request = message_of("t", item, item)
     assert request.chunks[0].chunk_key != request.chunks[1].chunk_key
 
 
