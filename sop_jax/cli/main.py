@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from sop_jax import __version__
+from sop_jax.cli.freed_memory import keep_freed_memory
 from sop_jax.specs.errors import SopError
 
 BAD_INPUT = 2
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if words[0] not in COMMANDS:
         return _complain(f"sop: unknown command {words[0]!r}{_near(words[0])} (see sop --help)")
+    keep_freed_memory()
     # The one place that imports late: `sop --help` and each command load only what they need.
     command = importlib.import_module(f"sop_jax.cli.{_module(words)}")
     try:

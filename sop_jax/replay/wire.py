@@ -10,6 +10,7 @@ import json
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import cramjam
 import numpy as np
@@ -48,6 +49,13 @@ if sys.byteorder != "little":
     raise ImportError("Reverb's tensors are little-endian, and so must be this machine")
 
 
+class _Names(NamedTuple):
+    """The names of an item's columns: as text, and as the tensor that holds them."""
+
+    text: bytes
+    tensor: bytes
+
+
 class InsertMessage:
     """An InsertStreamRequest in the making.
 
@@ -66,21 +74,26 @@ class InsertMessage:
         # A random chunk key: chunks are shared by key, so a key made of the item's would bring back the columns of an item
         # that left the table and now returns with others.
         chunk_key = secrets.randbits(64) or 1
-        arrays = (np.frombuffer(_encode_names(tuple(item.columns)), np.uint8), *item.columns.values())
-        num_bytes = sum(array.nbytes for array in arrays)
-        chunk = pb.ChunkData(chunk_key=chunk_key, data_tensors_len=len(arrays), data_uncompressed_size=num_bytes)
+        columns, names = tuple(item.columns.values()), _encode_names(tuple(item.columns))
+        num_bytes = len(names.text) + sum(column.nbytes for column in columns)
+        is_large = num_bytes >= _LARGE_BYTES
+        chunk = pb.ChunkData() if is_large else self._request.chunks.add()
+        chunk.chunk_key, chunk.data_uncompressed_size = chunk_key, num_bytes
+        chunk.data_tensors_len = num_tensors = 1 + len(columns)
         chunk.sequence_range.episode_id = item.key
-        if num_bytes < _LARGE_BYTES:
-            for array in arrays:
-                tensor = _header(array, chunk.data.tensors.add())
-                tensor.tensor_content = bytes(cramjam.snappy.compress_raw(array.tobytes()))
-            self._request.chunks.append(chunk)
+        if is_large:
+            data = [*_nested(_TENSORS, [names.tensor]), *_encode_tensors(columns)]
+            self._parts += _nested(_CHUNKS, [chunk.SerializeToString(), *_nested(_DATA, data)])
         else:
-            self._parts += _nested(_CHUNKS, [chunk.SerializeToString(), *_nested(_DATA, _encode_tensors(arrays))])
+            tensors = chunk.data.tensors
+            tensors.add().ParseFromString(names.tensor)
+            for column in columns:
+                tensor = _fill_header(tensors.add(), column)
+                tensor.tensor_content = bytes(cramjam.snappy.compress_raw(column.tobytes()))
         message = self._request.items.add(key=item.key, table=self._table, priority=item.priority)
-        for index in range(len(arrays)):
-            column = message.flat_trajectory.columns.add(squeeze=True)
-            column.chunk_slices.add(chunk_key=chunk_key, offset=0, length=1, index=index)
+        trajectory = message.flat_trajectory.columns
+        for index in range(num_tensors):
+            trajectory.add(squeeze=True).chunk_slices.add(chunk_key=chunk_key, length=1, index=index)
         self.num_items += 1
         self.num_bytes += num_bytes
 
@@ -126,8 +139,11 @@ def _decode_own(tensors: Sequence[pb.Tensor]) -> dict[str, np.ndarray] | None:
 
 
 @functools.lru_cache(maxsize=256)
-def _encode_names(names: tuple[str, ...]) -> bytes:
-    return _NAMES_PREFIX + json.dumps(names, separators=(",", ":")).encode()
+def _encode_names(names: tuple[str, ...]) -> _Names:
+    text = _NAMES_PREFIX + json.dumps(names, separators=(",", ":")).encode()
+    tensor = _fill_header(pb.Tensor(), np.frombuffer(text, np.uint8))
+    tensor.tensor_content = bytes(cramjam.snappy.compress_raw(text))
+    return _Names(text, tensor.SerializeToString())
 
 
 @functools.lru_cache(maxsize=256)
@@ -140,7 +156,7 @@ def _decode_names(data: bytes) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _header(array: np.ndarray, tensor: pb.Tensor) -> pb.Tensor:
+def _fill_header(tensor: pb.Tensor, array: np.ndarray) -> pb.Tensor:
     """All but the content: one time step, so shape [1, *array.shape]. The content is in C order, snappy."""
     tensor.dtype = _DTYPE_NUMBERS[array.dtype]
     dims = tensor.tensor_shape.dim
@@ -154,7 +170,9 @@ def _encode_tensors(arrays: Sequence[np.ndarray]) -> list[bytes | memoryview]:
     parts: list[bytes | memoryview] = []
     for array in arrays:
         content = memoryview(cramjam.snappy.compress_raw(array.tobytes()))
-        parts += _nested(_TENSORS, [_header(array, pb.Tensor()).SerializeToString(), *_nested(_CONTENT, [content])])
+        parts += _nested(
+            _TENSORS, [_fill_header(pb.Tensor(), array).SerializeToString(), *_nested(_CONTENT, [content])]
+        )
     return parts
 
 
