@@ -18,6 +18,7 @@ from fleet_sim.crew_worker import WorkerSettings
 from fleet_sim.live_crowd import Life, LiveCrowd, TickClock, TickReport
 from fleet_sim.porter import Porter
 from fleet_sim.told_to_stop import told_to_stop
+from fleet_sim.wall_processes import WallOrder, serve_until_stopped
 from sop_jax.actors.actor import Actor, ActorConfig, ActorReport
 from sop_jax.actors.batched_policy import BatchedPolicy, BatchingConfig, BatchingStats
 from sop_jax.actors.policy_seat import PolicySeat
@@ -74,8 +75,7 @@ class LiveReport:
     policy: BatchingStats
 
     @staticmethod
-    def from_json(text: str) -> "LiveReport":
-        values = json.loads(text)
+    def from_json(values: dict[str, Any]) -> "LiveReport":
         nested = {"ticks": TickReport(**values["ticks"]), "policy": BatchingStats(**values["policy"])}
         return LiveReport(**{**values, **nested})
 
@@ -85,7 +85,7 @@ class LiveProcess:
     """Everything that the robots of one process need, made once.
 
         with contextlib.closing(LiveProcess(settings, WallClock())) as process:
-            report = process.run(start_ns, duration_s, should_stop)
+            report = process.run(order, should_stop)
 
     After a kill the next one on the same folders uploads what the spools had accepted, and goes on with new episodes.
     """
@@ -112,10 +112,10 @@ class LiveProcess:
         self._policy.warm_up(self._casts[0].robot.spec, "warm up")
         self._ticks: TickClock | None = None
 
-    def run(self, start_ns: int, duration_s: float, should_stop: Callable[[], bool] = never) -> LiveReport:
-        """Blocks until `duration_s` after `start_ns`, by the clock, and until the spools are empty or a minute is over."""
+    def run(self, order: WallOrder, should_stop: Callable[[], bool] = never) -> LiveReport:
+        """Blocks until the order's end by the clock, and then until the spools are empty or a minute is over."""
         settings, clock = self._settings, self._clock
-        clock.sleep_s(max(0.0, (start_ns - clock.now_ns()) / 1e9))
+        clock.sleep_s(max(0.0, (order.start_ns - clock.now_ns()) / 1e9))
         if settings.pace == "free":
             self._ticks = TickClock(clock.now_ns(), self._rate_hz)
         store = EpisodeStore(settings.worker.store, clock=clock)
@@ -132,7 +132,7 @@ class LiveProcess:
                 lives, self._bodies, self._policy, clock, self._ticks or Ticker(clock, self._rate_hz), self._rate_hz,
                 round(settings.reset_s * self._rate_hz),
             )  # fmt: skip
-            ticks = crowd.run(start_ns + round(duration_s * 1e9), should_stop)
+            ticks = crowd.run(order.end_ns, should_stop)
         finally:
             feed.close()
             porter.close(_DRAIN_S)
@@ -208,14 +208,7 @@ class _Late:
 def main(text: str) -> None:
     should_stop = told_to_stop()
     with contextlib.closing(LiveProcess(LiveCrowdSettings.from_json(text), WallClock())) as process:
-        _tell("ready")
-        order: dict[str, Any] = json.loads(sys.stdin.readline())
-        _tell(dataclasses.asdict(process.run(order["start_ns"], order["duration_s"], should_stop)))
-
-
-def _tell(value: Any) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()
+        serve_until_stopped(lambda order: process.run(order, should_stop))
 
 
 if __name__ == "__main__":
