@@ -67,7 +67,8 @@ class FleetProcess:
                 env={**os.environ, **environment},
             )  # fmt: skip
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=self._read, name=f"hears-{name}", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, name=f"hears-{name}", daemon=True)
+        self._reader.start()
 
     @property
     def pid(self) -> int:
@@ -116,6 +117,10 @@ class FleetProcess:
     ) -> None:
         self._process.kill()
         self._process.wait()
+        self._reader.join()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
