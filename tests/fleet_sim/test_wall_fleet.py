@@ -66,7 +66,7 @@ def test_virtual_time_predicts_wall_time(tmp_path):
     settings = dataclasses.replace(SETTINGS, store=store)
     wall = run_wall(config, settings, f"file://{tmp_path}/recorded/", tmp_path / "wall", duration_s)
     found = compare_journals(virtual, wall.journal)
-    print(found, wall.learner, wall.crowd)
+    print(found, wall.learner, wall.crowds)
     assert abs(found.episodes) <= 0.03
     assert abs(found.publications) <= 1  # on virtual time the rest is published when the stage ends
     assert abs(found.median_staleness_s) <= 1.5

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from fleet_sim.config import TimingConfig
+from fleet_sim.live_crowd_process import LiveReport
 from fleet_sim.wall_fleet import LiveBodies, run_wall
 from fleet_sim.wall_learner import LearnerSettings, fleet_config
 from sop_jax.episodes.store import EpisodeStore
@@ -53,6 +54,7 @@ def test_worlds_live_beside_a_learner(tmp_path):
     assert (result.num_restarts, result.num_lost) == (0, 0)
     assert not list((tmp_path / "spool").glob("*/*.zip"))
     (crowd,) = result.crowds
+    assert isinstance(crowd, LiveReport)
     assert crowd.num_waiting == crowd.num_given_up == crowd.num_refused == 0
     episodes = result.journal.episodes
     assert len(episodes) == len(online(store)) == crowd.num_episodes >= 4
@@ -60,7 +62,7 @@ def test_worlds_live_beside_a_learner(tmp_path):
     for robot_id in config.robot_ids:
         lived = sorted((e.started_s, e.version) for e in episodes if e.robot_id == robot_id)
         assert [version for _, version in lived] == sorted(version for _, version in lived)
-    assert max(episode.version for episode in episodes) >= 2
+    assert min(episode.version for episode in episodes) >= 1
     assert result.learner.num_settled == len(episodes) + 2  # and the demonstrations
     assert crowd.policy.num_requests > 0
     assert crowd.ticks.robot_s <= 4 * DURATION_S
