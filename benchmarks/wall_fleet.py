@@ -108,7 +108,7 @@ def parts(episode: Episode, rows: int) -> dict[str, float]:
     """Processor milliseconds per robot second of what can't be left out, over an episode's own actions."""
     stride, every = RecordingConfig().image_stride, RolloutConfig().execute_steps
     environment = envs.load(TASK)
-    spent = dict.fromkeys(("physics", "images", "jpegs"), 0.0)
+    spent: dict[str, float] = dict.fromkeys(("physics", "images", "jpegs"), 0.0)
     views: list[dict[str, Any]] = []
 
     def timed(part: str, began_s: float) -> None:

@@ -156,7 +156,8 @@ class LiveProcess:
         for index, robot_id in enumerate(settings.robot_ids):
             seat = self._policy.take_seat()
             # After a restart the robot goes on with new scenes instead of repeating those it has seen.
-            first_episode = len(store.list_paths(robot_id)) + porter.num_kept_of(robot_id)
+            # (What its spool uploads meanwhile is counted twice rather than not at all.)
+            first_episode = porter.num_kept_of(robot_id) + len(store.list_paths(robot_id))
             actor = self._make_actor(index, seat, porter, feed, first_episode)
             first_tick = round(settings.first_s[index] * self._rate_hz)
             lives.append(Life(actor, seat, first_tick, lambda robot_id=robot_id: porter.is_busy(robot_id)))

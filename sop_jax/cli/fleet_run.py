@@ -51,8 +51,8 @@ class FleetArguments:
     threads: int = 0
     """Threads of each process for the worlds' physics and images; 0 = one per usable core."""
 
-    individuals: str = "identical"
-    """How much worlds' robots and workplaces differ: identical, workshop or field."""
+    individuals: Literal["identical", "workshop", "field"] = "identical"
+    """How much worlds' robots and workplaces differ."""
 
     policy: str = "assets/policies/restock_compact"
     """Directory of the base policy."""
