@@ -149,7 +149,11 @@ class LiveProcess:
         policy = self._policy
         follower = Follower(self._settings.worker.store, policy.weights_base, policy.norm_stats)
         inline = InlineFeed(follower, policy.trained_template, NoMetrics())
-        return SharedFeed(BackgroundFeed(inline, self._clock, max(policy.loaded_versions), _POLL_S))
+        first = inline.take(
+            version := max(policy.loaded_versions)
+        )  # what is there already is acted with from the start
+        version = version if first is None else first.publication.version
+        return SharedFeed(BackgroundFeed(inline, self._clock, version, _POLL_S), first)
 
     def _make_lives(self, store: EpisodeStore, porter: Porter, feed: SharedFeed) -> list[Life]:
         settings, lives = self._settings, []

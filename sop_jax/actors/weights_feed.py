@@ -125,12 +125,12 @@ class BackgroundFeed:
 class SharedFeed:
     """One feed for the robots of a process, each of which takes at its own boundary: a publication is downloaded once.
 
-    Belongs to the thread that drives the robots.
+    `first`: what is known already. Belongs to the thread that drives the robots.
     """
 
-    def __init__(self, feed: WeightsFeed):
+    def __init__(self, feed: WeightsFeed, first: LoadedWeights | None = None):
         self._feed = feed
-        self._newest: LoadedWeights | None = None
+        self._newest = first
 
     @property
     def num_refused(self) -> int:
