@@ -102,6 +102,7 @@ class LiveProcess:
         self._robots = [BatchedRobot(cast.robot) for cast in self._casts]
         self._bodies = BatchedBodies(self._robots, settings.num_threads)
         self._stack.callback(self._bodies.close)
+        self._bodies.look(range(len(self._robots)))  # a first look takes long: not in a tick
         bundle = load_bundle(pathlib.Path(worker.bundle))
         self._policy = self._stack.enter_context(
             BatchedPolicy.from_bundle(
