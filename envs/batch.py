@@ -67,7 +67,7 @@ class EnvironmentBatch:
         acting = [index for index, environment in enumerate(self.environments) if not environment.is_over]
         for index in acting:
             self.environments[index].begin_step(actions[index])
-        self._each(acting, lambda index: self.environments[index].advance_physics())
+        self.advance_physics(acting)
         if any(environment.render_on_step for environment in self.environments):
             ended = self._each(acting, self._end_step)
         else:
@@ -78,6 +78,10 @@ class EnvironmentBatch:
         for index, timestep in zip(over, self._each(over, lambda index: self.environments[index].reset()), strict=True):
             timesteps[index] = timestep
         return timesteps
+
+    def advance_physics(self, indices: Sequence[int]) -> None:
+        """The middle part of these environments' steps; the caller begins and ends them (`Environment.begin_step`)."""
+        self._each(indices, lambda index: self.environments[index].advance_physics())
 
     def render(self, indices: Sequence[int] | None = None) -> list[dict[str, np.ndarray]]:
         """What the cameras of these environments (default: of all) see now, as `Environment.render`."""

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-import envs
+from fleet_sim.bodies import Cast, make_cast
 from fleet_sim.crew import EpisodeOrder, Helps, PlayedEpisode
 from sop_jax.actors.episode import EpisodeHeader, RecordingConfig, run_episode
 from sop_jax.actors.policy_runner import PolicyRunner
@@ -22,9 +22,9 @@ from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.episodes.format import pack
 from sop_jax.evaluation.evaluate import Candidate
 from sop_jax.evaluation.worker import find_publication
-from sop_jax.evaluation.world import WorldConfig, make_robot
+from sop_jax.evaluation.world import WorldConfig
 from sop_jax.models.bundle import load_bundle
-from sop_jax.robots.scripted_supervisor import ScriptedSupervisor, SupervisorConfig
+from sop_jax.robots.scripted_supervisor import SupervisorConfig
 from sop_jax.robots.simulated import SimulatedRobot
 from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import SopError
@@ -117,7 +117,7 @@ class EpisodePlayer:
     def __init__(self, settings: WorkerSettings):
         self._settings = settings
         self._clock = _EpisodeClock()
-        self._robots: dict[tuple[str, str], _Cast] = {}
+        self._robots: dict[tuple[str, str], _Played] = {}
         self._policy: PolicyRunner | None = None
         self._warm: set[str] = set()
 
@@ -125,8 +125,9 @@ class EpisodePlayer:
         """The sealed episode, and when people helped. `on_tick` is told each tick's number and the helps before it."""
         settings, acts = self._settings, order.actor == "policy"
         self._clock.started_ns = order.started_ns
-        cast = self._cast(order)
-        robot, supervisor = cast.robot, cast.supervisor
+        played = self._cast(order)
+        cast, supervisor = played.cast, played.supervisor
+        robot = cast.robot
         supervisor.clear()
         num_ticks = 0
 
@@ -159,21 +160,15 @@ class EpisodePlayer:
         )
         return episode, supervisor.helps(over=True)
 
-    def _cast(self, order: EpisodeOrder) -> "_Cast":
+    def _cast(self, order: EpisodeOrder) -> "_Played":
         own_body = self._settings.world.individuals != "identical"
         key = (order.task, order.robot_id if own_body else "")
         if key not in self._robots or self._robots[key].drifts != order.drifts:
             if key in self._robots:
-                self._robots.pop(key).robot.close()
-            world = self._settings.world.for_task(order.task)
-            robot = make_robot(
-                world, self._clock, f"{order.robot_id}/{order.drifts}" if order.drifts else order.robot_id
-            )
-            environment = robot.environment
-            supervisor = ScriptedSupervisor(
-                environment, envs.make_expert(environment), envs.make_gate(environment), self._settings.supervisor
-            )
-            self._robots[key] = _Cast(robot, HelpLog(supervisor), envs.make_expert(environment), order.drifts)
+                self._robots.pop(key).cast.robot.close()
+            name = f"{order.robot_id}/{order.drifts}" if order.drifts else order.robot_id
+            cast = make_cast(self._settings.world.for_task(order.task), self._clock, name, self._settings.supervisor)
+            self._robots[key] = _Played(cast, HelpLog(cast.supervisor), order.drifts)
         return self._robots[key]
 
     def _policy_of(self, version: int, robot: SimulatedRobot) -> PolicyRunner:
@@ -193,12 +188,11 @@ class EpisodePlayer:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Cast:
-    """Who plays in an episode. `drifts`: of the robot, when it was made."""
+class _Played:
+    """Who plays in an episode. `supervisor`: the cast's, who notes. `drifts`: of the robot, when it was made."""
 
-    robot: SimulatedRobot
+    cast: Cast
     supervisor: HelpLog
-    expert: envs.Expert
     drifts: int
 
 

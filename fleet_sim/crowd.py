@@ -1,8 +1,9 @@
 """Many replayed robots on wall time in one process: `python -m fleet_sim.crowd SETTINGS` (a `CrowdSettings` as JSON).
 
-Each robot begins an episode with the newest version that the store names, lasts as long as the recording does, uploads, rests
-and begins again. Times are planned from the robots' own lives, so that a machine that is late catches up; how late it was is
-in the report, the last line of the output.
+It says "ready", is told when to begin (`wall_processes`), and works for that time or until SIGTERM. Each robot begins an
+episode with the newest version that the store names, lasts as long as the recording does, uploads, rests and begins again.
+Times are planned from the robots' own lives, so that a machine that is late catches up; how late it was is in the report, the
+last line of the output.
 """
 
 import dataclasses
@@ -10,15 +11,21 @@ import heapq
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from fleet_sim.crew import EpisodeOrder
 from fleet_sim.replayed import Recordings, relive
+from fleet_sim.told_to_stop import told_to_stop
+from fleet_sim.wall_processes import WallOrder, serve_until_stopped
+from sop_jax.actors.rollout import never
 from sop_jax.actors.seeds import episode_seed
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.specs.clock import Clock, WallClock
 from sop_jax.specs.identifiers import make_episode_id
 from sop_jax.weights.management import current_version
+
+_LOOK_S = 0.2
+"""How often somebody who waits asks whether to go on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +78,8 @@ class Crowd:
         self._late_s: list[float] = []
         self._num_episodes = 0
 
-    def run(self) -> CrowdReport:
-        """Blocks until the end of the settings' time; episodes that would end later are not kept."""
+    def run(self, should_stop: Callable[[], bool] = never) -> CrowdReport:
+        """Blocks until the end of the settings' time, or until told to stop; episodes that would end later are not kept."""
         settings = self._settings
         due: list[tuple[float, int, EpisodeOrder | None]] = [
             (first_s, robot, None) for robot, first_s in enumerate(settings.first_s)
@@ -80,7 +87,9 @@ class Crowd:
         heapq.heapify(due)
         while due and due[0][0] <= settings.duration_s:
             due_s, robot, order = heapq.heappop(due)
-            self._wait_until(due_s)
+            self._wait_until(due_s, should_stop)
+            if should_stop():
+                break
             if order is None:
                 order = self._begin(robot, due_s)
                 frames = self._recordings.find(order.seed).manifest
@@ -92,11 +101,12 @@ class Crowd:
         late = self._late_s or [0.0]
         return CrowdReport(self._num_episodes, sum(late) / len(late), max(late), time.process_time())
 
-    def _wait_until(self, due_s: float) -> None:
+    def _wait_until(self, due_s: float, should_stop: Callable[[], bool]) -> None:
         early_s = due_s - self._now_s()
-        if early_s > 0:
-            self._clock.sleep_s(early_s)
         self._late_s.append(max(0.0, -early_s))
+        while early_s > 0 and not should_stop():
+            self._clock.sleep_s(min(early_s, _LOOK_S))
+            early_s -= _LOOK_S
 
     def _now_s(self) -> float:
         return (self._clock.now_ns() - self._settings.start_ns) / 1e9
@@ -117,12 +127,17 @@ class Crowd:
         )
 
 
-def main(arguments: Sequence[str]) -> None:
-    settings = CrowdSettings.from_json(arguments[0])
+def main(text: str) -> None:
+    should_stop = told_to_stop()
+    settings = CrowdSettings.from_json(text)
     recordings = Recordings.of_store(EpisodeStore(settings.recordings), settings.task)
-    report = Crowd(settings, recordings, WallClock()).run()
-    sys.stdout.write(json.dumps(dataclasses.asdict(report)) + "\n")
+
+    def work(order: WallOrder) -> CrowdReport:
+        ordered = dataclasses.replace(settings, start_ns=order.start_ns, duration_s=order.duration_s)
+        return Crowd(ordered, recordings, WallClock()).run(should_stop)
+
+    serve_until_stopped(work)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1])

@@ -9,6 +9,7 @@ from sop_jax.episodes.store import EpisodeStore
 from sop_jax.learner.learner import Learner
 from sop_jax.models.bundle import PolicyBundle
 from sop_jax.replay.intake import Intake
+from sop_jax.replay.intake_log import IntakeReport
 from sop_jax.replay.local_tables import LocalTables
 from sop_jax.replay.tables import mix_tables
 from sop_jax.sampling.adaptive import AdaptiveSampler
@@ -77,6 +78,11 @@ class LearningSide:
     def num_steps(self) -> int:
         """Learner steps so far."""
         return self._learner.current_step
+
+    @property
+    def intake_total(self) -> IntakeReport:
+        """What intake did so far."""
+        return self._intake.total
 
     def take_in(self, episode_id: str, path: pathlib.Path) -> None:
         """Stores a packed episode, and lets intake see it. The file is removed."""

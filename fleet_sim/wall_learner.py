@@ -1,8 +1,10 @@
 """A learner on wall time at a given speed: `python -m fleet_sim.wall_learner SETTINGS` (`LearnerSettings` as JSON).
 
     it:   fill the replay server with demonstrations, take `warm_steps` (which compiles), publish  ->  "ready"
-    you:  {"start_ns": ..., "duration_s": ...}
-    it:   a step every 1 / steps_per_s once online data are there, publications every k steps      ->  a `LearnerReport`
+    you:  a `WallOrder`
+    it:   a step every 1 / steps_per_s once online data are there, publications every k steps, until then or until SIGTERM
+    you:  "finish": the robots are done
+    it:   take in what is left                                                                     ->  a `LearnerReport`
 
 The steps' times are planned, so that a machine that is late catches up.
 """
@@ -11,10 +13,14 @@ import dataclasses
 import json
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from fleet_sim.config import SimulatedFleetConfig, TimingConfig
 from fleet_sim.learning_side import LearningSide
+from fleet_sim.told_to_stop import told_to_stop
+from fleet_sim.wall_processes import WallOrder, hear, serve_until_stopped
+from sop_jax.actors.rollout import never
 from sop_jax.algorithms.hg_dagger import HgDaggerConfig
 from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.learner.config import LearnerConfig
@@ -42,17 +48,21 @@ class LearnerSettings:
 
 @dataclasses.dataclass(frozen=True)
 class LearnerReport:
-    """What it did: publications as (version, learner step, seconds after the start), and how late steps were."""
+    """What it did: publications as (version, learner step, seconds after the start), and how late steps were.
+
+    num_settled: episodes that intake has dealt with, demonstrations included. num_inserted: of these, in the tables.
+    """
 
     publications: tuple[tuple[int, int, float], ...]
     num_steps: int
     online_share: float
     began_s: float
     max_late_s: float
+    num_settled: int = 0
+    num_inserted: int = 0
 
     @staticmethod
-    def from_json(text: str) -> "LearnerReport":
-        values = json.loads(text)
+    def from_json(values: dict[str, Any]) -> "LearnerReport":
         return LearnerReport(**{**values, "publications": tuple(tuple(made) for made in values["publications"])})
 
 
@@ -72,7 +82,8 @@ class WallLearner:
     """Learns at the settings' speed.
 
     learner.warm_up()
-    report = learner.run(start_ns, duration_s)
+    report = learner.run(start_ns, duration_s)      # or learner.run(..., should_stop)
+    report = learner.finish(report)                 # the robots are done
     """
 
     def __init__(self, settings: LearnerSettings, learning: LearningSide, clock: Clock):
@@ -86,13 +97,15 @@ class WallLearner:
             self._learning.step(fetch_ahead=step + 1 < self._settings.warm_steps)
         self._learning.publish()
 
-    def run(self, start_ns: int, duration_s: float) -> LearnerReport:
-        """Blocks until the end of that time."""
+    def run(self, start_ns: int, duration_s: float, should_stop: Callable[[], bool] = never) -> LearnerReport:
+        """Blocks until the end of that time, or until told to stop."""
         period_s, late_s, began_s = 1 / self._settings.steps_per_s, 0.0, float("nan")
         for tick in range(1, int(duration_s / period_s)):
             early_s = start_ns / 1e9 + tick * period_s - self._clock.now_ns() / 1e9
             late_s = max(late_s, -early_s)
             self._clock.sleep_s(max(0.0, early_s))
+            if should_stop():
+                break
             self._learning.take_in_stored()
             if not self._learning.is_ready():
                 continue
@@ -107,8 +120,16 @@ class WallLearner:
             tuple(self._publications), self._learning.num_steps, self._learning.online_share(), began_s, late_s
         )
 
+    def finish(self, report: LearnerReport) -> LearnerReport:
+        """Takes in what came last."""
+        self._learning.take_in_stored()
+        total = self._learning.intake_total
+        settled = total.inserted + total.untrainable + total.empty
+        return dataclasses.replace(report, num_settled=settled, num_inserted=total.inserted)
+
 
 def main(text: str) -> None:
+    should_stop = told_to_stop()
     settings = LearnerSettings(**json.loads(text))
     clock = WallClock()
     config = fleet_config(settings, TimingConfig())
@@ -119,16 +140,15 @@ def main(text: str) -> None:
     try:
         learner = WallLearner(settings, learning, clock)
         learner.warm_up()
-        _tell("ready")
-        order: dict[str, Any] = json.loads(sys.stdin.readline())
-        _tell(dataclasses.asdict(learner.run(order["start_ns"], order["duration_s"])))
+
+        def work(order: WallOrder) -> LearnerReport:
+            report = learner.run(order.start_ns, order.duration_s, should_stop)
+            hear()
+            return learner.finish(report)
+
+        serve_until_stopped(work)
     finally:
         learning.close()
-
-
-def _tell(value: Any) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

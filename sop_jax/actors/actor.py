@@ -2,19 +2,19 @@
 
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Protocol, final
 
 from sop_jax.actors.episode import (
     EmptyEpisodeError,
     EpisodeHeader,
     RecordingConfig,
-    run_episode,
+    episode_steps,
     was_interrupted,
 )
 from sop_jax.actors.interrupts import deferred_interrupt
 from sop_jax.actors.robot_policy import RobotPolicy
-from sop_jax.actors.rollout import RolloutConfig
+from sop_jax.actors.rollout import Pause, RolloutConfig, Step, never, run_through
 from sop_jax.actors.seeds import episode_seed
 from sop_jax.actors.weights_feed import WeightsFeed
 from sop_jax.specs.clock import Clock
@@ -97,7 +97,8 @@ class Actor:
             spool.accept(episode)                       # durable before the next episode begins
 
     A publication that is refused leaves the old policy in place. `run` drives the robot on the calling thread; `stop` may be
-    called from any thread or signal handler, and ends the present episode as ABORTED.
+    called from any thread or signal handler, and ends the present episode as ABORTED. Whoever runs many robots on one thread
+    takes `steps` instead of `run`.
 
     Metrics: "swap" (version, from_version, created_ns, now_ns), "episode_end" (what the manifest says, and policy_version),
     "rollout" (ticks and lateness), "publication_refused", "empty_episode".
@@ -142,7 +143,17 @@ class Actor:
         """
         self._policy.warm_up(self._robot.spec)
         with deferred_interrupt() as interrupted:
-            self._run_episodes(interrupted)
+            run_through(self._run_episodes(interrupted, None))
+        return self.report()
+
+    def steps(self) -> Generator[Step, None, None]:
+        """`run` in steps (see `rollout_steps`), which also stop before every episode (`Pause.BETWEEN`) and listen to `stop`
+        only; the policy is warm. Closed in the middle of an episode they drop it. Raises RobotBrokenError.
+        """
+        return self._run_episodes(never, never)
+
+    def report(self) -> ActorReport:
+        """What it did so far."""
         num_refused = self._num_refused + (0 if self._feed is None else self._feed.num_refused)
         return ActorReport(
             self._num_episodes, self._num_successes, self._num_swaps, num_refused, self._spool.num_given_up
@@ -176,13 +187,19 @@ class Actor:
         )
         return True
 
-    def _run_episodes(self, interrupted: Callable[[], bool]) -> None:
+    def _run_episodes(
+        self, interrupted: Callable[[], bool], in_episode: Callable[[], bool] | None
+    ) -> Generator[Step, None, None]:
+        """`interrupted` holds between episodes, `in_episode` inside (see `episode_steps`)."""
         started_ns = self._clock.now_ns()
         num_empty = 0
         while not (self._is_done() or interrupted()):
+            yield Pause.BETWEEN
             self.swap_if_new()
             try:
-                episode = self._run_one(started_ns, lambda: self._stopped.is_set() or interrupted())
+                episode = yield from self._run_one(
+                    started_ns, lambda: self._stopped.is_set() or interrupted(), in_episode
+                )
             except EmptyEpisodeError as error:
                 num_empty += 1
                 self._metrics.write("empty_episode", reason=str(error)[:300])
@@ -203,7 +220,9 @@ class Actor:
         enough = self._config.num_episodes is not None and self._num_episodes >= self._config.num_episodes
         return enough or self._stopped.is_set()
 
-    def _run_one(self, started_ns: int, should_stop: Callable[[], bool]) -> Episode:
+    def _run_one(
+        self, started_ns: int, should_stop: Callable[[], bool], interrupted: Callable[[], bool] | None
+    ) -> Generator[Step, None, Episode]:
         number = self._config.first_episode + self._num_tried
         self._num_tried += 1
         header = EpisodeHeader(
@@ -215,16 +234,19 @@ class Actor:
             norm_stats=self._policy.norm_stats,
         )
         with self._policy.episode():
-            return run_episode(
-                self._robot,
-                self._policy,
-                self._supervisor,
-                header,
-                self._config.rollout,
-                self._clock,
-                recording=self._config.recording,
-                metrics=self._metrics,
-                should_stop=should_stop,
+            return (
+                yield from episode_steps(
+                    self._robot,
+                    self._policy,
+                    self._supervisor,
+                    header,
+                    self._config.rollout,
+                    self._clock,
+                    recording=self._config.recording,
+                    metrics=self._metrics,
+                    should_stop=should_stop,
+                    interrupted=interrupted,
+                )
             )
 
     def _hand_on(self, episode: Episode) -> None:

@@ -3,15 +3,17 @@
 Legend: `B` batch, `H` horizon, `A` action dimensions.
 """
 
+import collections
 import dataclasses
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import jax
 import numpy as np
 
+from sop_jax.actors.chunk_player import ChunkRequest
 from sop_jax.actors.chunking import ChunkingConfig
 from sop_jax.actors.observation_encoder import ObservationEncoder
 from sop_jax.actors.policy_seat import PolicySeat
@@ -170,6 +172,30 @@ class BatchedPolicy:
 
     def submit(self, seat: PolicySeat, observation: Observation, seed: int, prefix: ChunkPrefix | None) -> Request:
         """Puts one seat's request into the queue. Raises ValueError, PolicyClosedError."""
+        request = self._request(seat, observation, seed, prefix)
+        self._queue.put(request)
+        return request
+
+    def answer(self, asking: Sequence[tuple[PolicySeat, ChunkRequest]]) -> None:
+        """Lays the chunks ready that these seats' robots will ask for next, without the queue: for a thread that runs many
+        robots in steps. One call per version and largest batch size. Blocks. Raises ValueError.
+
+        With a single batch size every call is the same program, and rows don't depend on their neighbours: a robot's chunk
+        is then the same bits, whoever asks beside it.
+        """
+        groups: dict[int, list[tuple[PolicySeat, Request]]] = collections.defaultdict(list)
+        for seat, asked in asking:
+            groups[seat.version].append((seat, self._request(seat, asked.observation, asked.seed, asked.prefix)))
+        largest = self.config.batch_sizes[-1]
+        for group in groups.values():
+            for start in range(0, len(group), largest):
+                rows = group[start : start + largest]
+                requests = [request for _, request in rows]
+                for (seat, request), chunk in zip(rows, self._compute(requests), strict=True):
+                    seat.lay_ready(request.seed, chunk)
+                self._count(requests)
+
+    def _request(self, seat: PolicySeat, observation: Observation, seed: int, prefix: ChunkPrefix | None) -> Request:
         prefixes = self._encoder.encode_prefix(prefix, self._sampler.takes_prefixes)
         batch = self._encoder.encode(observation)
         bare = self._encoder.encode_bare_prompt(observation)
@@ -177,9 +203,7 @@ class BatchedPolicy:
         with self._lock:
             params = self._versions[seat.version]
         deadline_ns = now_ns + round(self.config.deadline_s * 1e9)
-        request = Request(seat.version, params, batch, seed, prefixes, bare, now_ns, deadline_ns)
-        self._queue.put(request)
-        return request
+        return Request(seat.version, params, batch, seed, prefixes, bare, now_ns, deadline_ns)
 
     def warm_up(self, spec: RobotSpec, instruction: str) -> None:
         """Compiles every batch size for this kind of robot, once; later calls return at once."""

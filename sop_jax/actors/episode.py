@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 
 import numpy as np
 
-from sop_jax.actors.chunk_player import ChunkPlayer, ChunkRequest
+from sop_jax.actors.chunk_player import ChunkPlayer
 from sop_jax.actors.handover import Handover
 from sop_jax.actors.interrupts import deferred_interrupt
 from sop_jax.actors.marks import MakesMarks
@@ -19,8 +19,8 @@ from sop_jax.actors.rollout import (
     NoSink,
     RolloutConfig,
     RolloutReport,
+    Step,
     never,
-    roll_out,
     rollout_steps,
     run_through,
 )
@@ -117,6 +117,33 @@ def run_episode(
         EmptyEpisodeError: it was over before its first frame.
         KeyboardInterrupt: Ctrl-C came before the first frame.
     """
+    return run_through(
+        episode_steps(
+            robot, policy, supervisor, header, config, clock, expert=expert, recording=recording, metrics=metrics,
+            should_stop=should_stop, before_start=before_start,
+        )
+    )  # fmt: skip
+
+
+def episode_steps(
+    robot: Robot,
+    policy: ActionSource | None,
+    supervisor: Supervisor | None,
+    header: EpisodeHeader,
+    config: RolloutConfig,
+    clock: Clock,
+    *,
+    expert: Demonstrator | None = None,
+    recording: RecordingConfig | None = None,
+    metrics: Metrics | None = None,
+    should_stop: Callable[[], bool] = never,
+    before_start: Callable[[Robot], None] | None = None,
+    interrupted: Callable[[], bool] | None = None,
+) -> Generator[Step, None, Episode]:
+    """The episode of `run_episode` in steps (see `rollout_steps`). Dropped half-way it leaves nothing behind.
+
+    `interrupted` says whether Ctrl-C was pressed; None: the episode listens for itself, as only one at a time can.
+    """
     recorder_config = recording or RecordingConfig()
     pilot = _make_pilot(robot, policy, supervisor, expert, header.seed, config)
     robot.reset(header.seed)
@@ -140,8 +167,9 @@ def run_episode(
     )
     marked = robot if isinstance(robot, MakesMarks) else None
     sink = _RecorderSink(recorder, recorder_config.image_stride, marked)
-    with contextlib.closing(pilot):
-        report = roll_out(robot, pilot, sink, config, clock, should_stop)
+    listening = deferred_interrupt() if interrupted is None else contextlib.nullcontext(interrupted)
+    with contextlib.closing(pilot), listening as was_pressed:
+        report = yield from rollout_steps(robot, pilot, sink, config, clock, was_pressed, should_stop)
     sink.keep_marks()
     if report.num_frames == 0:
         if report.end == INTERRUPTED:
@@ -181,8 +209,8 @@ def trial_steps(
     expert: Demonstrator | None = None,
     interrupted: Callable[[], bool] = never,
     should_stop: Callable[[], bool] = never,
-) -> Generator[ChunkRequest, None, TrialResult]:
-    """The trial of `run_trial`, which stops before each question to the policy (see `rollout_steps`)."""
+) -> Generator[Step, None, TrialResult]:
+    """The trial of `run_trial` in steps (see `rollout_steps`)."""
     pilot = _make_pilot(robot, policy, None, expert, seed, config)
     robot.reset(seed)
     if expert is not None:

@@ -7,6 +7,7 @@ Legend: `A` action dimensions.
 """
 
 import dataclasses
+import enum
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -29,6 +30,21 @@ NON_FINITE_ACTION = EpisodeEnd(Outcome.ERROR, "non_finite_action")
 INFERENCE_TIMEOUT = EpisodeEnd(Outcome.ERROR, "inference_timeout")
 
 T = TypeVar("T")
+
+
+class Pause(enum.Enum):
+    """Where a robot's steps stop for whoever runs many robots on one thread, beside its questions to the policy.
+
+    LOOK: its cameras are about to be read. MOVE: it was commanded, and time may go on. BETWEEN: no episode is under way.
+    """
+
+    LOOK = "look"
+    MOVE = "move"
+    BETWEEN = "between"
+
+
+Step = ChunkRequest | Pause
+"""What a robot's steps stop for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,20 +166,25 @@ def rollout_steps(
     clock: Clock,
     interrupted: Callable[[], bool] = never,
     should_stop: Callable[[], bool] = never,
-) -> Generator[ChunkRequest, None, RolloutReport]:
-    """The rollout of `roll_out`, which stops before each question to the policy and says what it will be.
+) -> Generator[Step, None, RolloutReport]:
+    """The rollout of `roll_out`, which stops before it looks, before each question to the policy (and says what it will be),
+    and after each command.
 
-    So one thread can run many robots side by side and have their questions answered together, before it goes on.
+    So one thread can run many robots side by side and have their pictures, chunks and physics computed together, before it
+    goes on.
     """
     pacer = _Pacer(clock, robot.spec.control_hz if config.realtime else None)
     frame = 0
     try:
         while (end := _find_end(robot, frame, config, interrupted, should_stop)) is None:
             label = pilot.begin_tick(frame)
-            observation = robot.observe(images=sink.keeps_images(frame) or pilot.needs_images)
+            if looks := sink.keeps_images(frame) or pilot.needs_images:
+                yield Pause.LOOK
+            observation = robot.observe(images=looks)
             if (request := pilot.request(observation)) is not None:
                 yield request
             executed = robot.apply(pilot.act(observation))
+            yield Pause.MOVE
             pilot.end_tick(executed)
             sink.add(observation, executed, label)
             frame += 1
@@ -187,8 +208,8 @@ def rollout_steps(
     )
 
 
-def run_through(steps: Generator[ChunkRequest, None, T]) -> T:
-    """Runs a rollout whose policy answers for itself to its end."""
+def run_through(steps: Generator[Step, None, T]) -> T:
+    """Runs the steps of a robot that does everything for itself to their end."""
     while True:
         try:
             next(steps)

@@ -121,5 +121,30 @@ class BackgroundFeed:
                 pass
 
 
+@final
+class SharedFeed:
+    """One feed for the robots of a process, each of which takes at its own boundary: a publication is downloaded once.
+
+    `first`: what is known already. Belongs to the thread that drives the robots.
+    """
+
+    def __init__(self, feed: WeightsFeed, first: LoadedWeights | None = None):
+        self._feed = feed
+        self._newest = first
+
+    @property
+    def num_refused(self) -> int:
+        return self._feed.num_refused
+
+    def take(self, newer_than: int) -> LoadedWeights | None:
+        newest = self._newest
+        known = newer_than if newest is None else max(newer_than, newest.publication.version)
+        self._newest = newest = self._feed.take(known) or newest
+        return newest if newest is not None and newest.publication.version > newer_than else None
+
+    def close(self) -> None:
+        self._feed.close()
+
+
 def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:300]

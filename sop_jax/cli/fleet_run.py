@@ -1,4 +1,4 @@
-"""`sop fleet --clock virtual|wall`: a fleet of replayed robots with a learner, on simulated or on real time."""
+"""`sop fleet --clock virtual|wall`: a fleet with a learner, on simulated or on real time."""
 
 import dataclasses
 import pathlib
@@ -9,29 +9,50 @@ from fleet_sim.config import SimulatedFleetConfig, Stage, TimingConfig
 from fleet_sim.fleet import SimulatedFleet
 from fleet_sim.journal import Journal
 from fleet_sim.replayed import Recordings
-from fleet_sim.wall_fleet import run_wall
+from fleet_sim.wall_fleet import LiveBodies, run_wall
 from fleet_sim.wall_learner import LearnerSettings, fleet_config
 from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.cli.arguments import UsageError, parse
 from sop_jax.cli.locations import as_store_url, find_policy
 from sop_jax.cli.output import note, print_json, say
+from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.store import EpisodeStore
+from sop_jax.evaluation.world import WorldConfig
 from sop_jax.models.bundle import load_bundle
 
 
 @dataclasses.dataclass(frozen=True)
 class FleetArguments:
-    """Robots that live recorded episodes again (no physics), and a learner that trains on them and publishes. virtual: SimPy
-    and tables in this process. wall: processes, the store and a real Reverb server, at the rate of real time."""
+    """Robots and a learner that trains on their episodes and publishes. virtual: SimPy and tables in this process. wall:
+    processes, the store and a real Reverb server, at the rate of real time. Ctrl-C ends a fleet on wall time early: its
+    robots hand on what they recorded, and the figures so far are shown."""
 
     clock: Literal["virtual", "wall"]
     """Whose time it is."""
 
     recordings: str
-    """Store whose episodes the robots live again: a folder, or a URL."""
+    """Store of recorded episodes, a folder or a URL: the learner warms up on its demonstrations, and robots without bodies
+    live its episodes again."""
 
     folder: pathlib.Path
     """Folder of the run, new: its store, logs and scratch."""
+
+    bodies: Literal["recordings", "worlds"] = "recordings"
+    """What the robots are: recordings that are lived again (no physics, next to no cost), or worlds in which the published
+    policy acts and a scripted supervisor takes over."""
+
+    pace: Literal["real", "free"] = "real"
+    """Of worlds on wall time: real holds the robots' 30 Hz, and says how late ticks were; free runs them as fast or as slowly
+    as this machine can, and a robot's time is its number of ticks."""
+
+    processes: int = 1
+    """Over how many processes worlds are shared out on wall time; the robots of one share a thread and a policy."""
+
+    threads: int = 0
+    """Threads of each process for the worlds' physics and images; 0 = one per usable core."""
+
+    individuals: Literal["identical", "workshop", "field"] = "identical"
+    """How much worlds' robots and workplaces differ."""
 
     policy: str = "assets/policies/restock_compact"
     """Directory of the base policy."""
@@ -71,6 +92,8 @@ def run_fleet(argv: Sequence[str]) -> int:
     arguments = parse(FleetArguments, argv, "fleet")
     if (arguments.folder / "store").exists():
         raise UsageError(f"{arguments.folder} holds a store: choose a new folder")
+    if arguments.bodies == "recordings" and (arguments.pace, arguments.processes) != ("real", 1):
+        raise UsageError("--pace and --processes are about worlds: add --bodies worlds")
     if arguments.robots < 1 or arguments.duration_s <= 0:
         raise UsageError(f"--robots must be at least 1 and --duration-s above 0, got {arguments}")
     recorded, store = as_store_url(arguments.recordings), as_store_url(str(arguments.folder / "store"))
@@ -80,15 +103,12 @@ def run_fleet(argv: Sequence[str]) -> int:
     )  # fmt: skip
     timing = TimingConfig(learner_steps_per_s=arguments.steps_per_s, reset_s=arguments.reset_s)
     config = fleet_config(settings, timing)
+    config = dataclasses.replace(config, world=WorldConfig(arguments.task, individuals=arguments.individuals))
     _lend_demonstration(recorded, store, arguments.task)
     if arguments.clock == "virtual":
-        journal, lateness = _run_virtual(config, settings, recorded, arguments), {}
+        summary = summary_of(_run_virtual(config, settings, recorded, arguments))
     else:
-        note("starting the replay server and the learner ...")
-        result = run_wall(config, settings, recorded, arguments.folder, arguments.duration_s)
-        journal = result.journal
-        lateness = {"learner_late_s": result.learner.max_late_s, "crowd": dataclasses.asdict(result.crowd)}
-    summary = {**summary_of(journal), **lateness}
+        summary = _run_wall(config, settings, recorded, arguments)
     for name, value in summary.items():
         say(f"{name}: {value}")
     if arguments.json:
@@ -108,11 +128,34 @@ def summary_of(journal: Journal) -> dict[str, object]:
     }
 
 
+def _run_wall(
+    config: SimulatedFleetConfig, settings: LearnerSettings, recorded: str, arguments: FleetArguments
+) -> dict[str, object]:
+    live = None
+    if arguments.bodies == "worlds":
+        live = LiveBodies(arguments.processes, arguments.pace, arguments.threads)
+    note("starting the replay server, the learner and the robots ...")
+    with StopRequests() as should_stop:
+        result = run_wall(
+            config, settings, recorded, arguments.folder, arguments.duration_s, live, should_stop
+        )  # fmt: skip
+    return {
+        **summary_of(result.journal),
+        "lost": result.num_lost,
+        "in_tables": result.learner.num_inserted,
+        "restarts": result.num_restarts,
+        "learner_late_s": result.learner.max_late_s,
+        "crowds": [dataclasses.asdict(crowd) for crowd in result.crowds],
+    }
+
+
 def _run_virtual(
     config: SimulatedFleetConfig, settings: LearnerSettings, recorded: str, arguments: FleetArguments
 ) -> Journal:
     policy = pathlib.Path(settings.bundle)
-    recordings = Recordings.of_store(EpisodeStore(recorded), arguments.task)
+    recordings = None
+    if arguments.bodies == "recordings":
+        recordings = Recordings.of_store(EpisodeStore(recorded), arguments.task)
     fleet = SimulatedFleet(
         config, load_bundle(policy), policy, create_algorithm(config.algorithm), arguments.folder, 1, recordings=recordings
     )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 from sop_jax.actors.chunk_player import ChunkRequest
 from sop_jax.actors.episode import TrialResult, trial_steps
 from sop_jax.actors.pilot import Demonstrator
-from sop_jax.actors.rollout import RolloutConfig
+from sop_jax.actors.rollout import RolloutConfig, Step
 from sop_jax.specs.chunking import ChunkPrefix
 from sop_jax.specs.clock import Clock
 from sop_jax.specs.errors import SopError
@@ -143,7 +143,7 @@ class _Seat:
         self.policy = None if policy is None else _LaidReady(policy.version, policy.horizon)
         self.workplace: Workplace | None = None
         self.job = TrialJob(-1, 0)
-        self.steps: Generator[ChunkRequest, None, TrialResult] | None = None
+        self.steps: Generator[Step, None, TrialResult] | None = None
         self.request: ChunkRequest | None = None
 
     def answer(self, request: ChunkRequest, chunk: np.ndarray) -> None:
@@ -155,7 +155,9 @@ class _Seat:
         """On to the next question; the result if the trial ended before it."""
         assert self.steps is not None
         try:
-            self.request = next(self.steps)
+            while not isinstance(step := next(self.steps), ChunkRequest):
+                pass  # A robot here looks and moves for itself.
+            self.request = step
         except StopIteration as end:
             self.steps = self.request = None
             return end.value

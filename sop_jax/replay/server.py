@@ -57,8 +57,11 @@ class ReverbServer:
         log_path: pathlib.Path | None = None,
         start_timeout_s: float = 120.0,
         all_interfaces: bool = False,
+        hears_interrupts: bool = True,
     ):
+        """`hears_interrupts` False: Ctrl-C at the terminal doesn't reach the server; whoever started it decides."""
         index_by_name(tables)
+        self._process_group = None if hears_interrupts else 0
         self._all_interfaces = all_interfaces
         self._tables = tables
         self._checkpoint_dir = checkpoint_dir
@@ -94,8 +97,9 @@ class ReverbServer:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment
-            )
+                command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment,
+                process_group=self._process_group,
+            )  # fmt: skip
         try:
             self.port = self._wait_for_port(self._process, offset)
         except BaseException:

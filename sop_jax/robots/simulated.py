@@ -82,16 +82,29 @@ class SimulatedRobot:
         )
 
     def apply(self, action: np.ndarray) -> np.ndarray:
+        executed = self.begin_apply(action)
+        self._environment.advance_physics()
+        self.end_apply()
+        return executed
+
+    # In parts, for whoever moves many robots together: between the two goes the environment's `advance_physics`.
+
+    def begin_apply(self, action: np.ndarray) -> np.ndarray:
+        """Commands the robot; what it executes."""
         if self.check_end() is not None:
             raise RuntimeError(
                 f"task {self.task}: the episode is over ({self._end}); reset the robot before it moves again"
             )
         self._num_ticks += 1
+        self._environment.begin_step(action)
+        return np.array(self._environment.executed_action, np.float32)
+
+    def end_apply(self) -> None:
+        """Looks at what became of it."""
         try:
-            self._timestep = self._environment.step(action)
+            self._timestep = self._environment.end_step()
         except DivergedError:
             self._end = DIVERGED
-        return np.array(self._environment.executed_action, np.float32)
 
     def check_end(self) -> EpisodeEnd | None:
         if self._end is None and self._present().last():

@@ -115,3 +115,6 @@ def test_a_fleet_needs_demonstrations(tmp_path, capsys):
     assert "holds no demonstration of restock_shelf" in capsys.readouterr().err
     assert main([*command, "--robots", "0"]) == 2
     assert "--robots must be at least 1" in capsys.readouterr().err
+    for words in (["--pace", "free"], ["--processes", "2"]):
+        assert main([*command, *words]) == 2
+        assert "--pace and --processes are about worlds: add --bodies worlds" in capsys.readouterr().err

@@ -13,7 +13,9 @@ from fleet_sim.fleet import SimulatedFleet
 from fleet_sim.journal import EpisodeRecord, Journal, PublicationRecord
 from fleet_sim.replayed import Recordings
 from fleet_sim.wall_fleet import run_wall
-from fleet_sim.wall_learner import LearnerSettings, WallLearner, fleet_config
+from fleet_sim.wall_journal import make_journal
+from fleet_sim.wall_learner import LearnerReport, LearnerSettings, WallLearner, fleet_config
+from fleet_sim.wall_processes import WallOrder
 from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
@@ -66,7 +68,7 @@ def test_virtual_time_predicts_wall_time(tmp_path):
     settings = dataclasses.replace(SETTINGS, store=store)
     wall = run_wall(config, settings, f"file://{tmp_path}/recorded/", tmp_path / "wall", duration_s)
     found = compare_journals(virtual, wall.journal)
-    print(found, wall.learner, wall.crowd)
+    print(found, wall.learner, wall.crowds)
     assert abs(found.episodes) <= 0.03
     assert abs(found.publications) <= 1  # on virtual time the rest is published when the stage ends
     assert abs(found.median_staleness_s) <= 1.5
@@ -92,6 +94,31 @@ def test_how_two_journals_differ():
     # More than 4 s old are none of the first and three of five of the second; up to 2 s two of four and none.
     assert compare_journals(one, other) == Agreement(0.25, -2, pytest.approx(0.6), 2.5, 0.25, 2)
     assert math.isnan(compare_journals(one, journal([])).staleness_ks)
+
+
+@pytest.mark.parametrize(("pace", "published_s", "age_s"), [(1.0, 4.0, 7.0), (2.0, 8.0, 3.0)])
+def test_the_journal_is_in_the_robots_seconds(tmp_path, pace, published_s, age_s):
+    """An episode of 2 s from the 10th second on, with a version that was published after 4 s of the wall clock."""
+    url = f"file://{tmp_path}/store/"
+    EpisodeStore(url).put(make_episode(0, 60, started_ns=15_000_000_000, policy_version=2, takeovers=((5, 8, 20),)))
+    EpisodeStore(url).put(
+        make_episode(1, 60, source=Source.OFFLINE, policy_version=NO_POLICY, robot_id="demonstrator-0")
+    )
+    report = LearnerReport(((2, 7, 4.0),), 9, 0.5, 1.0, 0.0)
+    found = make_journal(
+        fleet_config(SETTINGS, TIMING),
+        dataclasses.replace(SETTINGS, store=url),
+        report,
+        WallOrder(5_000_000_000, 30.0),
+        pace,
+    )
+    (episode,) = found.episodes
+    assert (episode.started_s, episode.ended_s) == (10.0, pytest.approx(12.0))
+    assert (episode.version, episode.versions_behind, episode.num_takeovers) == (2, 0, 1)
+    assert episode.staleness_s == pytest.approx(age_s)
+    assert episode.human_s == pytest.approx(12 / 30)
+    assert [made.published_s for made in found.publications] == [0.0, published_s]
+    assert (found.duration_s, found.num_robots) == (30.0 * pace, 8)
 
 
 class Counting:
