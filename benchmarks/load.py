@@ -14,8 +14,6 @@ import argparse
 import dataclasses
 import json
 import pathlib
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -27,6 +25,7 @@ import psutil
 from matplotlib.axes import Axes
 
 from fleet_sim.crowd import CrowdReport, CrowdSettings
+from fleet_sim.wall_processes import READY, FleetProcess, WallOrder
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
 from sop_jax.evaluation.figures import BLUE, ORANGE, draw_svg
@@ -100,24 +99,21 @@ def measure(num_robots: int, duration_s: float, folder: pathlib.Path) -> dict[st
             task=TASK,
             robot_ids=tuple(f"robot-{number:03d}" for number in range(num_robots)),
             first_s=tuple(period_s * number / num_robots for number in range(num_robots)),
-            start_ns=clock.now_ns() + round(3e9),
-            duration_s=duration_s,
+            start_ns=0,  # with the order
+            duration_s=0.0,
             reset_s=RESET_S,
         )
         started_s, cpu_s = time.monotonic(), time.process_time()
         threading.Thread(target=draw, args=(server.address, stop, draws), daemon=True).start()
         memory: list[dict[str, float]] = []
-        with subprocess.Popen(
-            [sys.executable, "-m", "fleet_sim.crowd", json.dumps(dataclasses.asdict(settings))],
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as crowd:
-            while crowd.poll() is None:
+        with FleetProcess("crowd", "crowd", settings, folder) as crowd:
+            _wait_for(crowd)
+            crowd.tell_order(WallOrder(clock.now_ns() + round(1e9), duration_s))
+            while (said := crowd.poll()) is None:
                 intake.poll()
                 time.sleep(LOOK_S)
                 memory.append(_memory(server_process, started_s, empty_bytes, len(times.delays_s)))
-            assert crowd.stdout is not None
-            report = CrowdReport(**json.loads(crowd.stdout.read().splitlines()[-1]))
+            report = CrowdReport(**said)
         settled_s = time.monotonic() + SETTLE_S
         while len(times.delays_s) < report.num_episodes and time.monotonic() < settled_s:
             intake.poll()
@@ -157,6 +153,12 @@ def measure(num_robots: int, duration_s: float, folder: pathlib.Path) -> dict[st
         "delays_s": [(round(at_s - started_s, 1), round(delay_s, 2)) for at_s, delay_s in times.delays_s],
         "memory": memory,
     }
+
+
+def _wait_for(crowd: FleetProcess) -> None:
+    while (said := crowd.poll()) is None:
+        time.sleep(0.05)
+    assert said == READY, said
 
 
 def _memory(process: psutil.Process, started_s: float, empty_bytes: int, num_episodes: int) -> dict[str, float]:
