@@ -46,7 +46,7 @@ def test_a_sweep_is_reported_as_it_goes(tmp_path, capsys, monkeypatch):
     first = SWEEPS["staleness"]["ci"].study.points[0]
     small = dataclasses.replace(SWEEPS["staleness"]["ci"].study, points=(first,), duration_s=2000.0, warm_up_s=1000.0)
     small = dataclasses.replace(small, least_robot_s=0.0)
-    monkeypatch.setattr("sop_jax.cli.study_sweep.SWEEPS", {"staleness": {"ci": SweepPreset(small)}})
+    monkeypatch.setattr("sop_jax.cli.study.SWEEPS", {"staleness": {"ci": SweepPreset(small)}})
     folder = ["--folder", str(tmp_path)]
     assert main(["study", "staleness", "--report-only", *folder]) == 0
     assert "0 of 1 cells are done" in capsys.readouterr().err
