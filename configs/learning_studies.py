@@ -29,7 +29,7 @@ class StudyPreset:
 _NUM_DEMONSTRATIONS = restock_pretrain.DEMONSTRATIONS.num_episodes
 
 _SHELF_CI = dataclasses.replace(
-    CI.study, evaluation_seed=FRESH_EVALUATION_SEED, duration_s=150.0, num_trials=40, curve_trials=24
+    CI.study, evaluation_seed=FRESH_EVALUATION_SEED, duration_s=120.0, num_trials=40, curve_trials=24
 )
 _SHELF_SMALL = dataclasses.replace(
     SHELF.study, duration_s=600.0, num_trials=100, curve_points=4, curve_trials=40, retention_trials=0
@@ -42,7 +42,7 @@ def _run(study: MainResultsConfig, methods: Sequence[str], name: str, **changes:
 
 _ONLINE = ("pretrained", "sop_hg_dagger")
 BASES = {
-    "ci": BasesStudy("ci", _run(_SHELF_CI, _ONLINE, "bases"), (_NUM_DEMONSTRATIONS // 8, _NUM_DEMONSTRATIONS), 600),
+    "ci": BasesStudy("ci", _run(_SHELF_CI, _ONLINE, "bases"), (_NUM_DEMONSTRATIONS // 8, _NUM_DEMONSTRATIONS), 400),
     "small": BasesStudy(
         "small",
         _run(_SHELF_SMALL, _ONLINE, "bases"),
@@ -54,7 +54,7 @@ BASES = {
 
 _DEMONSTRATED = (*_ONLINE, "more_demonstrations")
 DEMONSTRATIONS = {
-    "ci": MoreDemonstrationsStudy("ci", _run(_SHELF_CI, _DEMONSTRATED, "demonstrations", duration_s=80.0), (1, 2)),
+    "ci": MoreDemonstrationsStudy("ci", _run(_SHELF_CI, _DEMONSTRATED, "demonstrations", duration_s=60.0), (1, 2)),
     "small": MoreDemonstrationsStudy(
         "small", _run(_SHELF_SMALL, _DEMONSTRATED, "demonstrations", duration_s=200.0, curve_points=0), (1, 2, 4)
     ),
@@ -65,7 +65,7 @@ _MIXES = ("pretrained", "sop_hg_dagger", "sop_hg_dagger_fixed", "sop_hg_dagger_o
 FORGETTING = {
     "ci": ForgettingStudy(
         "ci",
-        _run(_SHELF_CI, (*_ONLINE, _MIXES[-1]), "forgetting", curve_points=2, retention_trials=24),
+        _run(_SHELF_CI, (*_ONLINE, _MIXES[-1]), "forgetting", curve_points=2, duration_s=150.0, retention_trials=24),
         (f"restock_shelf.{NEW_GOODS}", "restock_misplaced"),
     ),
     "small": ForgettingStudy(
@@ -95,7 +95,7 @@ def _kept(max_mb: float, grace_s: float) -> RetentionConfig:
 
 ENDURANCE = {
     "ci": EnduranceStudy(
-        "ci", _long_run(0.25, 2, curve_points=6, curve_trials=24), _kept(6.0, 30.0), 30.0, 30, num_demonstrations=24
+        "ci", _long_run(0.2, 2, curve_points=6, curve_trials=24), _kept(6.0, 30.0), 30.0, 30, num_demonstrations=24
     ),
     "small": EnduranceStudy(
         "small", _long_run(4.0, 2, curve_points=16, curve_trials=50), _kept(60.0, 120.0), 120.0, 96,
@@ -106,7 +106,7 @@ ENDURANCE = {
         num_demonstrations=_NUM_DEMONSTRATIONS,
     ),
 }  # fmt: skip
-"""ci: a quarter of an hour of two robots. small: four hours of them, an hour and a half on two cores. paper: 36 hours of
+"""ci: twelve minutes of two robots. small: four hours of them, an hour and a half on two cores. paper: 36 hours of
 four."""
 
 LEARNING_STUDIES: Mapping[str, Mapping[str, StudyPreset]] = types.MappingProxyType(
@@ -117,7 +117,12 @@ LEARNING_STUDIES: Mapping[str, Mapping[str, StudyPreset]] = types.MappingProxyTy
             "ci": StudyPreset(FORGETTING["ci"]),
             "small": StudyPreset(FORGETTING["small"], BOX.demonstrations),
         },
-        "endurance": {name: StudyPreset(study) for name, study in ENDURANCE.items()},
+        "endurance": {
+            name: StudyPreset(
+                study, dataclasses.replace(restock_pretrain.DEMONSTRATIONS, num_episodes=study.num_demonstrations)
+            )
+            for name, study in ENDURANCE.items()
+        },
     }
 )
 """Study -> preset -> what it does."""

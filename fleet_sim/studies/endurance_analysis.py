@@ -54,11 +54,12 @@ class Held:
 
 @dataclasses.dataclass(frozen=True)
 class Endurance:
-    """curve: (seconds, success on selection seeds), the base policy first. per_hour: slope of success over the second half,
-    in shares of 1; None before its points are there. looks, held: resources. fleet: what the run took."""
+    """curve: (seconds, success on selection seeds), the base policy first. change: of success, by its line, from the second
+    half's beginning to its end, in shares of 1; None before its points are there. looks, held: resources.
+    fleet: what the run took."""
 
     curve: Sequence[tuple[float, Interval]]
-    per_hour: Interval | None
+    change: Interval | None
     looks: Sequence[Resources]
     held: Sequence[Held]
     fleet: Mapping[str, Any] | None
@@ -71,22 +72,26 @@ def analyse_endurance(methods: MainResultsConfig, results: Results) -> Endurance
     cells = [results[name] for name in names if name in results]
     points = [(cell["time_s"], trials_of(cell["evaluation"], task)) for cell in cells]
     late = [(time_s / HOUR_S, trials) for time_s, trials in points if time_s >= half_s]
-    per_hour = None
+    change = None
     if len(late) > 1:
         table = np.stack([success_table([trials])[0] for _, trials in late])
         per_hour = success_slope([hours for hours, _ in late], table)
+        change = _over(per_hour, late[-1][0] - late[0][0])
     run = results.get("run")
     looks = [] if run is None else [Resources(**look) for look in run["looks"]]
     second = [look for look in looks if look.time_s >= half_s]
     held = [_held(name, second) for name in FIGURES] if len(second) > 1 else []
     curve = [(time_s, rate_of([trials])) for time_s, trials in points]
-    return Endurance(curve, per_hour, looks, held, None if run is None else run["fleet"])
+    return Endurance(curve, change, looks, held, None if run is None else run["fleet"])
 
 
 def _held(name: str, looks: Sequence[Resources]) -> Held:
     hours = [look.time_s / HOUR_S for look in looks]
     values = [float(getattr(look, name)) for look in looks]
     mean, per_hour = sum(values) / len(values), series_slope(hours, values)
-    scale = (hours[-1] - hours[0]) / mean if mean else 0.0
-    change = Interval(*(bound * scale for bound in (per_hour.low, per_hour.value, per_hour.high)))
+    change = _over(per_hour, (hours[-1] - hours[0]) / mean if mean else 0.0)
     return Held(name, mean, min(values), max(values), per_hour, change)
+
+
+def _over(per_hour: Interval, hours: float) -> Interval:
+    return Interval(per_hour.low * hours, per_hour.value * hours, per_hour.high * hours)

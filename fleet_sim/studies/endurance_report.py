@@ -55,8 +55,8 @@ def words_of_endurance(found: Endurance) -> list[str]:
             f"{fleet['robot_hours']:.2f} robot-hours, {fleet['human_s'] / 60:.1f} minutes of people, "
             f"{fleet['learner_steps']:,} learner steps, {fleet['num_publications']:,} publications."
         )
-    if found.per_hour is not None:
-        words.append(_verdict(found.per_hour))
+    if found.change is not None:
+        words.append(_verdict(found.change))
     for verdict, told in _TOLD.items():
         names = [held for held in found.held if held.verdict == verdict]
         if names:
@@ -64,13 +64,13 @@ def words_of_endurance(found: Endurance) -> list[str]:
     return words
 
 
-def _verdict(per_hour: Interval) -> str:
-    told = f"Over the second half success changes by {rise_text(per_hour)} points per virtual hour: "
-    if per_hour.high < 0:
+def _verdict(change: Interval) -> str:
+    told = f"Over the second half the line through success goes {rise_text(change)} points: "
+    if change.high < 0:
         return told + "it declines."
-    if per_hour.low > 0:
+    if change.low > 0:
         return told + "it still rises."
-    return told + f"no decline can be told from none; one of up to {points(per_hour.low)} an hour can't be ruled out."
+    return told + f"a decline can't be told from none, and one of up to {points(change.low)} can't be ruled out."
 
 
 def _named(held: Held) -> str:

@@ -52,8 +52,8 @@ class StudyArguments:
     """main-results: ci (one task, minutes), shelf and box (one task), pair (two), small (three tasks, two training seeds,
     hours on two cores), ablations (of the sampler), paper (the paper's size, for a machine with an accelerator).
     scaling, staleness, operators: ci (seconds), dynamics (minutes, nothing learns), small (with fleets that learn, hours on
-    two cores). bases, demonstrations, forgetting: ci (minutes), small (an hour or two on two cores). endurance: ci (a quarter
-    of an hour of two robots: minutes), small (four hours: an hour or two), paper (36 hours of four)."""
+    two cores). bases, demonstrations, forgetting: ci (minutes), small (an hour or two on two cores). endurance: ci (twelve
+    minutes of two robots), small (four hours: an hour or two), paper (36 hours of four)."""
 
     folder: str = ""
     """Folder of the study; default: runs/study-<study>-<preset>."""
