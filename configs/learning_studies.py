@@ -50,7 +50,7 @@ BASES = {
         restock_pretrain.CONFIG.learning.learner.num_steps,
     ),
 }
-"""small: three bases, two training seeds; about an hour and a half on two cores."""
+"""small: three bases, two training seeds; about an hour on two cores."""
 
 _DEMONSTRATED = (*_ONLINE, "more_demonstrations")
 DEMONSTRATIONS = {
@@ -59,7 +59,7 @@ DEMONSTRATIONS = {
         "small", _run(_SHELF_SMALL, _DEMONSTRATED, "demonstrations", duration_s=200.0, curve_points=0), (1, 2, 4)
     ),
 }
-"""small: up to 0.9 robot-hours, two training seeds; about an hour and a half on two cores."""
+"""small: up to 0.9 robot-hours, two training seeds; about an hour on two cores."""
 
 _MIXES = ("pretrained", "sop_hg_dagger", "sop_hg_dagger_fixed", "sop_hg_dagger_online_only")
 FORGETTING = {
@@ -75,7 +75,7 @@ FORGETTING = {
     ),
 }
 """ci: the shelf, and goods and shelves that its base policy wasn't trained on. small: the generalist learns boxes; what
-becomes of its restocking. About two hours on two cores."""
+becomes of its restocking. About an hour on two cores."""
 
 
 def _long_run(hours: float, num_robots: int, **changes: object) -> MainResultsConfig:

@@ -59,6 +59,17 @@ def test_a_sweep_is_reported_as_it_goes(tmp_path, capsys, monkeypatch):
     assert "| 5 | " in (tmp_path / "table.md").read_text()
 
 
+@pytest.mark.parametrize(("kind", "num_cells"), [("bases", 4), ("demonstrations", 5), ("forgetting", 3)])
+def test_studies_of_fleets_that_learn_are_reported_as_they_go(kind, num_cells, tmp_path, capsys):
+    assert main(["study", kind, "--report-only", "--json", "--folder", str(tmp_path)]) == 0
+    out = capsys.readouterr()
+    numbers = json.loads(out.out.splitlines()[-1])
+    assert (numbers["study"], numbers["preset"], numbers["num_cells"]) == (kind, "ci", num_cells)
+    assert f"0 of {num_cells} cells are done" in out.err
+    assert main(["study", kind, "--preset", "pair", "--folder", str(tmp_path)]) == 2
+    assert "has no preset 'pair'; expected one of ci, small" in capsys.readouterr().err
+
+
 def test_presets_belong_to_studies(tmp_path, capsys):
     assert main(["study", "scaling", "--preset", "paper", "--folder", str(tmp_path)]) == 2
     assert "study scaling has no preset 'paper'; expected one of ci, dynamics, small" in capsys.readouterr().err
