@@ -15,15 +15,18 @@ from fleet_sim.studies.methods import MainResultsConfig
 from fleet_sim.studies.more_demonstrations import MoreDemonstrationsStudy
 from fleet_sim.studies.study import Study
 from sop_jax.episodes.retention import RetentionConfig
-from sop_jax.evaluation.suites import NEW_GOODS, RESTOCKING
+from sop_jax.evaluation.suites import RESTOCKING, find_suite
+from sop_jax.evaluation.world import WorldConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class StudyPreset:
-    """The study, and the demonstrations that the base policy was or is made from."""
+    """The study, and the demonstrations that the base policy was or is made from. demonstrated: the world that they are made
+    in, where the fleet's is another one."""
 
     study: Study
     demonstrations: DemonstrationsConfig = restock_pretrain.DEMONSTRATIONS
+    demonstrated: WorldConfig | None = None
 
 
 _NUM_DEMONSTRATIONS = restock_pretrain.DEMONSTRATIONS.num_episodes
@@ -61,21 +64,31 @@ DEMONSTRATIONS = {
 }
 """small: up to 0.9 robot-hours, two training seeds; about an hour on two cores."""
 
+_UNTRAINED = find_suite("retention", trained=BOX.study.tasks, image_size=BOX.study.fleet.world.image_size)
 _MIXES = ("pretrained", "sop_hg_dagger", "sop_hg_dagger_fixed", "sop_hg_dagger_online_only")
 FORGETTING = {
     "ci": ForgettingStudy(
         "ci",
-        _run(_SHELF_CI, (*_ONLINE, _MIXES[-1]), "forgetting", curve_points=2, duration_s=150.0, retention_trials=24),
-        (f"restock_shelf.{NEW_GOODS}", "restock_misplaced"),
+        _run(
+            _SHELF_CI,
+            (*_ONLINE, _MIXES[-1]),
+            "forgetting",
+            curve_points=2,
+            retention_trials=40,
+            fleet=dataclasses.replace(
+                CI.study.fleet, world=dataclasses.replace(restock_pretrain.WORLD, catalogue="pool")
+            ),
+        ),
+        {"known goods": restock_pretrain.WORLD},
     ),
     "small": ForgettingStudy(
         "small",
         _run(BOX.study, _MIXES, "forgetting", curve_points=3, curve_trials=30, num_trials=60, retention_trials=15),
-        (*RESTOCKING, *(f"{task}.{NEW_GOODS}" for task in RESTOCKING)),
+        {label: world for label, world in _UNTRAINED.items() if world.task in RESTOCKING},
     ),
 }
-"""ci: the shelf, and goods and shelves that its base policy wasn't trained on. small: the generalist learns boxes; what
-becomes of its restocking. About an hour on two cores."""
+"""ci: the shelf's policy learns goods that it hasn't seen; what becomes of those that it knows, whose demonstrations are in
+the offline buffer. small: the generalist learns boxes; what becomes of its restocking. About an hour on two cores."""
 
 
 def _long_run(hours: float, num_robots: int, **changes: object) -> MainResultsConfig:
@@ -95,7 +108,7 @@ def _kept(max_mb: float, grace_s: float) -> RetentionConfig:
 
 ENDURANCE = {
     "ci": EnduranceStudy(
-        "ci", _long_run(0.2, 2, curve_points=6, curve_trials=24), _kept(6.0, 30.0), 30.0, 30, num_demonstrations=24
+        "ci", _long_run(0.25, 2, curve_points=6, curve_trials=24), _kept(6.0, 30.0), 30.0, 30, num_demonstrations=24
     ),
     "small": EnduranceStudy(
         "small", _long_run(4.0, 2, curve_points=16, curve_trials=50), _kept(60.0, 120.0), 120.0, 96,
@@ -106,7 +119,7 @@ ENDURANCE = {
         num_demonstrations=_NUM_DEMONSTRATIONS,
     ),
 }  # fmt: skip
-"""ci: twelve minutes of two robots. small: four hours of them, an hour and a half on two cores. paper: 36 hours of
+"""ci: a quarter of an hour of two robots. small: four hours of them, an hour and a half on two cores. paper: 36 hours of
 four."""
 
 LEARNING_STUDIES: Mapping[str, Mapping[str, StudyPreset]] = types.MappingProxyType(
@@ -114,7 +127,7 @@ LEARNING_STUDIES: Mapping[str, Mapping[str, StudyPreset]] = types.MappingProxyTy
         "bases": {name: StudyPreset(study) for name, study in BASES.items()},
         "demonstrations": {name: StudyPreset(study) for name, study in DEMONSTRATIONS.items()},
         "forgetting": {
-            "ci": StudyPreset(FORGETTING["ci"]),
+            "ci": StudyPreset(FORGETTING["ci"], demonstrated=restock_pretrain.WORLD),
             "small": StudyPreset(FORGETTING["small"], BOX.demonstrations),
         },
         "endurance": {

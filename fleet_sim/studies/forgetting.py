@@ -21,7 +21,6 @@ from fleet_sim.studies.study import Chapter, Report, Table, Workshop, plain_repo
 from sop_jax.evaluation.paired import hierarchical_difference, success_table
 from sop_jax.evaluation.retention import forgetting
 from sop_jax.evaluation.statistics import Interval
-from sop_jax.evaluation.suites import find_suite
 from sop_jax.evaluation.tables import percent
 from sop_jax.evaluation.world import WorldConfig
 from sop_jax.specs.errors import ConfigError
@@ -33,17 +32,19 @@ ALL = "all"
 @dataclasses.dataclass(frozen=True)
 class ForgettingStudy:
     """Implements Study. methods: the base policy and online methods of one task; its curve's points are the times. worlds:
-    labels of the retention suite to look at."""
+    those that aren't trained and are looked at, by label: of the retention suite, or what the base policy was made in."""
 
     name: str
     methods: MainResultsConfig
-    worlds: tuple[str, ...]
+    worlds: Mapping[str, WorldConfig]
 
     def __post_init__(self) -> None:
-        suite = find_suite("retention", trained=self.methods.tasks)
-        unknown = sorted(set(self.worlds) - set(suite))
-        if unknown or not self.worlds:
-            raise ConfigError(f"ForgettingStudy {self.name}: expected some of {sorted(suite)}, got {self.worlds}")
+        trained = [self.methods.fleet.world_of(task) for task in self.methods.tasks]
+        if not self.worlds or ALL in self.worlds or any(world in trained for world in self.worlds.values()):
+            raise ConfigError(
+                f"ForgettingStudy {self.name}: expected worlds that aren't trained, by labels other than {ALL!r}, got "
+                f"{dict(self.worlds)}"
+            )
         if BASE not in self.methods.methods or min(self.methods.curve_points, self.methods.retention_trials) < 1:
             raise ConfigError(
                 f"ForgettingStudy {self.name}: needs the method {BASE!r}, curve_points and retention_trials, got "
@@ -59,13 +60,9 @@ class ForgettingStudy:
 
     def runner(self, workshop: Workshop) -> RunCell:
         def run_cell(cell: Cell, work: pathlib.Path, results: Results) -> Mapping[str, Any]:
-            return workshop.methods(self.methods, retained=self._retained()).run_cell(cell, work, results)
+            return workshop.methods(self.methods, retained=self.worlds).run_cell(cell, work, results)
 
         return run_cell
-
-    def _retained(self) -> dict[str, WorldConfig]:
-        suite = find_suite("retention", trained=self.methods.tasks, image_size=self.methods.fleet.world.image_size)
-        return {label: suite[label] for label in self.worlds}
 
     def report(self, results: Results) -> Report:
         found = analyse_forgetting(self, results)
@@ -108,8 +105,8 @@ class ForgettingStudy:
         return (
             f"{study.fleet.num_robots} robots learn {study.tasks[0]} online for {study.duration_s / 60:.1f} min of their "
             f"time, from {pathlib.PurePath(study.policy).name}. {study.retention_trials} trials in each of "
-            f"{len(self.worlds)} worlds that aren't trained, paired with the base policy's; {study.num_trials} of the task, "
-            f"on reserved seeds; the curve of the task on {study.curve_trials} selection trials. Training seeds: "
+            f"{len(self.worlds)} world(s) that are not trained, paired with the base policy's; {study.num_trials} of the "
+            f"task, on reserved seeds; its curve on {study.curve_trials} selection trials. Training seeds: "
             f"{study.training_seeds}."
         )
 
@@ -177,8 +174,8 @@ def words_of_forgetting(study: ForgettingStudy, found: Sequence[Ways]) -> list[s
         )
         words.append(
             f"{ways.row.label}: {study.methods.tasks[0]} {rise_text(ways.gain.difference)} points; of what the base policy "
-            f"could elsewhere ({percent(ways.before[ALL])}) {rise_text(lost)} points were forgotten, {verdict}; most in "
-            f"{worst} ({rise_text(last[worst].forgotten)})."
+            f"could elsewhere ({percent(ways.before[ALL])}) {rise_text(lost)} points were forgotten, {verdict}"
+            + (f"; most in {worst} ({rise_text(last[worst].forgotten)})." if len(study.worlds) > 1 else ".")
         )
     return words
 

@@ -52,8 +52,8 @@ class StudyArguments:
     """main-results: ci (one task, minutes), shelf and box (one task), pair (two), small (three tasks, two training seeds,
     hours on two cores), ablations (of the sampler), paper (the paper's size, for a machine with an accelerator).
     scaling, staleness, operators: ci (seconds), dynamics (minutes, nothing learns), small (with fleets that learn, hours on
-    two cores). bases, demonstrations, forgetting: ci (minutes), small (an hour or two on two cores). endurance: ci (twelve
-    minutes of two robots), small (four hours: an hour or two), paper (36 hours of four)."""
+    two cores). bases, demonstrations, forgetting: ci (minutes), small (an hour or two on two cores). endurance: ci (a quarter
+    of an hour of two robots), small (four hours: an hour or two), paper (36 hours of four)."""
 
     folder: str = ""
     """Folder of the study; default: runs/study-<study>-<preset>."""
@@ -118,8 +118,8 @@ def find_study(kind: str, name: str) -> Chosen:
             SweepStudy(preset.study), tuple((preset.demonstrations, world) for world in worlds), to_json(preset)
         )
     methods = preset.study.methods
-    needed = ((preset.demonstrations, methods.fleet.world_of(methods.tasks[0])),)
-    return Chosen(preset.study, needed, to_json(preset))
+    world = preset.demonstrated or methods.fleet.world_of(methods.tasks[0])
+    return Chosen(preset.study, ((preset.demonstrations, world),), to_json(preset))
 
 
 def _run_cells(grid: Grid, chosen: Chosen, folder: pathlib.Path, arguments: StudyArguments, stop: StopRequests) -> None:
