@@ -81,9 +81,20 @@ class BasesStudy:
             "after the online run": [(x, after.success) for x, _, after in pairs if after is not None],
         }
         scale = Scale("demonstrations", "success rate, 95% interval", ticks=True, log=True)
-        heads = ("demonstrations", "base policy", "after the online run", "rise, points", "time to 80%", "robot hours",
-                 "human minutes", "learner steps")  # fmt: skip
+        heads = [
+            "demonstrations",
+            "base policy",
+            "after the run",
+            "rise, points",
+            "robot hours",
+            "human minutes",
+            "steps",
+        ]
         rows = [_cells_of(number, base) for number, base in found.items()]
+        if self.methods.curve_points:
+            heads.append("time to 80%")
+            for cells, base in zip(rows, found.values(), strict=True):
+                cells.append("-" if base.to_target is None else str(base.to_target))
         chapter = Chapter(
             "How much the base policy matters", self.name, self._lead(), words_of_bases(found),
             {"Success by demonstrations": lines("bases_success", drawn, scale)}, {"Before and after": (heads, rows)},
@@ -168,7 +179,6 @@ def words_of_bases(found: Mapping[int, Base]) -> list[str]:
 def _cells_of(number: int, base: Base) -> list[str]:
     before = success_text(base.before.success)
     if base.after is None or base.rise is None:
-        return [str(number), before, *["-"] * 6]
+        return [str(number), before, *["-"] * 5]
     after = success_text(base.after.success)
-    to_target = "-" if base.to_target is None else str(base.to_target)
-    return [str(number), before, after, rise_text(base.rise.difference), to_target, *spent_cells(base.after)]
+    return [str(number), before, after, rise_text(base.rise.difference), *spent_cells(base.after)]

@@ -99,7 +99,7 @@ class MoreDemonstrationsStudy:
     def _lead(self) -> str:
         study = self.methods
         return (
-            f"{study.fleet.num_robots} robots at {study.tasks[0]}, for {', '.join(map(str, self.multiples))} times "
+            f"{study.fleet.num_robots} robots at {study.tasks[0]}, for {' and '.join(map(str, self.multiples))} times "
             f"{study.duration_s / 60:.1f} min of their time: online, or all of it spent on demonstrations and then as many "
             f"learner steps. Training seeds: {study.training_seeds}. {study.num_trials} trials each on equal reserved seeds."
         )
