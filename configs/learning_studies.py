@@ -45,7 +45,12 @@ def _run(study: MainResultsConfig, methods: Sequence[str], name: str, **changes:
 
 _ONLINE = ("pretrained", "sop_hg_dagger")
 BASES = {
-    "ci": BasesStudy("ci", _run(_SHELF_CI, _ONLINE, "bases"), (_NUM_DEMONSTRATIONS // 8, _NUM_DEMONSTRATIONS), 400),
+    "ci": BasesStudy(
+        "ci",
+        _run(_SHELF_CI, _ONLINE, "bases", duration_s=200.0),
+        (_NUM_DEMONSTRATIONS // 8, _NUM_DEMONSTRATIONS),
+        1200,  # why: after 400 steps a base policy does nothing yet
+    ),
     "small": BasesStudy(
         "small",
         _run(_SHELF_SMALL, _ONLINE, "bases"),

@@ -173,7 +173,7 @@ def test_bases_are_made_from_the_first_demonstrations_and_kept(tmp_path):
     assert bench.trained == [(31, 31, study.base_steps)]
     made = tmp_path / "bases" / "31"
     places = {"policy": made / "policy", "demonstrations": made / "store"}
-    assert bench.asked == [("pretrained-0", 120.0, [], places), ("sop_hg_dagger-0", 120.0, [], places)]
+    assert bench.asked == [("pretrained-0", 200.0, [], places), ("sop_hg_dagger-0", 200.0, [], places)]
     assert len(list((made / "store" / "episodes").glob("*/*.zip"))) == 31
 
 
