@@ -84,7 +84,7 @@ FORGETTING = {
                 CI.study.fleet, world=dataclasses.replace(restock_pretrain.WORLD, catalogue="pool")
             ),
         ),
-        {"known goods": restock_pretrain.WORLD},
+        {"restock_shelf.known_goods": restock_pretrain.WORLD},
     ),
     "small": ForgettingStudy(
         "small",
