@@ -29,6 +29,7 @@ from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.actors.seeds import episode_seed
 from sop_jax.algorithms.algorithm import Algorithm, Phase
 from sop_jax.episodes.paths import episode_path
+from sop_jax.episodes.retention import RetentionConfig
 from sop_jax.models.bundle import PolicyBundle
 from sop_jax.specs.identifiers import make_episode_id
 from sop_jax.specs.interfaces import Metrics
@@ -130,16 +131,40 @@ class SimulatedFleet:
 
     def keep_versions_at(self, times_s: Sequence[float]) -> None:
         """Pins, as each of these times passes, the version that robots start with then, so that it stays readable."""
+        self.at(times_s, self._keep)
+
+    def at(self, times_s: Sequence[float], call: Callable[[float], None]) -> None:
+        """Has `call` called with each of these times as it passes."""
         for time_s in times_s:
-            self._environment.process(self._keep(time_s))
+            self._environment.process(self._call(time_s, call))
+
+    def keep_store_small(self, retention: RetentionConfig, every_s: float) -> None:
+        """From now on lets old episodes go, by virtual time (see `episodes.retention`)."""
+        self._environment.process(self._retain(retention, every_s))
 
     def kept_versions(self) -> dict[float, int]:
         """What was pinned so far: time -> version."""
         return dict(sorted(self._kept.items()))
 
-    def _keep(self, time_s: float) -> Events:
+    def version_at(self, time_s: float) -> int:
+        """The version that robots begin with at this time, which is not later than now."""
+        return self._around.version_at(time_s)
+
+    def table_sizes(self) -> dict[str, int]:
+        """Items in each replay table."""
+        return self._learning.table_sizes()
+
+    def _call(self, time_s: float, call: Callable[[float], None]) -> Events:
         yield self._environment.timeout(time_s - self._environment.now)
-        self._kept[time_s] = version = self._around.version_at(time_s)
+        call(time_s)
+
+    def _retain(self, retention: RetentionConfig, every_s: float) -> Events:
+        while True:
+            yield self._environment.timeout(every_s)
+            self._learning.retain(retention)
+
+    def _keep(self, time_s: float) -> None:
+        self._kept[time_s] = version = self.version_at(time_s)
         if version:
             pin(self._store_url, version)
 

@@ -5,6 +5,7 @@ import pathlib
 
 from fleet_sim.config import SimulatedFleetConfig
 from sop_jax.algorithms.algorithm import Algorithm, make_labeler
+from sop_jax.episodes.retention import RetentionConfig, apply_plan, plan_for
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.learner.learner import Learner
 from sop_jax.models.bundle import PolicyBundle
@@ -36,7 +37,7 @@ class LearningSide:
         tables: ReplayTables | None = None,
     ):
         """`tables`: a replay server's, on wall time; default: tables in this process, for virtual time."""
-        self._config = config
+        self._config, self._clock = config, clock
         self.store = EpisodeStore(store_url, clock=clock)
         self._tables = tables or LocalTables(mix_tables(config.tasks, config.mix), config.seed, clock)
         model = bundle.model
@@ -93,6 +94,15 @@ class LearningSide:
     def take_in_stored(self) -> None:
         """Lets intake see what the store held before."""
         self._intake.poll()
+
+    def retain(self, retention: RetentionConfig) -> None:
+        """Lets go the episodes that retention doesn't keep, and has intake take their items out."""
+        apply_plan(self.store, plan_for(self.store, self._clock, retention))
+        self._intake.poll()
+
+    def table_sizes(self) -> dict[str, int]:
+        """Items in each table."""
+        return {name: table.size for name, table in self._tables.info().items()}
 
     def is_ready(self) -> bool:
         """Whether every task's online table holds enough to begin."""

@@ -91,7 +91,7 @@ def analyse(config: MainResultsConfig, results: Results) -> MainAnalysis:
     rows = tuple(_figures(config, name, cells) for name, cells in runs.items())
     pairs = [(METHODS[name].twin, METHODS[name].label, name) for name in runs if METHODS[name].way == "rounds"]
     contrasts = [
-        _contrast(runs[name], runs[twin], task, label, METHODS[twin].label)
+        contrast_of(runs[name], runs[twin], task, label, METHODS[twin].label)
         for twin, label, name in pairs
         if twin in runs
         for task in config.tasks
@@ -99,12 +99,15 @@ def analyse(config: MainResultsConfig, results: Results) -> MainAnalysis:
     if BASE in runs:
         online = [name for name in runs if METHODS[name].way == "online"]
         contrasts += [
-            _contrast(runs[BASE], runs[name], task, METHODS[BASE].label, METHODS[name].label)
+            contrast_of(runs[BASE], runs[name], task, METHODS[BASE].label, METHODS[name].label)
             for name in online
             for task in config.tasks
         ]
     curves = {
-        (name, task): found for name, cells in runs.items() for task in config.tasks if (found := _curves(cells, task))
+        (name, task): found
+        for name, cells in runs.items()
+        for task in config.tasks
+        if (found := curves_in(cells, task))
     }
     return MainAnalysis(
         rows=rows,
@@ -139,22 +142,24 @@ def _figures(config: MainResultsConfig, name: str, cells: Sequence[Mapping[str, 
             for kind, count in result["failures"].items():
                 failures[kind] = failures.get(kind, 0) + count
         tasks[task] = TaskFigures(
-            success=_rate([trials_of(cell["evaluation"], task) for cell in cells]),
+            success=rate_of([trials_of(cell["evaluation"], task) for cell in cells]),
             episodes_per_h=statistics.fmean(result["throughput_per_hour"] for result in found),
             successes_per_h=statistics.fmean(result["successes_per_hour"] for result in found),
             failures=dict(sorted(failures.items(), key=lambda kind: (-kind[1], kind[0]))),
             paper=kinds.get(task.partition("_")[0]),
         )
-    return MethodFigures(name, method.label, len(cells), tasks, _spending(cells))
+    return MethodFigures(name, method.label, len(cells), tasks, spending_of(cells))
 
 
-def _rate(runs: Sequence[Sequence[TrialResult]]) -> Interval:
+def rate_of(runs: Sequence[Sequence[TrialResult]]) -> Interval:
+    """A success rate over training seeds: Wilson's interval with one of them, else a bootstrap over seeds and trials."""
     if len(runs) == 1:
         return wilson_interval(sum(trial.success for trial in runs[0]), len(runs[0]))
     return hierarchical_rate(success_table(runs))
 
 
-def _spending(cells: Sequence[Mapping[str, Any]]) -> Spending:
+def spending_of(cells: Sequence[Mapping[str, Any]]) -> Spending:
+    """Means over a method's cells, one per training seed."""
     fleets = [cell["fleet"] for cell in cells if "fleet" in cell]
     if not fleets:
         return Spending(None, None, None, None, None, None)
@@ -171,13 +176,14 @@ def _spending(cells: Sequence[Mapping[str, Any]]) -> Spending:
     )
 
 
-def _contrast(
+def contrast_of(
     first: Sequence[Mapping[str, Any]],
     second: Sequence[Mapping[str, Any]],
     task: str,
     first_label: str,
     second_label: str,
 ) -> Contrast:
+    """Two methods' cells, one per training seed, on the same trials."""
     one, two = ([trials_of(cell["evaluation"], task) for cell in cells] for cells in (first, second))
     if len(one) == len(two) == 1:
         pair = compare(one[0], two[0])
@@ -187,7 +193,8 @@ def _contrast(
     return Contrast(task, first_label, second_label, difference, None)
 
 
-def _curves(cells: Sequence[Mapping[str, Any]], task: str) -> list[list[CurvePoint]]:
+def curves_in(cells: Sequence[Mapping[str, Any]], task: str) -> list[list[CurvePoint]]:
+    """A curve per training seed."""
     return [
         [
             CurvePoint(point["time_s"], tuple(trial.success for trial in trials_of(point["evaluation"], task)))

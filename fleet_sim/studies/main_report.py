@@ -1,17 +1,19 @@
 """The main-results study as a table, a page and plain numbers."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
 
-from fleet_sim.studies.main_analysis import MainAnalysis, mean_success
-from fleet_sim.studies.methods import METHODS, MainResultsConfig
+from fleet_sim.studies.grid import Cell, Results, RunCell
+from fleet_sim.studies.main_analysis import MainAnalysis, analyse, mean_success
+from fleet_sim.studies.methods import METHODS, MainResultsConfig, make_cells
+from fleet_sim.studies.study import Making, Report, Workshop
 from sop_jax.evaluation.figures import BLUE, GREEN, GREY, INK, ORANGE, draw_svg, share_axis
 from sop_jax.evaluation.pages import render_page
-from sop_jax.evaluation.provenance import Provenance
 from sop_jax.evaluation.tables import interval, markdown_table, p_value, percent, points
 
 _COLOURS = {"none": GREY, "demonstrations": GREEN, "rounds": ORANGE, "online": BLUE}
@@ -66,24 +68,41 @@ def as_json(analysis: MainAnalysis) -> dict[str, Any]:
     }
 
 
-def render_study(
-    config: MainResultsConfig,
-    analysis: MainAnalysis,
-    command: str,
-    provenance: Provenance,
-    elapsed_s: float,
-    unfinished: str = "",
-) -> str:
-    """The page as HTML; equal data give an equal page. `unfinished`: how much of the study is done, if not all of it."""
+class MainResultsStudy:
+    """Implements Study."""
+
+    kind = "main-results"
+
+    def __init__(self, config: MainResultsConfig):
+        self.config, self.name = config, config.name
+
+    def cells(self) -> list[Cell]:
+        return make_cells(self.config)
+
+    def runner(self, workshop: Workshop) -> RunCell:
+        return workshop.methods(self.config).run_cell
+
+    def report(self, results: Results) -> Report:
+        analysis = analyse(self.config, results)
+        return Report(
+            as_json(analysis),
+            table_md(self.config, analysis),
+            (),
+            functools.partial(render_study, self.config, analysis),
+        )
+
+
+def render_study(config: MainResultsConfig, analysis: MainAnalysis, making: Making) -> str:
+    """The page as HTML; equal data give an equal page."""
     return render_page(
         "main_template.html",
         pathlib.Path(__file__).parent,
         config=config,
         analysis=analysis,
-        command=command,
-        provenance=provenance,
-        elapsed_s=elapsed_s,
-        unfinished=unfinished,
+        command=making.command,
+        provenance=making.provenance,
+        elapsed_s=making.elapsed_s,
+        unfinished=making.unfinished,
         success={task: success_by_method(analysis, task) for task in config.tasks},
         curves={task: curves_of(analysis, task) for task in config.tasks} if analysis.curves else {},
     )

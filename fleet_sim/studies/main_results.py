@@ -1,10 +1,11 @@
 """Runs the cells of the main-results study: fleets, value function, evaluations."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from fleet_sim.config import Stage
@@ -22,8 +23,10 @@ from sop_jax.evaluation.evaluate import Candidate, evaluate_worlds
 from sop_jax.evaluation.suites import find_suite
 from sop_jax.evaluation.trial_pool import num_usable_cores
 from sop_jax.evaluation.worker import find_publication
+from sop_jax.evaluation.world import WorldConfig
 from sop_jax.models.bundle import PolicyBundle, load_bundle
 from sop_jax.sampling.adaptive import SamplerConfig
+from sop_jax.specs.errors import ConfigError
 from sop_jax.weights.follower import Follower
 
 
@@ -31,13 +34,15 @@ from sop_jax.weights.follower import Follower
 class Places:
     """Where a study finds and leaves things: the base policy's directory, the store folder of its demonstrations, where the
     value function goes; how many workers play episodes (0 = one per core that there is), and on which engine the fleets'
-    episodes are played. Evaluations run on this machine."""
+    episodes are played. Evaluations run on this machine. num_demonstrations: that a fleet begins with, the first of them;
+    None: all."""
 
     policy: pathlib.Path
     demonstrations: pathlib.Path
     value: pathlib.Path
     num_workers: int
     engine: Engine = LOCAL
+    num_demonstrations: int | None = None
 
     @property
     def recap_base(self) -> pathlib.Path:
@@ -59,12 +64,16 @@ class MainResults:
         train_value_function: TrainValueFunction,
         on_progress: Callable[[str], None] = lambda text: None,
         should_stop: Callable[[], bool] = lambda: False,
+        retained: Mapping[str, WorldConfig] | None = None,
     ):
+        """`retained`: worlds in which retention is looked at, also wherever a curve has a point; None: all of the retention
+        suite, before and after only."""
         self._config = config
         self._places = places
         self._train_value_function = train_value_function
         self._on_progress = on_progress
         self._should_stop = should_stop
+        self._retained = retained
 
     def run_cell(self, cell: Cell, work: pathlib.Path, results: Results) -> Mapping[str, Any]:
         """One cell's result, JSON-able. Raises KeyboardInterrupt."""
@@ -75,54 +84,58 @@ class MainResults:
         name, _, seed = cell.name.rpartition("-")
         method = METHODS[name]
         if method.way == "none":
-            return {"evaluation": self._evaluate(Candidate(str(self._places.policy))), **self._retention(None)}
+            candidate = Candidate(str(self._places.policy))
+            return {"evaluation": self.evaluate(candidate), **self._retention(candidate)}
         twin = results.get(cell_name(method.twin, int(seed)))
         return self._train(method, int(seed), work, twin)
 
+    @contextlib.contextmanager
+    def fleet(
+        self, work: pathlib.Path, algorithm: AlgorithmConfig, seed: int, sampler: SamplerConfig, policy: pathlib.Path
+    ) -> Iterator[SimulatedFleet]:
+        """A fleet of the study's, with the demonstrations in its store."""
+        link_episodes(self._places.demonstrations, work / "store", self._places.num_demonstrations)
+        config = dataclasses.replace(self._config.fleet, algorithm=algorithm, seed=seed, sampler=sampler)
+        fleet = SimulatedFleet(
+            config, load_bundle(policy), policy, create_algorithm(algorithm), work, self._places.num_workers,
+            on_progress=self._watch, engine=self._places.engine,
+        )  # fmt: skip
+        try:
+            yield fleet
+        finally:
+            fleet.close()
+
     def _train(self, method: Method, seed: int, work: pathlib.Path, twin: Mapping[str, Any] | None) -> dict[str, Any]:
         config, points = self._config, self._config.curve_points
-        link_episodes(self._places.demonstrations, work / "store")
-        algorithm_config = self._algorithm(method)
-        fleet_config = dataclasses.replace(
-            config.fleet, algorithm=algorithm_config, seed=seed, sampler=self.sampler_of(method)
-        )
-        algorithm = create_algorithm(algorithm_config)
-        policy = self._base_of(method)
-        fleet = SimulatedFleet(
-            fleet_config,
-            load_bundle(policy),
-            policy,
-            algorithm,
-            work,
-            self._places.num_workers,
-            on_progress=self._watch,
-            engine=self._places.engine,
-        )
-        try:
+        algorithm, policy = self._algorithm(method), self._base_of(method)
+        with self.fleet(work, algorithm, seed, self.sampler_of(method), policy) as fleet:
             if method.way == "online":
                 fleet.keep_versions_at([config.duration_s * (n + 1) / points for n in range(points)])
             for stage in self.stages_of(method, twin):
                 fleet.run(stage)
             versions = fleet.kept_versions()
             journal = fleet.journal()
-        finally:
-            fleet.close()
-        store = f"file://{(work / 'store').absolute()}/"
-        conditioning = algorithm.conditioning(Phase.EVALUATING)
+        conditioning = create_algorithm(algorithm).conditioning(Phase.EVALUATING)
 
         def candidate(version: int) -> Candidate:
             if not version:  # nobody told the base policy anything
                 return Candidate(str(policy))
-            return Candidate(str(policy), store, version, conditioning)
+            return Candidate(str(policy), _url(work), version, conditioning)
 
+        last = candidate(journal.last_version)
         return {
-            "evaluation": self._evaluate(candidate(journal.last_version)),
+            "evaluation": self.evaluate(last),
             "fleet": summarise_fleet(journal),
             "curve": [
-                {"time_s": time_s, "version": version, "evaluation": self._evaluate(candidate(version), selection=True)}
+                {
+                    "time_s": time_s,
+                    "version": version,
+                    "evaluation": self.evaluate(candidate(version), selection=True),
+                    **({} if self._retained is None else self._retention(candidate(version))),
+                }
                 for time_s, version in versions.items()
             ],
-            **(self._retention(candidate(journal.last_version)) if method.way == "online" else {}),
+            **(self._retention(last) if method.way == "online" and self._retained is None else {}),
         }
 
     def stages_of(self, method: Method, twin: Mapping[str, Any] | None) -> list[Stage]:
@@ -162,40 +175,21 @@ class MainResults:
     def _make_value_function(self, work: pathlib.Path) -> dict[str, Any]:
         """The base policy works unhelped for a while; its episodes and the demonstrations teach the value function."""
         config = self._config
-        link_episodes(self._places.demonstrations, work / "store")
-        fleet_config = dataclasses.replace(config.fleet, algorithm=BehaviourCloningConfig(), seed=10_000)
-        policy = load_bundle(self._places.policy)
-        fleet = SimulatedFleet(
-            fleet_config, policy, self._places.policy, create_algorithm(fleet_config.algorithm), work,
-            self._places.num_workers, on_progress=self._watch, engine=self._places.engine,
-        )  # fmt: skip
-        try:
+        with self.fleet(work, BehaviourCloningConfig(), 10_000, config.fleet.sampler, self._places.policy) as fleet:
             fleet.run(Stage(config.value_rollouts_s, human_s=0.0))
             journal = fleet.journal()
-        finally:
-            fleet.close()
         shutil.rmtree(self._places.value, ignore_errors=True)
         self._train_value_function(work / "store", self._places.value)
         return {"fleet": summarise_fleet(journal)}
 
     def _make_recap_base(self, work: pathlib.Path) -> dict[str, Any]:
         """The base policy learns from demonstrations what RECAP's prompt means."""
-        config = self._config
-        link_episodes(self._places.demonstrations, work / "store")
-        algorithm_config = self._algorithm(METHODS["sop_recap"])
-        sampler = dataclasses.replace(config.fleet.sampler, mode="fixed", fixed_online_share=0.0)
-        fleet_config = dataclasses.replace(config.fleet, algorithm=algorithm_config, seed=10_001, sampler=sampler)
-        base = load_bundle(self._places.policy)
-        fleet = SimulatedFleet(
-            fleet_config, base, self._places.policy, create_algorithm(algorithm_config), work, self._places.num_workers,
-            on_progress=self._watch, engine=self._places.engine,
-        )  # fmt: skip
-        try:
-            fleet.run(Stage(0.0, then_steps=config.recap_base_steps))
+        sampler = dataclasses.replace(self._config.fleet.sampler, mode="fixed", fixed_online_share=0.0)
+        algorithm = self._algorithm(METHODS["sop_recap"])
+        with self.fleet(work, algorithm, 10_001, sampler, self._places.policy) as fleet:
+            fleet.run(Stage(0.0, then_steps=self._config.recap_base_steps))
             journal = fleet.journal()
-        finally:
-            fleet.close()
-        store = f"file://{(work / 'store').absolute()}/"
+        store, base = _url(work), load_bundle(self._places.policy)
         publication = find_publication(Candidate(str(self._places.policy), store, journal.last_version))
         follower = Follower(store, base.fingerprint, base.norm.fingerprint)
         learnt = follower.load(publication, trained_template(base.model, base.params))
@@ -209,19 +203,21 @@ class MainResults:
         has_own = method.algorithm == "recap" and self._config.recap_base_steps
         return self._places.recap_base if has_own else self._places.policy
 
-    def _evaluate(self, candidate: Candidate, selection: bool = False) -> dict[str, Any]:
+    def evaluate(self, candidate: Candidate, selection: bool = False) -> dict[str, Any]:
+        """On reserved seeds, or on those that are kept for curves and choices."""
         config = self._config
         worlds = {task: config.fleet.world_of(task) for task in config.tasks}
         return self._run_trials(
             candidate, worlds, config.curve_trials if selection else config.num_trials, selection=selection
         )
 
-    def _retention(self, candidate: Candidate | None) -> dict[str, Any]:
+    def _retention(self, candidate: Candidate) -> dict[str, Any]:
         if not self._config.retention_trials:
             return {}
-        worlds = find_suite("retention", trained=self._config.tasks, image_size=self._config.fleet.world.image_size)
-        who = candidate or Candidate(str(self._places.policy))
-        return {"retention": self._run_trials(who, worlds, self._config.retention_trials)}
+        worlds = self._retained or find_suite(
+            "retention", trained=self._config.tasks, image_size=self._config.fleet.world.image_size
+        )
+        return {"retention": self._run_trials(candidate, worlds, self._config.retention_trials)}
 
     def _run_trials(
         self, candidate: Candidate, worlds: Mapping[str, Any], num_trials: int, selection: bool = False
@@ -275,10 +271,24 @@ def summarise_fleet(journal: Journal) -> dict[str, Any]:
     }
 
 
-def link_episodes(source: pathlib.Path, target: pathlib.Path) -> None:
-    """The same episodes in another store: hard links, for they never change."""
-    for folder in sorted((source / "episodes").iterdir()):
-        shutil.copytree(folder, target / "episodes" / folder.name, copy_function=_link)
+def link_episodes(source: pathlib.Path, target: pathlib.Path, num_first: int | None = None) -> None:
+    """The same episodes in another store: hard links, for they never change.
+
+    num_first: only so many, shared out evenly and the first of each robot: those that a collection of this number would
+        have made. Raises ConfigError if there are fewer.
+    """
+    folders = sorted((source / "episodes").iterdir())
+    for place, folder in enumerate(folders):
+        if num_first is None:
+            shutil.copytree(folder, target / "episodes" / folder.name, copy_function=_link)
+            continue
+        share = num_first // len(folders) + (place < num_first % len(folders))
+        paths = sorted(folder.iterdir())
+        if len(paths) < share:
+            raise ConfigError(f"{folder} holds {len(paths)} demonstrations, expected at least {share}: collect more")
+        (target / "episodes" / folder.name).mkdir(parents=True)
+        for path in paths[:share]:
+            _link(str(path), str(target / "episodes" / folder.name / path.name))
 
 
 def frames_by_task(store: pathlib.Path) -> dict[str, float]:
@@ -288,6 +298,10 @@ def frames_by_task(store: pathlib.Path) -> dict[str, float]:
         if summary.manifest is not None:
             frames[summary.manifest.task] = frames.get(summary.manifest.task, 0.0) + summary.manifest.num_frames
     return frames
+
+
+def _url(work: pathlib.Path) -> str:
+    return f"file://{(work / 'store').absolute()}/"
 
 
 def _link(source: str, target: str) -> None:

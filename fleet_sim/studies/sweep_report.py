@@ -2,20 +2,19 @@
 
 import dataclasses
 import math
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from fleet_sim.studies.sweep_analysis import DynamicsRow, Range, SweepAnalysis
+from fleet_sim.studies.grid import Cell, Results, RunCell
+from fleet_sim.studies.study import Chapter, Report, Table, Workshop, plain_report
+from fleet_sim.studies.sweep_analysis import DynamicsRow, Range, SweepAnalysis, analyse_sweep
 from fleet_sim.studies.sweep_words import plain, words_of
-from fleet_sim.studies.sweeps import Kind, SweepConfig
+from fleet_sim.studies.sweeps import Kind, Sweep, SweepConfig, make_sweep_cells
 from sop_jax.evaluation.figures import GREY, ROBOT_COLOURS, draw_svg, share_axis
-from sop_jax.evaluation.pages import render_page
-from sop_jax.evaluation.provenance import Provenance
-from sop_jax.evaluation.tables import interval, markdown_table, percent
+from sop_jax.evaluation.tables import interval, percent
 
 TITLES: Mapping[Kind, str] = {
     "scaling": "From one robot to a thousand",
@@ -81,17 +80,44 @@ _COLUMNS: Mapping[Kind, Sequence[Column]] = {
 }
 
 
-def sweep_table(config: SweepConfig, analysis: SweepAnalysis) -> str:
-    """A table of the dynamics, and one of what learnt."""
+class SweepStudy:
+    """Implements Study."""
+
+    def __init__(self, config: SweepConfig):
+        self.config = config
+        self.kind, self.name = config.kind, config.name
+
+    def cells(self) -> list[Cell]:
+        return make_sweep_cells(self.config)
+
+    def runner(self, workshop: Workshop) -> RunCell:
+        return Sweep(self.config, workshop.methods).run_cell
+
+    def report(self, results: Results) -> Report:
+        return report_sweep(self.config, analyse_sweep(self.config, results))
+
+
+def report_sweep(config: SweepConfig, analysis: SweepAnalysis) -> Report:
+    """Tables of the dynamics by series, and one of what learnt."""
     heads = [_X_NAMES[config.kind], *(head for head, _ in _COLUMNS[config.kind])]
-    parts = []
-    for series in config.series:
-        rows = analysis.of_series(series)
-        cells = [[f"{row.x:g}", *(show(row) for _, show in _COLUMNS[config.kind])] for row in rows]
-        parts.append(f"{series}:\n\n{markdown_table(heads, cells)}")
-    if analysis.learning:
-        parts.append(f"with learning:\n\n{markdown_table(*_learning_cells(config, analysis))}")
-    return "\n".join(parts)
+    tables: dict[str, Table] = {
+        series: (
+            heads,
+            [[f"{row.x:g}", *(show(row) for _, show in _COLUMNS[config.kind])] for row in analysis.of_series(series)],
+        )
+        for series in config.series
+    }
+    tables["With learning"] = _learning_cells(config, analysis)
+    seeds = f"{config.num_seeds} seed{'s' if config.num_seeds > 1 else ''}"
+    lead = (
+        f"A deployment on virtual time, with drawn episodes: {config.duration_s / 60:.1f} min of it (small fleets for "
+        f"longer), of which the first {config.warm_up_s / 60:.1f} min are not measured; {seeds}, brackets and bands are "
+        "their least and most."
+    )
+    chapter = Chapter(
+        TITLES[config.kind], config.name, lead, words_of(config, analysis), pictures_of(config, analysis), tables
+    )
+    return plain_report(chapter, sweep_json(analysis))
 
 
 def sweep_json(analysis: SweepAnalysis) -> dict[str, Any]:
@@ -100,39 +126,6 @@ def sweep_json(analysis: SweepAnalysis) -> dict[str, Any]:
         "dynamics": [dataclasses.asdict(row) for row in analysis.rows],
         "learning": [dataclasses.asdict(row) for row in analysis.learning],
     }
-
-
-def render_sweep(
-    config: SweepConfig,
-    analysis: SweepAnalysis,
-    command: str,
-    provenance: Provenance,
-    elapsed_s: float,
-    unfinished: str = "",
-) -> str:
-    """The page as HTML; equal data give an equal page. `unfinished`: how much of the study is done, if not all of it."""
-    learning_heads, learning_rows = _learning_cells(config, analysis)
-    return render_page(
-        "sweep_template.html",
-        pathlib.Path(__file__).parent,
-        config=config,
-        title=TITLES[config.kind],
-        words=words_of(config, analysis),
-        pictures=pictures_of(config, analysis),
-        heads=[_X_NAMES[config.kind], *(head for head, _ in _COLUMNS[config.kind])],
-        tables={
-            series: [
-                [f"{row.x:g}", *(show(row) for _, show in _COLUMNS[config.kind])] for row in analysis.of_series(series)
-            ]
-            for series in config.series
-        },
-        learning_heads=learning_heads,
-        learning_rows=learning_rows,
-        command=command,
-        provenance=provenance,
-        elapsed_s=elapsed_s,
-        unfinished=unfinished,
-    )
 
 
 def pictures_of(config: SweepConfig, analysis: SweepAnalysis) -> dict[str, str]:

@@ -182,7 +182,7 @@ class Intake:
         """Takes the items of retired episodes out of the tables; returns what kept some of them in, or ""."""
         try:
             for path in self._removal.take_out():
-                for paths in (self._done, self._labelled, self._stale):
+                for paths in (self._done, self._labelled, self._stale, self._told):
                     paths.discard(path)
                 counts["removed"] += 1
         except Exception as error:  # storage drivers raise what they like; the rest is taken out at the next look

@@ -46,7 +46,7 @@ def test_a_sweep_is_reported_as_it_goes(tmp_path, capsys, monkeypatch):
     first = SWEEPS["staleness"]["ci"].study.points[0]
     small = dataclasses.replace(SWEEPS["staleness"]["ci"].study, points=(first,), duration_s=2000.0, warm_up_s=1000.0)
     small = dataclasses.replace(small, least_robot_s=0.0)
-    monkeypatch.setattr("sop_jax.cli.study_sweep.SWEEPS", {"staleness": {"ci": SweepPreset(small)}})
+    monkeypatch.setattr("sop_jax.cli.study.SWEEPS", {"staleness": {"ci": SweepPreset(small)}})
     folder = ["--folder", str(tmp_path)]
     assert main(["study", "staleness", "--report-only", *folder]) == 0
     assert "0 of 1 cells are done" in capsys.readouterr().err
@@ -57,6 +57,17 @@ def test_a_sweep_is_reported_as_it_goes(tmp_path, capsys, monkeypatch):
     assert numbers["words"][0].startswith("50 Mbps to each robot")
     assert "<svg" in (tmp_path / "report.html").read_text()
     assert "| 5 | " in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.parametrize(("kind", "num_cells"), [("bases", 4), ("demonstrations", 5), ("forgetting", 3)])
+def test_studies_of_fleets_that_learn_are_reported_as_they_go(kind, num_cells, tmp_path, capsys):
+    assert main(["study", kind, "--report-only", "--json", "--folder", str(tmp_path)]) == 0
+    out = capsys.readouterr()
+    numbers = json.loads(out.out.splitlines()[-1])
+    assert (numbers["study"], numbers["preset"], numbers["num_cells"]) == (kind, "ci", num_cells)
+    assert f"0 of {num_cells} cells are done" in out.err
+    assert main(["study", kind, "--preset", "pair", "--folder", str(tmp_path)]) == 2
+    assert "has no preset 'pair'; expected one of ci, small" in capsys.readouterr().err
 
 
 def test_presets_belong_to_studies(tmp_path, capsys):

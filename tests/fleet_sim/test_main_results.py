@@ -10,6 +10,7 @@ from fleet_sim.studies.main_analysis import analyse, mean_success
 from fleet_sim.studies.main_report import as_json, render_study, table_md
 from fleet_sim.studies.main_results import MainResults, Places, frames_by_task, link_episodes
 from fleet_sim.studies.methods import METHODS, RECAP_BASE_CELL, VALUE_CELL, MainResultsConfig, make_cells
+from fleet_sim.studies.study import Making
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
 from sop_jax.evaluation.provenance import Provenance
@@ -92,6 +93,17 @@ def test_demonstrations_are_linked_and_not_copied(tmp_path):
     assert (tmp_path / "one" / path).samefile(tmp_path / "two" / path)
 
 
+def test_the_first_demonstrations_are_those_of_a_smaller_collection(tmp_path):
+    store = EpisodeStore(f"file://{tmp_path}/all/")
+    for seed in range(8):
+        store.put(make_episode(seed, 30, robot_id=f"demonstrator-{seed % 2}"))
+    link_episodes(tmp_path / "all", tmp_path / "five", 5)
+    paths, kept = store.list_paths(), EpisodeStore(f"file://{tmp_path}/five/").list_paths()
+    assert [path for path in paths if path in kept] == paths[:3] + paths[4:6]  # as `DemonstrationsConfig.share_of`
+    with pytest.raises(ConfigError, match=r"holds 4 demonstrations, expected at least 5"):
+        link_episodes(tmp_path / "all", tmp_path / "ten", 10)
+
+
 def test_figures_by_hand():
     analysis = analyse(STUDY, RESULTS)
     rows = {row.name: row for row in analysis.rows}
@@ -147,10 +159,11 @@ def test_the_report_shows_the_numbers():
     assert "| SOP + HG-DAgger | 85% [" in table
     assert "(94%)" in table
     assert "| `restock_shelf` | SOP + HG-DAgger against HG-DAgger | +40 [" in table
-    page = render_study(STUDY, analysis, "sop study main-results", PROVENANCE, 7200.0)
-    assert page == render_study(STUDY, analysis, "sop study main-results", PROVENANCE, 7200.0)
+    making = Making("sop study main-results", PROVENANCE, 7200.0)
+    page = render_study(STUDY, analysis, making)
+    assert page == render_study(STUDY, analysis, making)
     assert "Not finished" not in page
-    part = render_study(STUDY, analysis, "sop study main-results", PROVENANCE, 7200.0, "3 of 4 cells are done")
+    part = render_study(STUDY, analysis, dataclasses.replace(making, unfinished="3 of 4 cells are done"))
     assert "Not finished: 3 of 4 cells are done." in part
     for text in ("SOP + HG-DAgger", "+40", "120.0 min", "restock_freezer", "10.0 min", "2 cores"):
         assert text in page

@@ -6,8 +6,9 @@ import pytest
 from configs.sweeps import SWEEPS, as_bought, grown
 from fleet_sim.deployment import Deployment, Network, Operators, Robots, Training
 from fleet_sim.studies.grid import Grid
+from fleet_sim.studies.study import Making
 from fleet_sim.studies.sweep_analysis import analyse_sweep
-from fleet_sim.studies.sweep_report import pictures_of, render_sweep, sweep_json, sweep_table
+from fleet_sim.studies.sweep_report import pictures_of, report_sweep
 from fleet_sim.studies.sweep_words import words_of
 from fleet_sim.studies.sweeps import DynamicsPoint, LearningPoint, Sweep, SweepConfig, make_sweep_cells
 from sop_jax.evaluation.provenance import Provenance
@@ -79,14 +80,15 @@ def test_rows_say_what_the_seeds_say(scaled):
 def test_the_page_and_the_table_hold_every_row(scaled):
     results, _ = scaled
     analysis = analyse_sweep(SCALING, results)
-    table = sweep_table(SCALING, analysis)
+    report = report_sweep(SCALING, analysis)
+    table = report.table
     assert [line.split(" | ")[0] for line in table.splitlines() if line[:3] in ("| 1", "| 2")] == ["| 1", "| 20"]
-    assert len(sweep_json(analysis)["dynamics"]) == 2
+    assert len(report.numbers["dynamics"]) == 2
     pictures = pictures_of(SCALING, analysis)
     assert "Speed-up against ideal" in pictures
     assert all(svg.startswith("<svg") for svg in pictures.values())
     provenance = Provenance("today", "a machine", "a system", {"jax": "1"})
-    page = render_sweep(SCALING, analysis, "sop study scaling", provenance, 1.0)
+    page = report.page(Making("sop study scaling", provenance, 1.0))
     assert "From one robot to a thousand" in page
     assert page.count("<svg") == len(pictures)
     some = analyse_sweep(SCALING, {name: results[name] for name in list(results)[:1]})
@@ -112,7 +114,7 @@ def test_staleness_and_operators_tell_their_own_story():
     assert few.lost_share.mean > 0.05 > enough.lost_share.mean
     (sentence,) = words_of(operators, rows)
     assert "5 people are enough for 20 robots (4 each" in sentence
-    assert "per minute of people" in sweep_table(operators, rows)
+    assert "per minute of people" in report_sweep(operators, rows).table
 
 
 def run(config):
@@ -139,10 +141,11 @@ def test_learning_points_run_the_main_results_method(scaled, tmp_path):
     assert (row.success.value, row.robot_hours, row.staleness_s) == (0.75, 2.0, 5.0)
     assert row.to_target.time_s == 120.0
     assert words_of(config, analysis)[-1].startswith("With learning, final success by robots: 4: 75% [")
-    table = sweep_table(config, analysis)
+    report = report_sweep(config, analysis)
+    table = report.table
     assert "| 4 | 1 | 75% [" in table
     assert table.splitlines()[-1].endswith("| 92.5% | 71.7 min |")  # the paper's Table I beside ours
-    page = render_sweep(config, analysis, "sop study scaling", Provenance("today", "m", "s", {}), 1.0)
+    page = report.page(Making("sop study scaling", Provenance("today", "m", "s", {}), 1.0))
     assert "With learning" in page
     assert "71.7 min" in page
 

@@ -14,6 +14,7 @@ from sop_jax.replay.local_tables import LocalTables
 from sop_jax.replay.tables import TableConfig
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.errors import RateLimitedError, ReplayUnavailableError
+from sop_jax.specs.metrics import MemoryMetrics
 from sop_jax.specs.records import Source
 
 TABLE = "relabel/online"
@@ -31,8 +32,8 @@ def put(store, count):
     return store.put(make_episode(count, num_frames=6, spec=SPEC, image_stride=2, task="relabel")).path
 
 
-def make_intake(store, tables):
-    return Intake(store, tables, label_all, CONFIG, ManualClock(START_NS))
+def make_intake(store, tables, metrics=None):
+    return Intake(store, tables, label_all, CONFIG, ManualClock(START_NS), metrics)
 
 
 def sampled_paths(tables):
@@ -139,6 +140,22 @@ def test_a_retirement_that_is_taken_back_brings_the_items_back(store):
     assert intake.poll().removed == 1
     retirement.forget(store, path)
     assert intake.poll() == IntakeReport(inserted=1, num_items=2)
+
+
+def test_nothing_of_a_retired_episode_is_remembered(store):
+    """One that comes back is told of like a new one: an intake that works for months must not keep every name."""
+    tables, metrics = LocalTables([TableConfig(TABLE, 100)]), MemoryMetrics()
+    path = put(store, 1)
+    intake = make_intake(store, tables, metrics)
+    intake.poll()
+    tables.restart()
+    intake.poll()  # the same episode in new tables: told of already
+    assert sum(event["event"] == "episode" for event in metrics.events) == 1
+    retirement.retire(store, record_of(path))
+    intake.poll()
+    retirement.forget(store, path)
+    intake.poll()
+    assert sum(event["event"] == "episode" for event in metrics.events) == 2
 
 
 def test_tables_that_are_away_are_asked_again_and_others_are_taken_in(store, monkeypatch):
