@@ -2,17 +2,21 @@
 
 import dataclasses
 import pathlib
+import shlex
 from collections.abc import Sequence
 from typing import Literal
 
-from fleet_sim.config import SimulatedFleetConfig, Stage, TimingConfig
+from fleet_sim.config import Operation, SimulatedFleetConfig, Stage, TimingConfig, operated
 from fleet_sim.fleet import SimulatedFleet
 from fleet_sim.journal import Journal
+from fleet_sim.quantities import parse_seconds
 from fleet_sim.replayed import Recordings
+from fleet_sim.tally import DynamicsResult
 from fleet_sim.wall_fleet import LiveBodies, run_wall
 from fleet_sim.wall_learner import LearnerSettings, fleet_config
 from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.cli.arguments import UsageError, parse
+from sop_jax.cli.deployment_options import PlanArguments, deployment_of
 from sop_jax.cli.locations import as_store_url, find_policy
 from sop_jax.cli.output import note, print_json, say
 from sop_jax.cli.stopping import StopRequests
@@ -78,6 +82,11 @@ class FleetArguments:
     publish_every: int = 25
     """Learner steps between publications."""
 
+    deployment: str = ""
+    """On virtual time, what the fleet works in: options of `sop fleet plan` without their dashes, such as "link=20Mbps
+    operators=1 rule=shortest_help patience=2min". Robots, rests and the learner's figures are those given here. Default:
+    nothing is in the way of data, and people are always there."""
+
     seed: int = 0
     """Of what robots do and of the order of data."""
 
@@ -94,6 +103,8 @@ def run_fleet(argv: Sequence[str]) -> int:
         raise UsageError(f"{arguments.folder} holds a store: choose a new folder")
     if arguments.bodies == "recordings" and (arguments.pace, arguments.processes) != ("real", 1):
         raise UsageError("--pace and --processes are about worlds: add --bodies worlds")
+    if arguments.deployment and arguments.clock == "wall":
+        raise UsageError("--deployment is simulated: add --clock virtual")
     if arguments.robots < 1 or arguments.duration_s <= 0:
         raise UsageError(f"--robots must be at least 1 and --duration-s above 0, got {arguments}")
     recorded, store = as_store_url(arguments.recordings), as_store_url(str(arguments.folder / "store"))
@@ -104,9 +115,11 @@ def run_fleet(argv: Sequence[str]) -> int:
     timing = TimingConfig(learner_steps_per_s=arguments.steps_per_s, reset_s=arguments.reset_s)
     config = fleet_config(settings, timing)
     config = dataclasses.replace(config, world=WorldConfig(arguments.task, individuals=arguments.individuals))
+    if arguments.deployment:
+        config = operated(config, _operation(arguments))
     _lend_demonstration(recorded, store, arguments.task)
     if arguments.clock == "virtual":
-        summary = summary_of(_run_virtual(config, settings, recorded, arguments))
+        summary = _run_virtual(config, settings, recorded, arguments)
     else:
         summary = _run_wall(config, settings, recorded, arguments)
     for name, value in summary.items():
@@ -125,6 +138,34 @@ def summary_of(journal: Journal) -> dict[str, object]:
         "publications": len(journal.publications),
         "median_staleness_s": journal.median_staleness_s,
         "online_share": journal.online_share,
+    }
+
+
+def _operation(arguments: FleetArguments) -> Operation:
+    """Raises UsageError, ConfigError."""
+    given = PlanArguments(
+        robots=arguments.robots,
+        reset=f"{arguments.reset_s:g}s",
+        steps_per_s=arguments.steps_per_s,
+        batch=arguments.batch,
+        publish_every=arguments.publish_every,
+    )
+    words = [f"--{word}" for word in shlex.split(arguments.deployment)]
+    options = parse(PlanArguments, words, "fleet plan", default=given)
+    for name in ("robots", "reset", "steps_per_s", "batch", "publish_every", "simulate", "seed", "json"):
+        if getattr(options, name) != getattr(given, name):
+            raise UsageError(f"--deployment can't say --{name.replace('_', '-')}: it is this command's own option")
+    return Operation(deployment_of(options), options.rule, parse_seconds("--patience", options.patience))
+
+
+def _summary_of_deployment(result: DynamicsResult | None) -> dict[str, object]:
+    """What links and people did; nothing without a deployment."""
+    if result is None:
+        return {}
+    return {
+        **dataclasses.asdict(result.figures),
+        "lost_while_waiting": result.num_lost,
+        "on_their_way": result.backlog,
     }
 
 
@@ -151,7 +192,7 @@ def _run_wall(
 
 def _run_virtual(
     config: SimulatedFleetConfig, settings: LearnerSettings, recorded: str, arguments: FleetArguments
-) -> Journal:
+) -> dict[str, object]:
     policy = pathlib.Path(settings.bundle)
     recordings = None
     if arguments.bodies == "recordings":
@@ -162,7 +203,7 @@ def _run_virtual(
     try:
         fleet.run(Stage(0.0, then_steps=settings.warm_steps))
         fleet.run(Stage(arguments.duration_s, learner_steps=round(arguments.duration_s * arguments.steps_per_s) + 1))
-        return fleet.journal()
+        return summary_of(fleet.journal()) | _summary_of_deployment(fleet.dynamics())
     finally:
         fleet.close()
 

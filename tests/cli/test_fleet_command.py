@@ -100,6 +100,26 @@ def test_a_fleet_of_replayed_robots_on_virtual_time(tmp_path, recordings, capsys
     assert "holds a store: choose a new folder" in capsys.readouterr().err
 
 
+def test_a_fleet_that_learns_in_a_deployment(tmp_path, recordings, capsys, monkeypatch):
+    monkeypatch.setattr(fleet_module, "LearningSide", CountingLearner)
+    command = ["fleet", "--clock", "virtual", "--recordings", str(recordings), "--folder", str(tmp_path / "run"),
+               "--robots", "3", "--duration-s", "50", "--reset-s", "8", "--publish-every", "10", "--json"]  # fmt: skip
+    assert main([*command, "--deployment", "link=10Mbps checkpoint=1MB frame=36KB kept-hz=10 site-cache"]) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert summary["upload_s"] == pytest.approx(0.05 + 2.0 * 10 * 36e3 * 8 / 10e6)  # latency, two seconds of frames
+    assert summary["fan_out_s"] == pytest.approx(0.05 + 1e6 * 8 / 10e6)
+    assert summary["lost_while_waiting"] == 0
+    other = [*command[:-1], "--folder", str(tmp_path / "other")]
+    for words, message in (
+        (["--deployment", "robots=7"], "--deployment can't say --robots: it is this command's own option"),
+        (["--deployment", "link=fast"], "--link: expected a rate such as 50Mbps"),
+        (["--deployment", "lnk=5Mbps"], "Unrecognized options: --lnk=5Mbps (see sop fleet plan --help)"),
+        (["--clock", "wall", "--deployment", "link=5Mbps"], "--deployment is simulated: add --clock virtual"),
+    ):
+        assert main([*other, *words]) == BAD_INPUT
+        assert message in capsys.readouterr().err
+
+
 def test_a_fleet_needs_demonstrations(tmp_path, capsys):
     EpisodeStore(f"file://{tmp_path}/recorded/").put(make_episode(image_size=8))
     command = [
