@@ -123,7 +123,7 @@ def run_fleet(argv: Sequence[str]) -> int:
     else:
         summary = _run_wall(config, settings, recorded, arguments)
     for name, value in summary.items():
-        say(f"{name}: {value}")
+        say(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
     if arguments.json:
         print_json({"clock": arguments.clock, **summary})
     return 0
