@@ -10,6 +10,7 @@ from sop_jax.episodes.rejection import reject
 from sop_jax.specs.records import CameraSpec
 
 DEFAULT_QUALITY = 90
+_UNREADABLE = (ValueError, RuntimeError, KeyError)  # KeyError: a colour subsampling that the library has no name for
 _FIX = "The camera's encoder is broken, or the index names other bytes; set the episode aside."
 
 
@@ -33,7 +34,7 @@ def decode_images(jpegs: Sequence[bytes], cameras: Sequence[CameraSpec], where: 
         _check_header(jpeg, camera, where)
         try:
             image = simplejpeg.decode_jpeg(jpeg, "RGB")
-        except (ValueError, RuntimeError) as error:
+        except _UNREADABLE as error:
             raise reject(where, f"JPEG of {camera.name}", expected="a whole JPEG", got=str(error), fix=_FIX) from error
         images[camera.name] = image
     return images
@@ -49,8 +50,8 @@ def check_jpeg(jpeg: bytes | memoryview, camera: CameraSpec, where: str) -> None
 def _check_header(jpeg: bytes | memoryview, camera: CameraSpec, where: str) -> None:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(jpeg)
-    except (ValueError, RuntimeError) as error:
-        raise reject(where, f"JPEG of {camera.name}", expected="a JPEG header", got=str(error), fix=_FIX) from error
+    except _UNREADABLE as error:
+        raise reject(where, f"JPEG of {camera.name}", expected="a JPEG header", got=repr(error), fix=_FIX) from error
     if (height, width) != (camera.height, camera.width) or colours not in ("YCbCr", "RGB"):
         expected = f"YCbCr or RGB, {camera.height}x{camera.width}"
         raise reject(where, f"JPEG of {camera.name}", expected=expected, got=f"{colours}, {height}x{width}", fix=_FIX)

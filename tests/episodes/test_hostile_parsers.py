@@ -1,5 +1,6 @@
 """Attacks, and mutations at every offset: always InvalidEpisodeError with a reason, and no memory to speak of."""
 
+import base64
 import contextlib
 import json
 import pathlib
@@ -133,6 +134,16 @@ def test_the_jpeg_check_takes_any_bytes(data):
     with contextlib.suppress(InvalidEpisodeError):
         check_jpeg(jpeg, HEAD, "e")
         assert decode_images([jpeg], [HEAD], "e")["head"].shape == (8, 8, 3)
+
+
+def test_a_colour_subsampling_without_a_name():
+    """Found by the fuzzer: the library answers with KeyError."""
+    jpeg = base64.b64decode(
+        "/9j/Af//wAARCAAIAAgDARQAAhEBAxEB/8QAHwAAAQUBAQEBAQEAAAAAAAAAAAEC8vP09fb39vnq/9oADAMBAAIRAwA/AAD/////"
+    )
+    for read in (lambda: check_jpeg(jpeg, HEAD, "e"), lambda: decode_images([jpeg], [HEAD], "e")):
+        with pytest.raises(InvalidEpisodeError, match=r"JPEG of head: expected a JPEG header, got 'KeyError\(6\)'"):
+            read()
 
 
 @pytest.mark.parametrize(

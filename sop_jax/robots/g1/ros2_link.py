@@ -167,7 +167,7 @@ def _decode(camera: CameraConfig, message: ros.Image) -> np.ndarray:
             order = _RAW_CHANNELS[message.encoding]
             rows = data.reshape(message.height, message.step)[:, : 3 * message.width]
             image = rows.reshape(message.height, message.width, 3)[..., ::order]
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RuntimeError) as error:
         raise LinkFault(
             f"camera {camera.name}: a frame of {message.height}x{message.width}, encoding {message.encoding!r}, "
             f"{len(data)} bytes can't be read ({type(error).__name__}: {error}); expected rgb8, bgr8 or jpeg"
