@@ -178,7 +178,7 @@ def plot_latency(found: Sequence[dict[str, Any]]) -> str:
                 axes.plot(
                     np.unique(minutes) + 0.5, values, style, color=colour, label=f"{one['robots']} robots, {label}"
                 )
-        axes.set(xlabel="minutes", ylabel="episode's end to sampleable, s", ylim=(0, None))
+        axes.set(xlabel="minutes", ylabel="end to sampleable, s", ylim=(0, None))
         _finish(axes)
 
     return draw_svg("load_latency", draw_curves)
@@ -198,7 +198,7 @@ def plot_memory(found: Sequence[dict[str, Any]]) -> str:
 
 
 def _finish(axes: Axes) -> None:
-    axes.legend()
+    axes.legend(loc="lower right", ncols=2)
     axes.figure.patch.set(alpha=1.0, facecolor="white")
 
 
