@@ -110,7 +110,7 @@ def sides_stand(blank: BlankState) -> bool:
 
 def may_latch(blank: BlankState, end: str) -> bool:
     """Whether an end clicks now: everything square, and both tabs behind the wall."""
-    if abs(blank.end(end) - UPRIGHT_RAD) >= _LATCH_RAD:  # so on most ticks
+    if abs(blank.walls[_END_WALLS[end]] - UPRIGHT_RAD) >= _LATCH_RAD:  # so on most ticks
         return False
     square = [angle for index in (0, 1) for angle in (blank.side(index), blank.tab(index, end))]
     return all(abs(angle - UPRIGHT_RAD) < _SQUARE_RAD for angle in square) and not has_tab_outside(blank, end)

@@ -124,7 +124,9 @@ class BoxTask(JudgedTask[Situation]):
         if blank.latched != self._latched:
             blank = self._state = dataclasses.replace(blank, latched=self._latched)
         self._failure = self._failure or self._judge(blank, self._blank.is_pressed(data, CRUSHING_N))
-        is_finished = is_closed(blank, self._goal) and have_drawn_back(blank, self._fingertips(data))
+        is_finished = (
+            bool(self._latched) and is_closed(blank, self._goal) and have_drawn_back(blank, self._fingertips(data))
+        )
         self._done_ticks = self._done_ticks + 1 if is_finished else 0
         self._success = not self._failure and self._done_ticks >= _DONE_TICKS
 
