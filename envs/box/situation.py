@@ -100,7 +100,9 @@ def tab_depth(blank: BlankState, index: int, end: str) -> float:
 
 def has_tab_outside(blank: BlankState, end: str) -> bool:
     """Whether an end wall stands with a tab on its outer side: folded in the wrong order."""
-    return blank.end(end) > RAISED_RAD and any(tab_depth(blank, index, end) < 0.0 for index in (0, 1))
+    if blank.walls[_END_WALLS[end]] <= RAISED_RAD:
+        return False
+    return tab_depth(blank, 0, end) < 0.0 or tab_depth(blank, 1, end) < 0.0
 
 
 def sides_stand(blank: BlankState) -> bool:

@@ -156,7 +156,10 @@ class BoxTask(JudgedTask[Situation]):
     def _judge(self, blank: BlankState, crushing: bool) -> str:
         """What is wrong beyond doubt, or ""."""
         self._crushing_ticks = self._crushing_ticks + 1 if crushing else 0
-        wrong = sides_stand(blank) and any(has_tab_outside(blank, end) for end in ENDS if end not in blank.latched)
+        wrong = False
+        if sides_stand(blank):
+            for end in ENDS:  # a generator would take longer than the question
+                wrong = wrong or (end not in blank.latched and has_tab_outside(blank, end))
         self._wrong_ticks = self._wrong_ticks + 1 if wrong else 0
         if self._crushing_ticks >= _CRUSHING_TICKS or self._wrong_ticks >= _WRONG_TICKS:
             return "fold_error"
