@@ -172,11 +172,11 @@ def _unpack(message: segment_pb2.Segment) -> Segment:
         source=Source(message.source),
         policy_version=message.policy_version,
         ended_ns=message.ended_ns,
-        frames=frames.astype(np.int32),
-        image_ranges=ranges.astype(np.int64).reshape(num_frames, -1, 2),
+        frames=frames.astype(np.int32, copy=False),
+        image_ranges=ranges.astype(np.int64, copy=False).reshape(num_frames, -1, 2),
         arrays_range=(message.arrays_offset, message.arrays_length),
         intervention=intervention.astype(bool),
-        label=label.astype(np.float32),
+        label=label.astype(np.float32, copy=False),
     )
 
 

@@ -11,12 +11,11 @@ from jaxtyping import Bool, Int32
 
 from sop_jax.algorithms.algorithm import Algorithm
 from sop_jax.models.batch import ObservationBatch, TrainBatch
-from sop_jax.models.pytrees import Leaf
+from sop_jax.sampling.batch_images import BatchImages
 from sop_jax.sampling.batch_source import LoadedBatch
 from sop_jax.sampling.batch_spec import BatchSpec, Tokenize
 from sop_jax.sampling.episode_cache import EpisodeNumbers
 from sop_jax.sampling.frame_picker import FramePick
-from sop_jax.sampling.image_cache import Images
 
 _MAX_INSTRUCTIONS = 4096
 
@@ -39,10 +38,10 @@ class BatchBuilder:
         self,
         picks: Sequence[FramePick],
         numbers: Sequence[EpisodeNumbers],
-        images: Sequence[Images],
+        images: BatchImages,
         rng: np.random.Generator,
     ) -> LoadedBatch:
-        """The batch of these picks, in order. `rng` is for lessons that vary."""
+        """The batch of these picks, in order, with images that are there already. `rng` is for lessons that vary."""
         spec, num = self._spec, len(picks)
         frames = np.array([pick.frame for pick in picks], np.int32)
         places = list(zip(numbers, frames.tolist(), strict=True))
@@ -58,9 +57,13 @@ class BatchBuilder:
             for pick, episode in zip(picks, numbers, strict=True)
         ]
         tokens, token_mask = self._stack_tokens([lesson.instruction for lesson in lessons])
-        pixels, image_mask = self._stack_images(images)
+        names = [camera.name for camera in spec.cameras]
         observation = ObservationBatch(
-            images=pixels, image_mask=image_mask, state=state, tokens=tokens, token_mask=token_mask
+            images=dict(zip(names, images.pixels, strict=True)),
+            image_mask=dict(zip(names, images.masks, strict=True)),
+            state=state,
+            tokens=tokens,
+            token_mask=token_mask,
         )
         return LoadedBatch(
             batch=TrainBatch(
@@ -81,16 +84,3 @@ class BatchBuilder:
     def _stack_tokens(self, instructions: Sequence[str]) -> tuple[Int32[np.ndarray, "B L"], Bool[np.ndarray, "B L"]]:
         rows = [self._tokenize_one(instruction) for instruction in instructions]
         return np.stack([tokens for tokens, _ in rows]), np.stack([mask for _, mask in rows])
-
-    def _stack_images(self, images: Sequence[Images]) -> tuple[dict[str, Leaf], dict[str, Leaf]]:
-        """Pixels and their masks by camera; black where the episode lacks the camera."""
-        pixels: dict[str, Leaf] = {}
-        masks: dict[str, Leaf] = {}
-        for index, camera in enumerate(self._spec.cameras):
-            stack = np.empty((len(images), camera.height, camera.width, 3), np.uint8)
-            for row, frame in enumerate(images):
-                image = frame[index]
-                stack[row] = 0 if image is None else image
-            pixels[camera.name] = stack
-            masks[camera.name] = np.array([frame[index] is not None for frame in images])
-        return pixels, masks

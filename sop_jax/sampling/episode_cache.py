@@ -6,6 +6,7 @@ Legend: `T` frames of an episode, `H` horizon, `P` = T + H - 1, `A` action dimen
 import collections
 import concurrent.futures
 import dataclasses
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -64,9 +65,10 @@ class EpisodeNumbers:
 
 
 class FaultLog:
-    """Episodes that turned out unusable, and why; bounded. Belongs to one thread."""
+    """Episodes that turned out unusable, and why; bounded. Threads share it."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._reasons: collections.OrderedDict[str, str] = collections.OrderedDict()
         self.num_skipped = 0
         self.last_reason = ""
@@ -75,17 +77,23 @@ class FaultLog:
         return path in self._reasons
 
     def give_up(self, path: str, reason: str) -> None:
-        self._reasons[path] = reason
-        self.last_reason = reason
-        if len(self._reasons) > _MAX_REMEMBERED_FAULTS:
-            self._reasons.popitem(last=False)
+        with self._lock:
+            self._reasons[path] = reason
+            self.last_reason = reason
+            if len(self._reasons) > _MAX_REMEMBERED_FAULTS:
+                self._reasons.popitem(last=False)
 
     def note(self, reason: str) -> None:
         self.last_reason = reason
 
+    def skip(self, num: int) -> None:
+        """Counts draws that gave no example."""
+        with self._lock:
+            self.num_skipped += num
+
 
 class EpisodeCache:
-    """Reads and prepares episodes. Belongs to one thread; reads run in `pool`."""
+    """Reads and prepares episodes, for one thread at a time; reads run in `pool`."""
 
     def __init__(
         self,

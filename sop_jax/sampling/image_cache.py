@@ -1,32 +1,55 @@
 """Images of sampled frames: byte ranges fetched together, JPEGs decoded in threads, recent ones kept."""
 
 import concurrent.futures
-from collections.abc import Mapping, Sequence
+import dataclasses
+import threading
+from collections.abc import Sequence
 
 import numpy as np
 
-from sop_jax.episodes.images import decode_images
+from sop_jax.episodes.images import decode_into
+from sop_jax.sampling.batch_images import BatchImages, Images
 from sop_jax.sampling.batch_spec import BatchSpec
 from sop_jax.sampling.byte_lru import ByteLru
 from sop_jax.sampling.episode_cache import EpisodeNumbers, FaultLog, FrameReader
 from sop_jax.sampling.frame_picker import FramePick
 from sop_jax.specs.errors import EpisodeNotFoundError, InvalidEpisodeError
 
-Images = tuple[np.ndarray | None, ...]
-"""uint8 [h, w, 3] for each of the policy's cameras, None where the episode lacks the camera."""
-
 Jpegs = tuple[bytes, ...]
 """JPEGs of those of the policy's cameras that the episode has."""
 
 _Key = tuple[str, int]
-_Pick = tuple[FramePick, EpisodeNumbers]
 
 _FRAMES_PER_TASK = 8
 """Frames decoded by one task of the pool: a 64-pixel JPEG takes about as long as handing a task over."""
 
+_Decoding = concurrent.futures.Future[list[Images | InvalidEpisodeError]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Want:
+    """A frame, and the batch's rows that it is for."""
+
+    pick: FramePick
+    numbers: EpisodeNumbers
+    rows: list[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class PendingImages:
+    """Rows of a batch whose images are on their way. parts: the frames of each decoding task; found: those held already."""
+
+    wanted: dict[_Key, _Want]
+    jpegs: dict[_Key, Jpegs]
+    parts: list[tuple[list[_Key], _Decoding]]
+    found: set[_Key]
+
 
 class ImageCache:
-    """Reads and decodes frames, and keeps recent ones. Belongs to one thread; decoding runs in `pool`.
+    """Reads and decodes frames, and keeps recent ones. One thread starts what another may finish; decoding runs in `pool`.
+
+        pending = images.start(picks, batch)   # reads
+        images.finish(pending)                 # waits for the decoding
 
     Two levels, either of which may have 0 bytes: pixels cost nothing but their copy into the batch; JPEGs take a fraction of
     the memory and are decoded at every use (figures in docs/sampling.md).
@@ -47,6 +70,8 @@ class ImageCache:
         self._pool = pool
         self._pixels: ByteLru[_Key, Images] = ByteLru(pixel_bytes)
         self._jpegs: ByteLru[_Key, Jpegs] = ByteLru(jpeg_bytes)
+        self._held = threading.Lock()
+        """Guards both levels."""
         self._num_wanted = 0
         self._num_fetched = 0
 
@@ -55,49 +80,53 @@ class ImageCache:
         """Share of frames that needn't be fetched, 0 to 1."""
         return 1 - self._num_fetched / self._num_wanted if self._num_wanted else 0.0
 
-    def read(self, picks: Sequence[_Pick]) -> list[Images | None]:
-        """Images of each pick, None where they can't be had."""
-        wanted: dict[_Key, _Pick] = {_key(pick): pick for pick in picks}
-        found: dict[_Key, Images] = {}
+    def start(self, picks: Sequence[tuple[int, FramePick, EpisodeNumbers]], batch: BatchImages) -> PendingImages:
+        """Reads what isn't held and has the pool decode it into the batch. `picks`: each with its row of the batch."""
+        wanted: dict[_Key, _Want] = {}
+        for row, pick, numbers in picks:
+            wanted.setdefault((pick.segment.path, pick.frame), _Want(pick, numbers, [])).rows.append(row)
+        found: set[_Key] = set()
         jpegs: dict[_Key, Jpegs] = {}
         missing: list[_Key] = []
-        for key in wanted:
-            if (images := self._pixels.get(key)) is not None:
-                found[key] = images
-            elif (held := self._jpegs.get(key)) is not None:
-                jpegs[key] = held
-            else:
-                missing.append(key)
+        with self._held:
+            for key, want in wanted.items():
+                if (images := self._pixels.get(key)) is not None:
+                    found.add(key)
+                    for row in want.rows:
+                        batch.put(row, images)
+                elif (held := self._jpegs.get(key)) is not None:
+                    jpegs[key] = held
+                else:
+                    missing.append(key)
         for key, fetched in zip(missing, self._fetch([wanted[key] for key in missing]), strict=True):
             if fetched is not None:
                 jpegs[key] = fetched
-        for key, images in self._decode_all(jpegs, wanted).items():
-            found[key] = images
-            self._pixels.put(key, images, sum(image.nbytes + 128 for image in images if image is not None))
-            self._jpegs.put(key, jpegs[key], sum(len(jpeg) + 64 for jpeg in jpegs[key]))
         self._num_wanted += len(wanted)
         self._num_fetched += len(missing)
-        return [found.get(_key(pick)) for pick in picks]
-
-    def _decode_all(self, jpegs: Mapping[_Key, Jpegs], wanted: Mapping[_Key, _Pick]) -> dict[_Key, Images]:
-        """Key -> images, decoded by the pool; broken frames are left out and their episodes given up."""
         keys = list(jpegs)
         parts = [keys[i : i + _FRAMES_PER_TASK] for i in range(0, len(keys), _FRAMES_PER_TASK)]
-        tasks = [self._pool.submit(self._decode, [(wanted[key], jpegs[key]) for key in part]) for part in parts]
-        decoded: dict[_Key, Images] = {}
-        for part, task in zip(parts, tasks, strict=True):
+        tasks = [self._pool.submit(self._decode, [(wanted[key], jpegs[key]) for key in part], batch) for part in parts]
+        return PendingImages(wanted, jpegs, list(zip(parts, tasks, strict=True)), found)
+
+    def finish(self, pending: PendingImages) -> set[int]:
+        """The rows that have their images now. The episodes of broken frames are given up."""
+        found = set(pending.found)
+        for part, task in pending.parts:
             for key, images in zip(part, task.result(), strict=True):
                 if isinstance(images, InvalidEpisodeError):
                     self._faults.give_up(key[0], str(images))
-                else:
-                    decoded[key] = images
-        return decoded
+                    continue
+                found.add(key)
+                with self._held:
+                    self._pixels.put(key, images, sum(image.nbytes + 128 for image in images if image is not None))
+                    self._jpegs.put(key, pending.jpegs[key], sum(len(jpeg) + 64 for jpeg in pending.jpegs[key]))
+        return {row for key in found for row in pending.wanted[key].rows}
 
-    def _fetch(self, picks: Sequence[_Pick]) -> list[Jpegs | None]:
+    def _fetch(self, wanted: Sequence[_Want]) -> list[Jpegs | None]:
         """JPEGs of the policy's cameras; all at once, and one by one if that fails, to find the culprit."""
-        if not picks:
+        if not wanted:
             return []
-        requests = [(pick.segment.path, _ranges(pick, numbers)) for pick, numbers in picks]
+        requests = [(want.pick.segment.path, _ranges(want)) for want in wanted]
         try:
             return list(self._store.read_images(requests))
         except (EpisodeNotFoundError, InvalidEpisodeError, OSError, ValueError):
@@ -114,23 +143,26 @@ class ImageCache:
             self._faults.note(f"{path}: {error}")
         return None
 
-    def _decode(self, frames: Sequence[tuple[_Pick, Jpegs]]) -> list[Images | InvalidEpisodeError]:
+    def _decode(self, frames: Sequence[tuple[_Want, Jpegs]], batch: BatchImages) -> list[Images | InvalidEpisodeError]:
+        """Fills the rows of these frames; returns what the cache may keep."""
         decoded: list[Images | InvalidEpisodeError] = []
-        for (pick, numbers), jpegs in frames:
-            cameras = [c for c, row in zip(self._spec.cameras, numbers.camera_rows, strict=True) if row is not None]
+        for want, jpegs in frames:
+            rows, camera_rows = want.rows, want.numbers.camera_rows
+            cameras = [c for c, row in zip(self._spec.cameras, camera_rows, strict=True) if row is not None]
             try:
-                images = decode_images(jpegs, cameras, pick.segment.path)
+                decode_into(batch.open(rows[0], camera_rows), jpegs, cameras, want.pick.segment.path)
             except InvalidEpisodeError as error:
                 decoded.append(error)
-            else:
-                decoded.append(tuple(images.get(camera.name) for camera in self._spec.cameras))
+                continue
+            images = batch.views(rows[0])
+            for row in rows[1:]:
+                batch.put(row, images)
+            if self._pixels.max_bytes:  # a view would keep the whole batch
+                images = tuple(None if image is None else image.copy() for image in images)
+            decoded.append(images)
         return decoded
 
 
-def _key(pick: _Pick) -> _Key:
-    return pick[0].segment.path, pick[0].frame
-
-
-def _ranges(pick: FramePick, numbers: EpisodeNumbers) -> np.ndarray:
-    rows = [row for row in numbers.camera_rows if row is not None]
-    return pick.segment.image_ranges[pick.slot][rows]
+def _ranges(want: _Want) -> np.ndarray:
+    rows = [row for row in want.numbers.camera_rows if row is not None]
+    return want.pick.segment.image_ranges[want.pick.slot][rows]

@@ -1,11 +1,16 @@
 """The loader: from replay tables and the episode store to batches, ahead of the learner.
 
-sampler plans draws -> replay tables give segments -> one frame of each -> numbers and images from the store -> batch
+sampler plans draws -> replay tables give segments -> one frame of each -> numbers and JPEGs from the store -> pixels -> batch
+|------------------------------------------- one thread -----------------------------------------|  |- pool -|  |another|
+
+While the pool decodes a batch, the one before it is put together and the next is drawn and read: the cores that decode never
+wait for either.
 """
 
 import concurrent.futures
 import dataclasses
 import itertools
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,11 +20,12 @@ from jaxtyping import Float32
 from sop_jax.algorithms.algorithm import Algorithm
 from sop_jax.sampling.adaptive import AdaptiveSampler
 from sop_jax.sampling.batch_builder import BatchBuilder
+from sop_jax.sampling.batch_images import BatchImages
 from sop_jax.sampling.batch_source import BatchSourceStoppedError, BatchStarvedError, Draw, LoadedBatch
 from sop_jax.sampling.batch_spec import BatchSpec, Tokenize
 from sop_jax.sampling.episode_cache import EpisodeCache, EpisodeNumbers, FaultLog, FrameReader
 from sop_jax.sampling.frame_picker import FramePick, FramePicker, PickerConfig
-from sop_jax.sampling.image_cache import ImageCache, Images
+from sop_jax.sampling.image_cache import ImageCache, PendingImages
 from sop_jax.sampling.prefetch import Prefetcher
 from sop_jax.sampling.report import LoaderReport, ReportWriter
 from sop_jax.specs.clock import Clock
@@ -31,7 +37,26 @@ _NAP_S = 0.02
 _ONLINE_ATTEMPTS = 3
 """After so many unusable items of an online table in a row, its draws are served by the offline one."""
 
-_Example = tuple[FramePick, EpisodeNumbers, Images]
+_Example = tuple[FramePick, EpisodeNumbers]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fetch:
+    """Rows of a batch on their way: examples whose images are being decoded. Those that can't be trained on are left out."""
+
+    examples: dict[int, _Example]
+    pending: PendingImages
+
+
+@dataclasses.dataclass(frozen=True)
+class _Begun:
+    """A batch as the drawing thread leaves it."""
+
+    requested: list[Draw]
+    rng: np.random.Generator
+    deadline_ns: int
+    images: BatchImages
+    fetch: _Fetch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +65,9 @@ class LoaderConfig:
 
     batch_size: examples in a batch of this process.
     seed: order of everything that is random here; give each process of a multi-host learner its own.
-    prefetch_batches: batches made ahead. Each one ahead delays the sampler's losses and fresh data by a step. 0 makes
-        batches inside `next`, without a thread: for simulated time, and for reproducing a run exactly.
+    prefetch_batches: batches under way ahead of `next`, the one being decoded included. Each one ahead delays the sampler's
+        losses and fresh data by a step. 1 puts each together inside `next`; 0 makes it there from the start, without a
+        thread: for simulated time, and for reproducing a run exactly.
     num_threads: threads that read and decode.
     pixel_cache_bytes: bound of the cache of decoded frames; one of three 64-pixel cameras takes 37 KB.
     jpeg_cache_bytes: bound of a second cache behind it, of JPEGs, for stores that are slow or billed by the read; the
@@ -104,14 +130,18 @@ class Loader:
         self._clock = clock
         self._pool = concurrent.futures.ThreadPoolExecutor(config.num_threads, thread_name_prefix="sampling")
         self._faults = FaultLog()
+        self._drawing = threading.Lock()
+        """Guards the picker and the episodes: a batch with broken images draws again from the thread that builds."""
         self._picker = FramePicker(tables, sampler.tasks, config.picker, clock)
         self._episodes = EpisodeCache(store, algorithm, spec, self._faults, self._pool, config.arrays_cache_bytes)
         self._images = ImageCache(
             store, spec, self._faults, self._pool, config.pixel_cache_bytes, config.jpeg_cache_bytes
         )
+        self._spec = spec
         self._builder = BatchBuilder(spec, tokenize, algorithm)
         self._reports = ReportWriter(sampler, metrics)
-        self._prefetcher: Prefetcher[LoadedBatch] | None = None
+        self._begun: Prefetcher[_Begun] | None = None
+        self._loaded: Prefetcher[LoadedBatch] | None = None
         self._stopped = False
         self._num_consumed = 0
         self._first_next_ns: int | None = None
@@ -122,17 +152,19 @@ class Loader:
         """Starts loading ahead; `next` does it by itself."""
         if self._stopped:
             raise BatchSourceStoppedError("no further batch: the loader was stopped; make a new one")
-        if self._prefetcher is None:
-            self._prefetcher = Prefetcher(self._load, self.config.prefetch_batches, self._num_consumed, "loader")
+        if self._loaded is None:
+            ahead, first = self.config.prefetch_batches, self._num_consumed
+            self._begun = Prefetcher(self._begin, min(ahead, 1), first, "loader-draws")
+            self._loaded = Prefetcher(self._finish, max(ahead - 1, 0), first, "loader-builds")
 
     def next(self) -> LoadedBatch:
         """The next batch; blocks until it is there."""
         self.start()
-        assert self._prefetcher is not None
+        assert self._loaded is not None
         asked_ns = self._clock.now_ns()
         if self._first_next_ns is None:
             self._first_next_ns = asked_ns
-        loaded = self._prefetcher.next()
+        loaded = self._loaded.next()
         self._last_return_ns = self._clock.now_ns()
         waited_ns = self._last_return_ns - asked_ns
         self._waited_ns += waited_ns
@@ -159,7 +191,7 @@ class Loader:
             wait_share=self.wait_share(),
             num_fallbacks=dict(self._picker.num_fallbacks),
             num_blocks=self._picker.num_blocks(),
-            num_ready=0 if self._prefetcher is None else self._prefetcher.num_ready,
+            num_ready=0 if self._loaded is None else self._loaded.num_ready,
             num_skipped=self._faults.num_skipped,
             last_fault=self._faults.last_reason,
             image_hit_share=self._images.hit_share,
@@ -171,7 +203,7 @@ class Loader:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continues after the saved batch. Raises RuntimeError once loading has begun."""
-        if self._prefetcher is not None:
+        if self._loaded is not None:
             raise RuntimeError("load_state must be called before the first next(): batches were made already")
         if state.get("version") != STATE_VERSION:
             raise ValueError(f"loader state: expected version {STATE_VERSION}, got {state.get('version')}")
@@ -181,62 +213,73 @@ class Loader:
     def stop(self) -> None:
         """Ends all threads. May be called twice, and from another thread than `next`."""
         self._stopped = True
-        if self._prefetcher is not None:
-            self._prefetcher.stop()
+        for stage in (self._begun, self._loaded):
+            if stage is not None:
+                stage.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _load(self, index: int, should_stop: Callable[[], bool]) -> LoadedBatch:
-        """Batch number `index`. What is random depends on (seed, index) alone, beside what the tables give."""
+    def _begin(self, index: int, should_stop: Callable[[], bool]) -> _Begun:
+        """Draws and reads batch `index`. What is random depends on (seed, index) alone, beside what the tables give."""
         rng = np.random.default_rng([self.config.seed, index])
         requested = self.sampler.plan(self.config.batch_size, rng)
-        examples: list[_Example | None] = [None] * len(requested)
-        places = list(range(len(requested)))
-        wanted = list(requested)
         deadline_ns = self._clock.now_ns() + round(self.config.picker.starved_after_s * 1e9)
+        images = BatchImages.empty(self._spec, len(requested))
+        fetch = self._draw(dict(enumerate(requested)), requested, images, index, rng, should_stop)
+        return _Begun(requested, rng, deadline_ns, images, fetch)
+
+    def _finish(self, index: int, should_stop: Callable[[], bool]) -> LoadedBatch:
+        """Puts batch `index` together once its images are decoded, and draws again what turned out to be unusable."""
+        assert self._begun is not None
+        begun = self._begun.next()
+        fetch, open_draws = begun.fetch, dict(enumerate(begun.requested))
+        examples: dict[int, _Example] = {}
         for attempt in itertools.count(1):
-            picks = self._picker.pick([wanted[place] for place in places], index, rng, should_stop)
-            picks = [
-                dataclasses.replace(pick, requested=requested[place]) for place, pick in zip(places, picks, strict=True)
-            ]
-            for place, example in zip(places, self._fetch(picks), strict=True):
-                examples[place] = example
-            still = [place for place in places if examples[place] is None]
-            if not still:
+            num_asked = len(open_draws)
+            for row in self._images.finish(fetch.pending):
+                examples[row] = fetch.examples[row]
+                del open_draws[row]
+            if not open_draws:
                 break
-            self._faults.num_skipped += len(still)
-            if self._clock.now_ns() >= deadline_ns:
+            self._faults.skip(len(open_draws))
+            if self._clock.now_ns() >= begun.deadline_ns:
                 raise BatchStarvedError(
-                    f"batch {index}: {len(still)} of {len(requested)} examples couldn't be read for "
+                    f"batch {index}: {len(open_draws)} of {len(begun.requested)} examples couldn't be read for "
                     f"{self.config.picker.starved_after_s} s; the last reason: {self._faults.last_reason}"
                 )
             if should_stop():
                 raise BatchSourceStoppedError("stopped while reading episodes")
-            if len(still) == len(places):
+            if len(open_draws) == num_asked:
                 self._clock.sleep_s(_NAP_S)
             if attempt == _ONLINE_ATTEMPTS:
-                wanted = [self._picker.fall_back(draw) if place in still else draw for place, draw in enumerate(wanted)]
-            places = still
-        picked, numbers, images = zip(*(example for example in examples if example is not None), strict=True)
-        return self._builder.build(picked, numbers, images, rng)
+                with self._drawing:
+                    open_draws = {row: self._picker.fall_back(draw) for row, draw in open_draws.items()}
+            fetch = self._draw(open_draws, begun.requested, begun.images, index, begun.rng, should_stop)
+        picks, numbers = zip(*(examples[row] for row in range(len(begun.requested))), strict=True)
+        return self._builder.build(picks, numbers, begun.images, begun.rng)
 
-    def _fetch(self, picks: Sequence[FramePick]) -> list[_Example | None]:
-        """Everything about each pick, None where it can't be trained on."""
-        episodes = self._episodes.read({pick.segment.path: pick.segment.arrays_range for pick in picks})
-        usable: list[tuple[int, FramePick, EpisodeNumbers]] = []
-        for place, pick in enumerate(picks):
-            numbers = episodes.get(pick.segment.path)
-            if numbers is None:
-                continue
-            if problem := _mismatch(pick, numbers):
-                self._faults.note(problem)
-            else:
-                usable.append((place, pick, numbers))
-        images = self._images.read([(pick, numbers) for _, pick, numbers in usable])
-        fetched: list[_Example | None] = [None] * len(picks)
-        for (place, pick, numbers), frame_images in zip(usable, images, strict=True):
-            if frame_images is not None:
-                fetched[place] = (pick, numbers, frame_images)
-        return fetched
+    def _draw(
+        self,
+        wanted: Mapping[int, Draw],
+        requested: Sequence[Draw],
+        images: BatchImages,
+        index: int,
+        rng: np.random.Generator,
+        should_stop: Callable[[], bool],
+    ) -> _Fetch:
+        """One frame for each row of `wanted`; `requested` is what the sampler planned for the whole batch."""
+        with self._drawing:
+            picks = self._picker.pick(list(wanted.values()), index, rng, should_stop)
+            episodes = self._episodes.read({pick.segment.path: pick.segment.arrays_range for pick in picks})
+            examples: dict[int, _Example] = {}
+            for row, pick in zip(wanted, picks, strict=True):
+                numbers = episodes.get(pick.segment.path)
+                if numbers is None:
+                    continue
+                if problem := _mismatch(pick, numbers):
+                    self._faults.note(problem)
+                else:
+                    examples[row] = (dataclasses.replace(pick, requested=requested[row]), numbers)
+            return _Fetch(examples, self._images.start([(row, *example) for row, example in examples.items()], images))
 
 
 def _mismatch(pick: FramePick, numbers: EpisodeNumbers) -> str:

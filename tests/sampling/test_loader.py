@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import pathlib
+import threading
 import time
 
 import numpy as np
@@ -9,15 +10,16 @@ import pytest
 from sop_jax.algorithms.algorithm import Lesson
 from sop_jax.algorithms.behaviour_cloning import BehaviourCloning
 from sop_jax.algorithms.hg_dagger import HgDagger
-from sop_jax.episodes.images import decode_images
+from sop_jax.episodes.images import decode_images, decode_into
 from sop_jax.episodes.paths import episode_path
 from sop_jax.episodes.synthetic import make_spec
 from sop_jax.replay.items import encode_segment, label_all, segments_of
+from sop_jax.sampling import image_cache
 from sop_jax.sampling.adaptive import SamplerConfig
 from sop_jax.sampling.batch_source import BatchSourceStoppedError, BatchStarvedError, LoadedBatch
 from sop_jax.sampling.loader import LoaderConfig
 from sop_jax.specs.clock import WallClock
-from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.errors import ConfigError, RateLimitedError
 from sop_jax.specs.records import NO_POLICY, Episode, Outcome, Source
 from tests.sampling.conftest import INLINE, PICKER, SPEC, TASKS, World, corrected, demonstration
 
@@ -33,9 +35,9 @@ def remove_object(world: World, episode: Episode) -> None:
     (pathlib.Path(world.store.url.removeprefix("file://")) / episode_path(episode.manifest.episode_id)).unlink()
 
 
-def trained_on(world: World, num_batches: int = 12, **changes) -> tuple[set[str], int, str]:
+def trained_on(world: World, num_batches: int = 12, config: LoaderConfig = INLINE) -> tuple[set[str], int, str]:
     """Episodes that appeared in batches, picks passed over, and why the last one was."""
-    loader = world.loader(**changes)
+    loader = world.loader(config)
     seen = {episode for _ in range(num_batches) for episode in loader.next().episode_ids}
     report = loader.report()
     loader.stop()
@@ -159,8 +161,9 @@ def test_without_online_data_it_trains_on_demonstrations_and_counts(world):
     assert {table for table, num in loader.report().num_blocks.items() if num} == {f"{task}/online" for task in TASKS}
 
 
+@pytest.mark.parametrize("config", [INLINE, THREADED])
 @pytest.mark.parametrize("harm", ["gone", "cut off", "arrays altered"])
-def test_a_broken_episode_is_passed_over_counted_and_never_trained_on(world, harm):
+def test_a_broken_episode_is_passed_over_counted_and_never_trained_on(world, harm, config):
     victim = demonstration(99)
     world.fill().add(victim)
     if harm == "gone":
@@ -169,24 +172,31 @@ def test_a_broken_episode_is_passed_over_counted_and_never_trained_on(world, har
         break_object(world, victim, lambda data: data[: len(data) // 2])
     else:
         break_object(world, victim, lambda data: data[:-3000] + bytes(500) + data[-2500:])
-    seen, num_skipped, reason = trained_on(world)
+    seen, num_skipped, reason = trained_on(world, config=config)
     assert victim.manifest.episode_id not in seen
     assert len(seen) == 12
     assert num_skipped >= 1
     assert victim.manifest.episode_id in reason
 
 
-def test_an_episode_with_a_broken_jpeg_is_given_up(world):
+@pytest.mark.parametrize("config", [INLINE, THREADED, dataclasses.replace(THREADED, pixel_cache_bytes=0)])
+def test_an_episode_with_a_broken_jpeg_is_given_up(world, config):
     victim = demonstration(99)
     world.fill().add(victim)
     start = victim.jpegs[0][0][:40]
     jpeg = victim.jpegs[0][0]
     break_object(world, victim, lambda data: data.replace(jpeg, start + bytes(len(jpeg) - 40)))
-    loader = world.loader()
+    loader = world.loader(config)
     while not loader.report().num_skipped:
         loader.next()
-    later = {episode for _ in range(8) for episode in loader.next().episode_ids}
+    for _ in range(config.prefetch_batches):  # drawn before it was found out, from its other frames
+        loader.next()
+    later = [loader.next() for _ in range(8)]
     loader.stop()
+    for loaded in later:
+        for row in range(config.batch_size):
+            assert_example_is_true(world, loaded, row)
+    later = {episode for loaded in later for episode in loaded.episode_ids}
     assert "JPEG of head" in loader.report().last_fault
     assert victim.manifest.episode_id not in later  # its other frames aren't trusted either
     assert len(later) >= 10
@@ -330,6 +340,68 @@ def test_a_waiting_loader_stops_promptly_and_says_so(store_url):
     assert time.monotonic() - started < 2
     with pytest.raises(BatchSourceStoppedError):
         loader.next()
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 4])
+def test_no_more_batches_than_asked_for_are_under_way(store_url, ahead):
+    world = World(store_url, clock=WallClock()).fill()
+    loader = world.loader(THREADED, prefetch_batches=ahead)
+    plans, plan = [], loader.sampler.plan
+    loader.sampler.plan = lambda *args: plans.append(args) or plan(*args)
+    loader.start()
+    for taken in range(3):
+        deadline = time.monotonic() + 10
+        while len(plans) < taken + ahead and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert len(plans) == taken + ahead
+        loader.next()
+    loader.stop()
+
+
+def test_the_next_batch_is_read_while_this_one_is_decoded(world, monkeypatch):
+    class Watched:
+        def __init__(self):
+            self.reads = threading.Semaphore(0)
+
+        def read_arrays(self, path, arrays_range):
+            return world.store.read_arrays(path, arrays_range)
+
+        def read_images(self, requests):
+            self.reads.release()
+            return world.store.read_images(requests)
+
+    def decode_late(*args):
+        if not overlapped:
+            overlapped.append(world.reader.reads.acquire(timeout=10) and world.reader.reads.acquire(timeout=10))
+        decode_into(*args)
+
+    overlapped: list[bool] = []
+    world.fill().reader = Watched()
+    monkeypatch.setattr(image_cache, "decode_into", decode_late)
+    loader = world.loader(THREADED, pixel_cache_bytes=0)
+    loader.next()
+    loader.stop()
+    assert overlapped == [True]
+
+
+def test_a_batch_is_handed_out_while_the_next_one_waits_for_data(store_url):
+    world = World(store_url, clock=WallClock()).fill()
+    world.sampler_config = SamplerConfig(mode="fixed", fixed_online_share=0.0)
+    loader = world.loader(THREADED, picker=dataclasses.replace(PICKER, ahead=0.0, starved_after_s=60.0))
+    plans, plan, sample = [], loader.sampler.plan, world.tables.sample
+
+    def sample_for_the_first_batch(*args):
+        if len(plans) > 1:
+            raise RateLimitedError("dry")
+        return sample(*args)
+
+    loader.sampler.plan = lambda *args: plans.append(args) or plan(*args)
+    world.tables.sample = sample_for_the_first_batch
+    started = time.monotonic()
+    loader.next()
+    loader.stop()
+    assert time.monotonic() - started < 30
 
 
 def test_the_threads_error_reaches_the_learner(world):
