@@ -34,9 +34,11 @@ from sop_jax.specs.interfaces import Item
 from sop_jax.specs.records import Segment, Source
 
 BATCH = 256
-NUM_ROUNDS = 3
+NUM_ROUNDS = 5
 CA_SCRIPT = pathlib.Path(__file__).parents[1] / "launch" / "tls" / "ca.sh"
-NUM_ITEMS = {"segment": 1024, "small": 2048, "blob": 1024}
+NUM_ITEMS = {"segment": 8192, "small": 8192, "blob": 2048}
+"""Inserted in each round: some tenths of a second, so that neither client's start and end counts."""
+NUM_SAMPLES = 2048
 KINDS = tuple(NUM_ITEMS)
 WRITER_KINDS = ("small", "blob")
 ROLES = ("intake", "learner")
@@ -153,8 +155,8 @@ def measure() -> dict[str, dict[str, float]]:
                 ours_insert = insert_rate(tables, f"{kind}_ours", items[kind])
                 tables.reset(f"{kind}_official")
                 peer_insert = official.ask(what="insert", kind=kind, table=f"{kind}_official", num=num)
-                ours_sample = sample_rate(tables, f"{kind}_ours", 2 * num)
-                peer_sample = official.ask(what="sample", kind=kind, table=f"{kind}_ours", num=2 * num)
+                ours_sample = sample_rate(tables, f"{kind}_ours", NUM_SAMPLES)
+                peer_sample = official.ask(what="sample", kind=kind, table=f"{kind}_ours", num=NUM_SAMPLES)
                 if round_ > 0:
                     for name, ours, peer in (
                         (f"{kind}_insert", ours_insert, peer_insert["writer"]),
@@ -216,10 +218,10 @@ def measure_tls() -> dict[str, dict[str, float]]:
             for round_ in range(NUM_ROUNDS + 1):
                 for kind in KINDS:
                     plain = {"insert": insert_rate(direct, kind, items[kind])}
-                    plain["sample"] = sample_rate(direct, kind, 2 * NUM_ITEMS[kind])
+                    plain["sample"] = sample_rate(direct, kind, NUM_SAMPLES)
                     direct.reset(kind)  # which no role may
                     tls = {"insert": insert_rate(intake, kind, items[kind], reset=False)}
-                    tls["sample"] = sample_rate(learner, kind, 2 * NUM_ITEMS[kind])
+                    tls["sample"] = sample_rate(learner, kind, NUM_SAMPLES)
                     for what in plain if round_ > 0 else ():
                         found = rates.setdefault(f"{kind}_{what}", {"ours": [], "peer": []})
                         found["ours"].append(tls[what])

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import grpc
 
 MAX_ITEMS_PER_MESSAGE = 64
-MAX_BYTES_PER_MESSAGE = 1 << 20
+MAX_BYTES_PER_MESSAGE = 2 << 20
 _MAX_WAITING = 4
 """Messages made and not yet sent: enough to keep the network busy, few enough to bound what a large insert holds."""
 _MAX_IDLE_S = 20.0

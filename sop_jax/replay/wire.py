@@ -39,9 +39,6 @@ _DTYPES = {number: dtype for dtype, number in _DTYPE_NUMBERS.items()}
 _UINT8 = _DTYPE_NUMBERS[np.dtype(np.uint8)]
 _NAMES_PREFIX = b"sop-columns:"
 _LARGE_BYTES = 8_192
-_CHUNKS = pb.InsertStreamRequest.CHUNKS_FIELD_NUMBER
-_DATA, _TENSORS = pb.ChunkData.DATA_FIELD_NUMBER, pb.ChunkData.Data.TENSORS_FIELD_NUMBER
-_CONTENT = pb.Tensor.TENSOR_CONTENT_FIELD_NUMBER
 MAX_TENSOR_BYTES = 2**28
 """Largest tensor of a sampled item; a few compressed bytes could claim gigabytes."""
 
@@ -82,13 +79,15 @@ class InsertMessage:
         chunk.data_tensors_len = num_tensors = 1 + len(columns)
         chunk.sequence_range.episode_id = item.key
         if is_large:
-            data = [*_nested(_TENSORS, [names.tensor]), *_encode_tensors(columns)]
+            data = [*_nested(_TENSORS, [names.tensor])]
+            for column in columns:
+                data += _encode_tensor(column)
             self._parts += _nested(_CHUNKS, [chunk.SerializeToString(), *_nested(_DATA, data)])
         else:
             tensors = chunk.data.tensors
             tensors.add().ParseFromString(names.tensor)
             for column in columns:
-                tensor = _fill_header(tensors.add(), column)
+                tensor = _fill_header(tensors.add(), column.dtype, column.shape)
                 tensor.tensor_content = bytes(cramjam.snappy.compress_raw(column.tobytes()))
         message = self._request.items.add(key=item.key, table=self._table, priority=item.priority)
         trajectory = message.flat_trajectory.columns
@@ -141,7 +140,7 @@ def _decode_own(tensors: Sequence[pb.Tensor]) -> dict[str, np.ndarray] | None:
 @functools.lru_cache(maxsize=256)
 def _encode_names(names: tuple[str, ...]) -> _Names:
     text = _NAMES_PREFIX + json.dumps(names, separators=(",", ":")).encode()
-    tensor = _fill_header(pb.Tensor(), np.frombuffer(text, np.uint8))
+    tensor = _fill_header(pb.Tensor(), np.dtype(np.uint8), (len(text),))
     tensor.tensor_content = bytes(cramjam.snappy.compress_raw(text))
     return _Names(text, tensor.SerializeToString())
 
@@ -156,29 +155,25 @@ def _decode_names(data: bytes) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _fill_header(tensor: pb.Tensor, array: np.ndarray) -> pb.Tensor:
-    """All but the content: one time step, so shape [1, *array.shape]. The content is in C order, snappy."""
-    tensor.dtype = _DTYPE_NUMBERS[array.dtype]
+def _fill_header(tensor: pb.Tensor, dtype: np.dtype, shape: tuple[int, ...]) -> pb.Tensor:
+    """All but the content: one time step, so shape [1, *shape]. The content is in C order, snappy."""
+    tensor.dtype = _DTYPE_NUMBERS[dtype]
     dims = tensor.tensor_shape.dim
     dims.add(size=1)
-    for size in array.shape:
+    for size in shape:
         dims.add(size=size)
     return tensor
 
 
-def _encode_tensors(arrays: Sequence[np.ndarray]) -> list[bytes | memoryview]:
-    parts: list[bytes | memoryview] = []
-    for array in arrays:
-        content = memoryview(cramjam.snappy.compress_raw(array.tobytes()))
-        parts += _nested(
-            _TENSORS, [_fill_header(pb.Tensor(), array).SerializeToString(), *_nested(_CONTENT, [content])]
-        )
-    return parts
+@functools.lru_cache(maxsize=1024)
+def _encode_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    return _fill_header(pb.Tensor(), dtype, shape).SerializeToString()
 
 
-def _nested(number: int, parts: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
-    """A length-delimited field of protobuf's wire format."""
-    return [_varint(number << 3 | 2) + _varint(sum(map(len, parts))), *parts]
+def _encode_tensor(array: np.ndarray) -> list[bytes | memoryview]:
+    octets = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    content = memoryview(cramjam.snappy.compress_raw(octets.data))
+    return _nested(_TENSORS, [_encode_header(array.dtype, array.shape), *_nested(_CONTENT, [content])])
 
 
 def _varint(value: int) -> bytes:
@@ -188,6 +183,21 @@ def _varint(value: int) -> bytes:
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
+
+
+def _tag(field_number: int) -> bytes:
+    """What stands before a length-delimited field in protobuf's wire format."""
+    return _varint(field_number << 3 | 2)
+
+
+_CHUNKS = _tag(pb.InsertStreamRequest.CHUNKS_FIELD_NUMBER)
+_DATA, _TENSORS = _tag(pb.ChunkData.DATA_FIELD_NUMBER), _tag(pb.ChunkData.Data.TENSORS_FIELD_NUMBER)
+_CONTENT = _tag(pb.Tensor.TENSOR_CONTENT_FIELD_NUMBER)
+
+
+def _nested(tag: bytes, parts: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    """A length-delimited field."""
+    return [tag + _varint(sum(map(len, parts))), *parts]
 
 
 def _decode_tensor(tensor: pb.Tensor, delta_encoded: bool) -> np.ndarray:

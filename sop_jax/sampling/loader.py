@@ -3,8 +3,9 @@
 sampler plans draws -> replay tables give segments -> one frame of each -> numbers and JPEGs from the store -> pixels -> batch
 |------------------------------------------- one thread -----------------------------------------|  |- pool -|  |another|
 
-While the pool decodes a batch, the one before it is put together and the next is drawn and read: the cores that decode never
-wait for either.
+While the pool decodes a batch of large images, the one before it is put together and the next is drawn and read: the cores
+that decode never wait for either. Small images are decoded so fast that the threads would mostly pass Python's lock around
+(figures in docs/sampling.md), so there one thread does all but the decoding.
 """
 
 import concurrent.futures
@@ -33,6 +34,8 @@ from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.interfaces import Metrics, ReplayTables
 
 STATE_VERSION = 1
+LARGE_IMAGE_PIXELS = 192 * 192
+"""From here on, batches overlap."""
 _NAP_S = 0.02
 _ONLINE_ATTEMPTS = 3
 """After so many unusable items of an online table in a row, its draws are served by the offline one."""
@@ -65,9 +68,9 @@ class LoaderConfig:
 
     batch_size: examples in a batch of this process.
     seed: order of everything that is random here; give each process of a multi-host learner its own.
-    prefetch_batches: batches under way ahead of `next`, the one being decoded included. Each one ahead delays the sampler's
-        losses and fresh data by a step. 1 puts each together inside `next`; 0 makes it there from the start, without a
-        thread: for simulated time, and for reproducing a run exactly.
+    prefetch_batches: batches under way ahead of `next`, the ones being decoded included. Each one ahead delays the sampler's
+        losses and fresh data by a step. 0 makes batches inside `next`, without a thread: for simulated time, and for
+        reproducing a run exactly.
     num_threads: threads that read and decode.
     pixel_cache_bytes: bound of the cache of decoded frames; one of three 64-pixel cameras takes 37 KB.
     jpeg_cache_bytes: bound of a second cache behind it, of JPEGs, for stores that are slow or billed by the read; the
@@ -131,7 +134,7 @@ class Loader:
         self._pool = concurrent.futures.ThreadPoolExecutor(config.num_threads, thread_name_prefix="sampling")
         self._faults = FaultLog()
         self._drawing = threading.Lock()
-        """Guards the picker and the episodes: a batch with broken images draws again from the thread that builds."""
+        """Guards the picker and the episodes: a batch with broken images draws again, maybe from another thread."""
         self._picker = FramePicker(tables, sampler.tasks, config.picker, clock)
         self._episodes = EpisodeCache(store, algorithm, spec, self._faults, self._pool, config.arrays_cache_bytes)
         self._images = ImageCache(
@@ -154,8 +157,9 @@ class Loader:
             raise BatchSourceStoppedError("no further batch: the loader was stopped; make a new one")
         if self._loaded is None:
             ahead, first = self.config.prefetch_batches, self._num_consumed
-            self._begun = Prefetcher(self._begin, min(ahead, 1), first, "loader-draws")
-            self._loaded = Prefetcher(self._finish, max(ahead - 1, 0), first, "loader-builds")
+            overlaps = ahead > 1 and any(c.height * c.width >= LARGE_IMAGE_PIXELS for c in self._spec.cameras)
+            self._begun = Prefetcher(self._begin, int(overlaps), first, "loader-draws")
+            self._loaded = Prefetcher(self._finish, ahead - int(overlaps), first, "loader-builds")
 
     def next(self) -> LoadedBatch:
         """The next batch; blocks until it is there."""

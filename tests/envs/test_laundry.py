@@ -204,6 +204,7 @@ def test_every_layer_is_taken_where_a_corner_stands_up():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 def test_expert_on_two_hundred_seeds(env):
     outcomes, alarms, seconds = [], 0, []
     for seed in range(10_000, 10_200):

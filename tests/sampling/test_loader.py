@@ -15,6 +15,7 @@ from sop_jax.episodes.paths import episode_path
 from sop_jax.episodes.synthetic import make_spec
 from sop_jax.replay.items import encode_segment, label_all, segments_of
 from sop_jax.sampling import image_cache
+from sop_jax.sampling import loader as loader_module
 from sop_jax.sampling.adaptive import SamplerConfig
 from sop_jax.sampling.batch_source import BatchSourceStoppedError, BatchStarvedError, LoadedBatch
 from sop_jax.sampling.loader import LoaderConfig
@@ -24,6 +25,18 @@ from sop_jax.specs.records import NO_POLICY, Episode, Outcome, Source
 from tests.sampling.conftest import INLINE, PICKER, SPEC, TASKS, World, corrected, demonstration
 
 THREADED = dataclasses.replace(INLINE, prefetch_batches=2, num_threads=2)
+
+
+@pytest.fixture
+def overlapping(monkeypatch) -> None:
+    """Batches overlap as those of large images do."""
+    monkeypatch.setattr(loader_module, "LARGE_IMAGE_PIXELS", 16 * 16)
+
+
+@pytest.fixture(params=["one thread", "overlapping"])
+def either(request) -> None:
+    if request.param == "overlapping":
+        request.getfixturevalue("overlapping")
 
 
 def break_object(world: World, episode: Episode, change) -> None:
@@ -79,6 +92,7 @@ def assert_example_is_true(world: World, loaded: LoadedBatch, row: int) -> None:
         dataclasses.replace(INLINE, pixel_cache_bytes=5000, jpeg_cache_bytes=20_000, arrays_cache_bytes=5000),
     ],
 )
+@pytest.mark.usefixtures("either")
 def test_batches_hold_what_the_store_holds(world, config):
     loader = world.fill().loader(config)
     for _ in range(4):
@@ -161,6 +175,7 @@ def test_without_online_data_it_trains_on_demonstrations_and_counts(world):
     assert {table for table, num in loader.report().num_blocks.items() if num} == {f"{task}/online" for task in TASKS}
 
 
+@pytest.mark.usefixtures("either")
 @pytest.mark.parametrize("config", [INLINE, THREADED])
 @pytest.mark.parametrize("harm", ["gone", "cut off", "arrays altered"])
 def test_a_broken_episode_is_passed_over_counted_and_never_trained_on(world, harm, config):
@@ -179,6 +194,7 @@ def test_a_broken_episode_is_passed_over_counted_and_never_trained_on(world, har
     assert victim.manifest.episode_id in reason
 
 
+@pytest.mark.usefixtures("either")
 @pytest.mark.parametrize("config", [INLINE, THREADED, dataclasses.replace(THREADED, pixel_cache_bytes=0)])
 def test_an_episode_with_a_broken_jpeg_is_given_up(world, config):
     victim = demonstration(99)
@@ -329,6 +345,7 @@ def test_losses_move_the_mix(world):
     assert sum(online) / len(online) == pytest.approx(0.8, abs=0.06)
 
 
+@pytest.mark.usefixtures("either")
 def test_a_waiting_loader_stops_promptly_and_says_so(store_url):
     world = World(store_url, clock=WallClock())
     loader = world.loader(THREADED, picker=dataclasses.replace(PICKER, starved_after_s=60.0))
@@ -342,6 +359,7 @@ def test_a_waiting_loader_stops_promptly_and_says_so(store_url):
         loader.next()
 
 
+@pytest.mark.usefixtures("either")
 @pytest.mark.parametrize("ahead", [1, 2, 4])
 def test_no_more_batches_than_asked_for_are_under_way(store_url, ahead):
     world = World(store_url, clock=WallClock()).fill()
@@ -359,6 +377,7 @@ def test_no_more_batches_than_asked_for_are_under_way(store_url, ahead):
     loader.stop()
 
 
+@pytest.mark.usefixtures("overlapping")
 def test_the_next_batch_is_read_while_this_one_is_decoded(world, monkeypatch):
     class Watched:
         def __init__(self):
@@ -385,6 +404,7 @@ def test_the_next_batch_is_read_while_this_one_is_decoded(world, monkeypatch):
     assert overlapped == [True]
 
 
+@pytest.mark.usefixtures("either")
 def test_a_batch_is_handed_out_while_the_next_one_waits_for_data(store_url):
     world = World(store_url, clock=WallClock()).fill()
     world.sampler_config = SamplerConfig(mode="fixed", fixed_online_share=0.0)
@@ -404,6 +424,7 @@ def test_a_batch_is_handed_out_while_the_next_one_waits_for_data(store_url):
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.usefixtures("either")
 def test_the_threads_error_reaches_the_learner(world):
     loader = world.loader(THREADED)
     for _ in range(2):
