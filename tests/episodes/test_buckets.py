@@ -1,11 +1,19 @@
-"""Stores in a bucket: all that the data plane does with s3://, against a local server. It shows the API, not S3's speed."""
+"""Stores in a bucket: all that the data plane does with s3:// and gs://, against local servers.
 
+They show the API, not a bucket's speed; for s3:// as moto understands it, for gs:// as Google's reference describes it.
+"""
+
+import contextlib
+import functools
 import itertools
 import os
+from collections.abc import Callable, Iterator
 
+import gcs_server as gcs_server_module
 import numpy as np
 import pytest
 from episode_strategies import assert_equal, small_spec
+from gcs_server import gcs_server
 from s3_server import s3_server, store_spec
 
 from sop_jax.actors.spool import Spool
@@ -36,19 +44,25 @@ def tiny(count, **changes):
     return make_episode(count, num_frames=6, spec=small_spec, task="pick", **changes)
 
 
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def bucket(request, tmp_path_factory) -> Iterator[Callable[[str], str]]:
+    """Prefix -> a store root in the bucket."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as servers:
+        if request.param == "gs":
+            for name, value in servers.enter_context(gcs_server()).items():
+                patch.setitem(os.environ, name, value)
+            yield lambda prefix: f"gs://{gcs_server_module.BUCKET}/{prefix}/"
+            return
         # Credentials that open nothing: the server takes any, and TensorStore wants some.
         patch.setitem(os.environ, "AWS_ACCESS_KEY_ID", "nobody")
         patch.setitem(os.environ, "AWS_SECRET_ACCESS_KEY", "nothing")
-        with s3_server(str(tmp_path_factory.mktemp("s3") / "server.log")) as url:
-            yield url
+        endpoint = servers.enter_context(s3_server(str(tmp_path_factory.mktemp("s3") / "server.log")))
+        yield functools.partial(store_spec, endpoint)
 
 
 @pytest.fixture
-def spec(endpoint) -> str:
-    return store_spec(endpoint, next(PREFIXES))
+def spec(bucket) -> str:
+    return bucket(next(PREFIXES))
 
 
 @pytest.fixture
@@ -75,7 +89,7 @@ def test_an_id_is_written_once_and_what_is_missing_is_told(store):
     with pytest.raises(EpisodeExistsError):
         store.put(tiny(1, policy_version=2))
     missing = episode_path("robot-0.00000000001000000000.000099")
-    with pytest.raises(EpisodeNotFoundError, match="is not in the s3 store"):
+    with pytest.raises(EpisodeNotFoundError, match=r"is not in the (s3|gcs) store"):
         store.read_bytes(missing)
     with pytest.raises(EpisodeNotFoundError):
         store.read_without_images(missing)
