@@ -36,6 +36,7 @@ _LEARNING_STUDY = dataclasses.replace(
     curve_points=8,
     curve_trials=40,
     training_seeds=2,
+    retention_trials=0,
 )
 """What a learning point does: the shelf, SOP + HG-DAgger, evaluated as in the main results."""
 
