@@ -12,6 +12,7 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 os.environ.setdefault("MUJOCO_GL", "egl")
 os.environ.setdefault("LP_NUM_THREADS", "0")
 
+import hypothesis
 import jax
 import pytest
 from jaxtyping import install_import_hook
@@ -21,6 +22,10 @@ install_import_hook(
 )
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# A busy machine is no fault of the code's.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def test_the_actions_whose_time_has_passed_are_dropped():
 
 
 @given(execute_steps=st.integers(1, 8), delay=st.integers(0, 8), num_ticks=st.integers(1, 40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_action_is_played_late_or_twice(execute_steps, delay, num_ticks):
     policy = CountingPolicy(horizon=16)
     player = ChunkPlayer(policy, 3, 16, execute_steps, delay)

@@ -55,7 +55,7 @@ def test_the_episode_carries_header_robot_and_policy():
 
 
 @given(num_frames=st.integers(1, 40), execute_steps=st.integers(1, 8), stride=st.integers(1, 9), ask=st.integers(0, 45))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_images_are_rendered_only_when_kept_or_inferred_on(num_frames, execute_steps, stride, ask):
     robot = short_robot(num_frames)
     policy = FakePolicy(horizon=8)

@@ -268,7 +268,7 @@ def test_a_drain_that_fails_says_so_in_time(store, place):
         st.tuples(st.integers(0, 4), st.sampled_from(["accept", "away", "back", "restart", "upload"])), max_size=12
     )
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_nothing_is_lost_and_nothing_doubled(plan, tmp_path_factory):
     root = tmp_path_factory.mktemp("plan")
     store, clock = FlakyStore(f"file://{root}/store/"), ManualClock()

@@ -292,7 +292,7 @@ def test_an_empty_spool_is_refused():
 
 
 @given(plan=st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.booleans()), max_size=10))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_every_episode_is_in_the_store_or_counted(plan, tmp_path_factory):
     root = tmp_path_factory.mktemp("full")
     store = FlakyStore(f"file://{root}/store/")

@@ -58,7 +58,7 @@ def test_metadata_is_there(env):
     assert not env.success()
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([0.1, 1.0, 100.0]))
 def test_any_finite_action_stays_inside_the_bounds_and_keeps_the_physics_finite(env, seed, scale):
     rng = np.random.default_rng(seed)

@@ -21,7 +21,7 @@ from sop_jax.specs.records import CameraSpec, EpisodeMark
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(episode=episodes())
 def test_any_episode_packs_and_comes_back_equal(episode):
     data, path = packed(episode)

@@ -37,7 +37,7 @@ def test_every_single_flipped_byte_is_found():
     assert accepted(bytes(data))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(at=st.integers(0, len(DATA) - 1), bit=st.integers(0, 7), count=st.integers(1, 4), step=st.integers(1, 97))
 def test_flips_anywhere(at, bit, count, step):
     data = bytearray(DATA)
@@ -46,7 +46,7 @@ def test_flips_anywhere(at, bit, count, step):
     assert not accepted(bytes(data))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(at=st.integers(FOOTER.arrays_offset, len(DATA) - 1), value=st.integers(0, 255))
 def test_the_numeric_tail_alone_is_as_strict(at, value):
     data = bytearray(DATA)
@@ -61,21 +61,21 @@ def test_the_numeric_tail_alone_is_as_strict(at, value):
         assert light.index.image_ranges.tolist() == index_of(DATA, PATH).image_ranges.tolist()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(end=st.integers(0, len(DATA) - 1))
 def test_truncations(end):
     assert not accepted(DATA[:end])
     assert not accepted(DATA[end + 1 :])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.binary(max_size=400), path=st.text(max_size=40))
 def test_random_bytes_under_any_path(data, path):
     assert not accepted(data, path)
     assert not accepted(data + DATA[-FOOTER_BYTES:])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     at=st.integers(0, len(DATA) - 5),
     value=st.sampled_from([0, 1, 2**16 - 1, 2**31, 2**32 - 1]),
@@ -87,7 +87,7 @@ def test_extreme_numbers_anywhere(at, value, near_end):
     assert accepted(data) == (data == DATA)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     arrays=st.integers(0, 10**10 - 1),
     manifest=st.integers(0, 10**10 - 1),
@@ -107,7 +107,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data(), value=json_values)
 def test_manifests_with_any_json_in_any_field(data, value):
     def edit(manifest: dict) -> None:
@@ -127,7 +127,7 @@ def test_manifests_with_any_json_in_any_field(data, value):
     assert verified.manifest.episode_id == EPISODE.manifest.episode_id
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(jpeg=st.binary(max_size=200), keep=st.integers(0, 700))
 def test_jpegs_of_any_bytes(jpeg, keep):
     first = EPISODE.jpegs[0][0]

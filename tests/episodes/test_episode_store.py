@@ -29,7 +29,7 @@ def folder(store_url: str) -> pathlib.Path:
     return pathlib.Path(store_url.removeprefix("file://"))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(episode=episodes(), twice=st.booleans())
 def test_any_episode_round_trips_through_the_store(episode, twice):
     store = EpisodeStore("memory://")
@@ -144,7 +144,7 @@ def test_ranges_outside_the_object_are_told(store_url):
         store.read_arrays(index.path, (index.arrays_range[0] + 1, index.arrays_range[1]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(picks=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=80), num_in_flight=st.integers(1, 40))
 def test_range_read_images_are_the_unpacked_ones_in_the_order_asked(picks, num_in_flight):
     store = EpisodeStore("memory://", num_in_flight=num_in_flight)

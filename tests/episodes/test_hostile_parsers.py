@@ -68,7 +68,7 @@ def test_a_flip_at_every_offset_is_found(mask):
     assert verify_bytes(bytes(data), TINY_PATH).manifest.num_frames == 1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_pieces_cut_out_doubled_or_swapped_are_found(data):
     start = data.draw(st.integers(0, len(TINY) - 1))
@@ -80,7 +80,7 @@ def test_pieces_cut_out_doubled_or_swapped_are_found(data):
             refusal(mutant, TINY_PATH)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     data=st.binary(max_size=300) | st.binary(max_size=80).map(lambda tail: TINY[:60] + tail),
     offset=st.integers(-5, 400),
@@ -97,7 +97,7 @@ def test_the_zip_readers_take_any_bytes(data, offset, limit, base):
             read()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     files=st.fixed_dictionaries({name: st.binary(max_size=300) for name in DTYPES}),
     num_frames=st.integers(1, MAX_FRAMES),
@@ -109,7 +109,7 @@ def test_the_array_codec_takes_any_bytes(files, num_frames, action_dim):
     assert all(len(file) <= HEADER_BYTES + 200 for file in files.values())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     text=st.binary(max_size=200) | st.text(alphabet='{}[]",:0123456789eE-+.NaInfity \\u', max_size=200).map(str.encode)
 )
@@ -118,7 +118,7 @@ def test_the_manifest_codec_takes_any_text(text):
         decode_manifest(text, "e")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_the_jpeg_check_takes_any_bytes(data):
     kind = data.draw(st.sampled_from(["any", "cut", "poked"]))
@@ -166,7 +166,7 @@ def test_the_loader_too_looks_before_it_decodes(make, message):
         decode_images([jpeg], [HEAD], "e")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     text=st.binary(max_size=60)
     | st.sampled_from(

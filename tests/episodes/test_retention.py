@@ -97,7 +97,7 @@ def test_objects_go_after_the_grace_and_records_long_after():
         assert (plan.remove, plan.forget) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kinds=st.lists(st.tuples(st.integers(0, 99), st.booleans(), st.integers(1, 500)), max_size=8),
     max_bytes=st.integers(0, 2000),
@@ -185,7 +185,7 @@ def test_only_what_was_retired_can_be_removed(store_url):
     assert store.list_paths() == [path]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=st.binary(max_size=60) | st.sampled_from([b"{}", b'{"source": "online"}', b"[" * 5000, b"1e999", b"NaN"]))
 def test_damaged_records_are_told_as_such(text, tmp_path_factory):
     folder: pathlib.Path = tmp_path_factory.mktemp("records")

@@ -52,7 +52,7 @@ def test_tango_published_and_closed_form():
     assert tango_interval(PairCounts(0, 0, 0, 0)).low == -1.0
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(counts)
 def test_tango_bounds_are_where_the_score_is_the_quantile(pairs):
     interval = tango_interval(pairs)

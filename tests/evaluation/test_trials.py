@@ -5,7 +5,7 @@ import sys
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from trial_worker import IDENTITY, noisy_policy_trials
 
@@ -181,7 +181,6 @@ def test_evaluation_seeds_are_reserved():
         selection_seeds(-1, 1)
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, MAX_EVALUATION_SEED),
     st.integers(0, MAX_EVALUATION_SEED),

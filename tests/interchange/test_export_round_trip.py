@@ -61,7 +61,7 @@ def three_episodes() -> list[Episode]:
 
 
 @given(episode=episodes(), hz=st.integers(1, 240))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_any_episode_comes_back_to_the_last_bit(episode, hz):
     if not episode.jpegs:
         return

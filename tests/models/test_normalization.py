@@ -77,7 +77,7 @@ def test_idle_dimensions_hold_their_target_and_grippers_are_absolute():
     assert float(encode_actions(norm, state, decoded)[0, 0, 1]) == 0.0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**31), scheme=st.sampled_from(["mean_std", "quantile"]))
 def test_encoding_and_decoding_are_inverse(seed, scheme):
     norm, rng = stats(), np.random.default_rng(seed)

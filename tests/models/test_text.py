@@ -20,7 +20,7 @@ def test_hashed_words_are_the_same_everywhere():
     assert tokens[1, 0] == tokens[0, 2]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text(max_size=60))
 def test_ids_stay_in_their_range(text):
     tokens, mask = HashTokenizer(vocab_size=300, max_tokens=64, num_numbers=256).encode([text])

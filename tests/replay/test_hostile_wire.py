@@ -50,7 +50,7 @@ def test_the_messages_themselves_are_read():
     assert decode_segment(sampled.columns).path == SEGMENT.path
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=st.data())
 def test_mutated_messages(data):
     info, chunk = bytearray(INFO), bytearray(CHUNK)
@@ -121,7 +121,7 @@ ARRAYS = ("frames", "image_ranges", "intervention", "label")
 NUMBERS = ("policy_version", "ended_ns", "arrays_offset", "arrays_length")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     arrays=st.dictionaries(st.sampled_from(ARRAYS), st.binary(max_size=60)),
     numbers=st.dictionaries(st.sampled_from(NUMBERS), st.integers(-(2**63), 2**63 - 1)),

@@ -262,7 +262,7 @@ def test_oldest_first_whatever_robot_it_comes_from(store):
 
 
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_contents_depend_on_the_store_alone(tmp_path_factory, data):
     """Episodes that trickle in between looks, outages and restarts end up as one look at the whole store would have it."""
     store = FlakyStore(f"file://{tmp_path_factory.mktemp('store')}/")

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sop_jax.replay.items import (
@@ -77,7 +77,6 @@ def test_segments_by_hand():
     length=st.integers(1, 20),
     seed=st.integers(0, 99),
 )
-@settings(deadline=None)
 def test_every_trainable_image_frame_is_in_exactly_one_segment(num_frames, stride, length, seed):
     manifest, index, arrays = make(num_frames, stride)
     rng = np.random.default_rng(seed)

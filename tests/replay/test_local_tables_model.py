@@ -148,7 +148,7 @@ class PrioritizedMachine(LocalTablesMachine):
         assert got.probability > 0
 
 
-_SETTINGS = settings(max_examples=60, stateful_step_count=30, deadline=None)
+_SETTINGS = settings(max_examples=60, stateful_step_count=30)
 TestFifo = LocalTablesMachine.TestCase
 TestUniform = UniformMachine.TestCase
 TestPrioritized = PrioritizedMachine.TestCase

@@ -181,7 +181,7 @@ def test_out_of_a_forbidden_place_the_way_out_is_open_and_the_way_in_is_not():
     assert verdict.command[7] == 0.1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.floats(-10, 10), min_size=16, max_size=16), min_size=1, max_size=8), st.integers(0, 5))
 def test_no_command_passes_a_limit_whatever_is_asked_for(targets, lag):
     made = make_filter(LimitsConfig(max_step_rad=0.05))

@@ -77,7 +77,7 @@ def test_losses_that_are_not_finite_are_left_out():
     assert sampler.mean_loss("a", ON) == 1.0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(0, 1e300), st.floats(0, 1e300), st.sampled_from(["raw", "relative"]), st.floats(1.01, 50))
 def test_share_is_stable_and_bounded(on, off, scale, alpha):
     sampler = feed(make(loss_scale=scale, alpha=alpha), [0.0], [0.0])
@@ -86,7 +86,7 @@ def test_share_is_stable_and_bounded(on, off, scale, alpha):
     assert 0.2 <= sampler.online_share("a") <= 0.8
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(LOSSES, LOSSES, st.floats(0, 1e6), st.sampled_from(["raw", "relative"]))
 def test_share_rises_with_the_online_loss_and_falls_with_the_offline_one(on, off, more, scale):
     def share(a: float, b: float) -> float:
@@ -96,7 +96,7 @@ def test_share_rises_with_the_online_loss_and_falls_with_the_offline_one(on, off
     assert share(on, off + more) <= share(on, off) + 1e-9
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(LOSSES, LOSSES), min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_order_within_the_window_and_order_of_tasks_do_not_matter(pairs, random):
     shuffled = random.sample(pairs, len(pairs))
@@ -106,7 +106,7 @@ def test_order_within_the_window_and_order_of_tasks_do_not_matter(pairs, random)
     assert one.online_share("b") == other.online_share("b") == 0.5
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 5), st.integers(1, 70), st.floats(0, 1), st.integers(0, 2**32))
 def test_plan_is_stratified(num_tasks, batch_size, share, seed):
     tasks = tuple(f"t{i}" for i in range(num_tasks))
@@ -139,7 +139,7 @@ def test_task_weights_set_the_shares():
     assert sum(draw.task == "a" for draw in draws) == 12
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(LOSSES, LOSSES), max_size=9), st.lists(st.tuples(LOSSES, LOSSES), max_size=9))
 def test_saved_state_continues_identically(before, after):
     original = make(("a", "b"))

@@ -40,7 +40,7 @@ def test_the_manifest_itself_is_read():
     assert read(TEXT) == PUBLICATION
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data(), value=json_values)
 def test_any_json_in_any_field(data, value):
     document = json.loads(TEXT)
@@ -54,7 +54,7 @@ def test_any_json_in_any_field(data, value):
     assert found is None or found.version == 3
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.binary(max_size=200))
 def test_any_bytes(text):
     with pytest.raises(InvalidPublicationError, match="publication 3"):

@@ -107,7 +107,7 @@ def test_another_models_template_is_refused(store_url, publisher, template, mess
         follower.load(follower.latest(), template)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_torn_or_altered_file_is_refused(store_url, data):
     clock = ManualClock()
