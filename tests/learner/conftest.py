@@ -11,18 +11,6 @@ from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.metrics import MemoryMetrics
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compile_once(tmp_path_factory):
-    """The same step compiled for a second learner comes from a cache on disk."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
 @dataclasses.dataclass
 class Bench:
     """A learner with fakes around it."""
