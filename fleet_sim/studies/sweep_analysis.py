@@ -11,7 +11,7 @@ from typing import Any
 
 from fleet_sim.planning import ResourceLoad, predict
 from fleet_sim.studies.grid import Results
-from fleet_sim.studies.main_analysis import trials_of
+from fleet_sim.studies.main_analysis import curves_in, trials_of
 from fleet_sim.studies.sweeps import DynamicsPoint, LearningPoint, SweepConfig
 from sop_jax.evaluation.paired import hierarchical_rate, success_table
 from sop_jax.evaluation.statistics import Interval, wilson_interval
@@ -74,13 +74,19 @@ class DynamicsRow:
 
 @dataclasses.dataclass(frozen=True)
 class LearningRow:
-    """A fleet that learnt. `success`: 95%, Wilson's with one training seed, else a bootstrap. `to_target`: time to 80%."""
+    """A fleet that learnt. `success`: 95%, Wilson's with one training seed, else a bootstrap. `to_target`: time to 80%.
+
+    speed_up: how many times sooner than with the sweep's smallest value, None where either run didn't get there.
+    curve: (time in s, success of all training seeds' trials at that time, Wilson's 95%).
+    """
 
     x: float
     num_robots: int
     num_seeds: int
     success: Interval
     to_target: TimeToTarget | None
+    speed_up: float | None
+    curve: tuple[tuple[float, Interval], ...]
     staleness_s: float | None
     online_share: float
     robot_hours: float
@@ -111,6 +117,7 @@ def analyse_sweep(config: SweepConfig, results: Results) -> SweepAnalysis:
         for point in config.learning
         if (cells := _results_of(point.name, point.study.training_seeds, results))
     ]
+    learning = [dataclasses.replace(row, speed_up=_speed_up(row, learning[0])) for row in learning]
     return SweepAnalysis(tuple(rows), tuple(learning))
 
 
@@ -170,26 +177,33 @@ def _learning_row(point: LearningPoint, cells: Sequence[Mapping[str, Any]]) -> L
     task, fleets = point.study.tasks[0], [cell["fleet"] for cell in cells]
     trials = [trials_of(cell["evaluation"], task) for cell in cells]
     one = wilson_interval(sum(trial.success for trial in trials[0]), len(trials[0]))
-    curves = [
-        [
-            CurvePoint(at["time_s"], tuple(trial.success for trial in trials_of(at["evaluation"], task)))
-            for at in cell["curve"]
-        ]
-        for cell in cells
-    ]
+    curves = curves_in(cells, task)
     ages = [fleet["median_staleness_s"] for fleet in fleets if fleet["median_staleness_s"] is not None]
     return LearningRow(
         x=point.x,
         num_robots=point.study.fleet.num_robots,
         num_seeds=len(cells),
         success=one if len(cells) == 1 else hierarchical_rate(success_table(trials)),
-        to_target=time_to_target(curves) if all(curves) else None,
+        to_target=time_to_target(curves) if curves else None,
+        speed_up=None,
+        curve=tuple(_pooled(points) for points in zip(*curves, strict=True)),
         staleness_s=statistics.fmean(ages) if ages else None,
         online_share=statistics.fmean(fleet["online_share"] for fleet in fleets),
         robot_hours=statistics.fmean(fleet["robot_hours"] for fleet in fleets),
         human_minutes=statistics.fmean(fleet["human_s"] / 60 for fleet in fleets),
         learner_steps=statistics.fmean(fleet["learner_steps"] for fleet in fleets),
     )
+
+
+def _pooled(points: Sequence[CurvePoint]) -> tuple[float, Interval]:
+    """The same time of every training seed's curve."""
+    successes = [success for point in points for success in point.successes]
+    return points[0].time_s, wilson_interval(sum(successes), len(successes))
+
+
+def _speed_up(row: LearningRow, first: LearningRow) -> float | None:
+    times = [None if found.to_target is None else found.to_target.time_s for found in (first, row)]
+    return None if times[0] is None or times[1] is None else times[0] / times[1]
 
 
 def _size(point: DynamicsPoint) -> int:

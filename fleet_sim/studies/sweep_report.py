@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from fleet_sim.studies.grid import Cell, Results, RunCell
+from fleet_sim.studies.pictures import Scale, lines
 from fleet_sim.studies.study import Chapter, Report, Table, Workshop, plain_report
 from fleet_sim.studies.sweep_analysis import DynamicsRow, Range, SweepAnalysis, analyse_sweep
 from fleet_sim.studies.sweep_words import plain, words_of
@@ -130,6 +131,18 @@ def sweep_json(analysis: SweepAnalysis) -> dict[str, Any]:
 
 def pictures_of(config: SweepConfig, analysis: SweepAnalysis) -> dict[str, str]:
     """Heading -> SVG."""
+    pictures = _dynamics_pictures(config, analysis)
+    if curves := {
+        f"{_X_NAMES[config.kind]}: {row.x:g}": [(time_s / 60, rate) for time_s, rate in row.curve]
+        for row in analysis.learning
+        if row.curve
+    }:
+        scale = Scale("minutes of the fleet's time", "success")
+        pictures["Success while they learn"] = lines(f"{config.kind}_learning", curves, scale)
+    return pictures
+
+
+def _dynamics_pictures(config: SweepConfig, analysis: SweepAnalysis) -> dict[str, str]:
     if config.kind == "scaling":
         return {
             "Speed-up against ideal": _lines(config, analysis, "speed_up", "times one robot's episodes", ideal=True),
@@ -207,8 +220,12 @@ def _learning_cells(config: SweepConfig, analysis: SweepAnalysis) -> tuple[list[
         for row in analysis.learning
     ]
     if config.kind == "scaling":
-        heads += ["paper: success after 180 min", "paper: time to 80%"]
+        heads += ["speed-up", "paper: success after 180 min", "paper: time to 80%", "paper: speed-up"]
         for row, cells in zip(analysis.learning, rows, strict=True):
-            success, minutes = PAPER_TABLE_1.get(round(row.x), (None, None))
-            cells += ["-" if success is None else f"{success:.1%}", "-" if minutes is None else f"{minutes} min"]
+            cells.append("-" if row.speed_up is None else f"{row.speed_up:.2f}")
+            if round(row.x) in PAPER_TABLE_1:
+                success, minutes = PAPER_TABLE_1[round(row.x)]
+                cells += [f"{success:.1%}", f"{minutes} min", f"{PAPER_TABLE_1[1][1] / minutes:.2f}"]
+            else:
+                cells += ["-"] * 3
     return heads, rows

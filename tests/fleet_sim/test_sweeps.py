@@ -140,11 +140,14 @@ def test_learning_points_run_the_main_results_method(scaled, tmp_path):
     (row,) = analysis.learning
     assert (row.success.value, row.robot_hours, row.staleness_s) == (0.75, 2.0, 5.0)
     assert row.to_target.time_s == 120.0
+    assert [(time_s, rate.value) for time_s, rate in row.curve] == [(60.0, 0.25), (120.0, 1.0)]
+    assert row.speed_up == 1.0
     assert words_of(config, analysis)[-1].startswith("With learning, final success by robots: 4: 75% [")
     report = report_sweep(config, analysis)
     table = report.table
     assert "| 4 | 1 | 75% [" in table
-    assert table.splitlines()[-1].endswith("| 92.5% | 71.7 min |")  # the paper's Table I beside ours
+    assert table.splitlines()[-1].endswith("| 1.00 | 92.5% | 71.7 min | 2.42 |")  # the paper's Table I beside ours
+    assert "Success while they learn" in pictures_of(config, analysis)
     page = report.page(Making("sop study scaling", Provenance("today", "m", "s", {}), 1.0))
     assert "With learning" in page
     assert "71.7 min" in page
