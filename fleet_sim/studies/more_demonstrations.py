@@ -159,8 +159,8 @@ def words_of_demonstrations(found: Demonstrations) -> list[str]:
     if online and shown:
         least = next((row for row in shown if row.success.value >= online[0].success.value), None)
         words.append(
-            f"As much as {online[0].x:g} times the unit online gave, demonstrations gave "
-            + (f"at {least.x:g} times." if least is not None else f"not even at {shown[-1].x:g} times.")
+            f"What {online[0].x:g} x the unit of robot time gave online, demonstrations gave "
+            + (f"at {least.x:g} x." if least is not None else f"not even at {shown[-1].x:g} x.")
         )
     return words
 

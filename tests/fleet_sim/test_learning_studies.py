@@ -211,7 +211,7 @@ def test_demonstrations_by_hand():
     )
     assert "+30 [" in words[1]
     assert words[1].endswith("and 5 times the people's time for demonstrations.")
-    assert words[3] == "As much as 1 times the unit online gave, demonstrations gave at 2 times."
+    assert words[3] == "What 1 x the unit of robot time gave online, demonstrations gave at 2 x."
     report = DEMONSTRATIONS["ci"].report(RESULTS["demonstrations"])
     assert "| BC on more demonstrations | 2 | 60% [31, 83] | 2.00 | 10.0 | 1,000 |" in report.table
 
