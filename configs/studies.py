@@ -114,8 +114,8 @@ SMALL = MainResultsPreset(
     ),
     generalist.PRETRAIN.demonstrations,
 )
-"""All three kinds of work, robots shared out as in the paper's runs with ten; four hours on two cores. The learner's speed was
-chosen with `pair`, on other evaluation seeds."""
+"""All three kinds of work, robots shared out as in the paper's runs with ten; four hours on two cores. The learner's
+speed was chosen with `pair`, on other evaluation seeds."""
 
 BOX = MainResultsPreset(
     dataclasses.replace(
