@@ -4,6 +4,8 @@ A progressive JPEG may ask for thousands of passes over a large image from a few
 those with a few scans only. Cameras and `encode_image` make nothing else.
 """
 
+from collections.abc import Iterator
+
 MAX_SCANS = 8
 """A sequential JPEG has one scan, or one per colour."""
 _SEQUENTIAL = (0xC0, 0xC1)
@@ -15,9 +17,7 @@ _START_OF_SCAN = 0xDA
 def find_fault(jpeg: bytes | memoryview) -> str:
     """Why this JPEG must not be decoded, "" if nothing speaks against it. Takes time in proportion to the bytes."""
     data = bytes(jpeg)
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
+    for at, marker in _markers(data):
         if marker in _SEQUENTIAL:
             # Within entropy-coded data these two bytes can't stand together, so every scan is counted.
             num_scans = data.count(b"\xff\xda", at)
@@ -26,10 +26,35 @@ def find_fault(jpeg: bytes | memoryview) -> str:
             return f"frame type {marker:#x} (progressive, lossless or arithmetic)"
         if marker == _START_OF_SCAN:
             break
+    return "no frame header"
+
+
+def sound_header(jpeg: bytes) -> bytes:
+    """All up to the first scan's data, of a JPEG without fault; b"" if that scan doesn't hold all of the colours.
+
+    What begins with the same bytes can be decoded as safely: the header alone says how much there is to do, and of a JPEG
+    whose first scan is whole, the decoder refuses any further one.
+    """
+    num_colours = 0
+    for at, marker in _markers(jpeg):
+        if marker in _SEQUENTIAL:
+            num_colours = jpeg[at + 9]
+        elif marker == _START_OF_SCAN and jpeg[at + 4] == num_colours:
+            return jpeg[: at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")]
+    return b""
+
+
+def _markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """(place, marker), one after the other, up to the first scan."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
         if marker == 0xFF:
             at += 1
         elif marker in _WITHOUT_LENGTH:
             at += 2
         else:
+            yield at, marker
+            if marker == _START_OF_SCAN:
+                return
             at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
-    return "no frame header"

@@ -1,6 +1,5 @@
 """TensorStore's key-value stores: opening one, create-only writes, and many byte-range reads in flight."""
 
-import collections
 import json
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
@@ -76,14 +75,13 @@ def read(kvstore: ts.KvStore, key: str, max_bytes: int) -> bytes:
 def try_read_spans(
     kvstore: ts.KvStore, spans: Sequence[Span], num_in_flight: int
 ) -> Iterator[bytes | EpisodeNotFoundError | InvalidEpisodeError]:
-    """Byte ranges in the order asked, `num_in_flight` reads under way at once; a failed one gives its error instead."""
-    under_way: collections.deque[tuple[str, slice, ts.Future[ts.KvStore.ReadResult]]] = collections.deque()
-    for key, byte_range in spans:
-        if len(under_way) == num_in_flight:
-            yield _finish(kvstore, *under_way.popleft())
-        under_way.append((key, byte_range, kvstore.read(key, byte_range=byte_range)))
-    while under_way:
-        yield _finish(kvstore, *under_way.popleft())
+    """Byte ranges in the order asked, `num_in_flight` reads handed to TensorStore together; a failed one gives its error."""
+    for start in range(0, len(spans), num_in_flight):
+        together = spans[start : start + num_in_flight]
+        with ts.Batch() as batch:  # ranges of one object that touch become one read
+            reads = [kvstore.read(key, byte_range=byte_range, batch=batch) for key, byte_range in together]
+        for (key, byte_range), future in zip(together, reads, strict=True):
+            yield _finish(kvstore, key, byte_range, future)
 
 
 def read_spans(kvstore: ts.KvStore, spans: Sequence[Span], num_in_flight: int) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ Uploads are atomic and create-only; readers fetch byte ranges, many in flight.
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorstore as ts
@@ -57,10 +58,10 @@ class EpisodeStore:
     Args:
         url: Root of the store; see `kvstore.open_kvstore`.
         clock: Stamps quarantine records; default wall time.
-        num_in_flight: Reads under way at once in the calls that read many ranges.
+        num_in_flight: Reads handed to TensorStore at once in the calls that read many ranges.
     """
 
-    def __init__(self, url: str, *, clock: Clock | None = None, num_in_flight: int = 32):
+    def __init__(self, url: str, *, clock: Clock | None = None, num_in_flight: int = 128):
         if num_in_flight < 1:
             raise ConfigError(f"store {url!r}: num_in_flight must be at least 1, got {num_in_flight}")
         self.url = url
@@ -202,8 +203,7 @@ class EpisodeStore:
         return kvstore.read_spans(self._kvstore, spans, self._num_in_flight)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Plan:
+class _Plan(NamedTuple):
     """How one frame's JPEGs are fetched: the spans to read, and each JPEG's span and place within it."""
 
     path: str

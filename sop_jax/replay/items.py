@@ -4,7 +4,9 @@ Legend: `T` frames of the episode, `K` of them with images, `L` frames of a segm
 """
 
 import dataclasses
+import struct
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -146,38 +148,90 @@ def encode_segment(segment: Segment) -> Item:
 
 def decode_segment(columns: Mapping[str, np.ndarray]) -> Segment:
     """The segment of an item's columns; the inverse of `encode_segment`. Raises ValueError if they are no segment's."""
-    try:
-        return _unpack(segment_pb2.Segment.FromString(columns[SEGMENT_COLUMN].tobytes()))
-    except (KeyError, ValueError, DecodeError) as error:
-        why = f"it has the columns {sorted(columns)}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(
-            f"this item is no segment ({why}): something else than intake, or an older version, wrote into this table; a "
-            "replay server that starts anew is filled from the store"
-        ) from error
+    return PackedSegment(columns).unpack()
 
 
-def _unpack(message: segment_pb2.Segment) -> Segment:
-    frames, label = np.frombuffer(message.frames, "<i4"), np.frombuffer(message.label, "<f4")
-    intervention = np.frombuffer(message.intervention, np.uint8)
-    ranges = np.frombuffer(message.image_ranges, "<i8")
-    num_frames = len(frames)
-    if num_frames == 0 or len(label) != num_frames or len(intervention) != num_frames or len(ranges) % (2 * num_frames):
-        raise ValueError(
-            f"{num_frames} frames, {len(label)} labels, {len(intervention)} interventions, {len(ranges)} numbers for images"
+class SegmentFrame(NamedTuple):
+    """One frame of a segment, and where its bytes lie; fields as in `Segment`, of which image_ranges is int64 [C, 2]."""
+
+    episode_id: str
+    path: str
+    task: str
+    source: Source
+    ended_ns: int
+    arrays_range: tuple[int, int]
+    frame: int
+    image_ranges: np.ndarray
+    label: float
+
+
+class PackedSegment:
+    """A segment as it came out of a table: a draw needs one of its frames, or none, so each is unpacked by itself.
+
+    Raises ValueError if the columns are no segment's.
+    """
+
+    __slots__ = ("_message", "_source", "num_frames")
+
+    def __init__(self, columns: Mapping[str, np.ndarray]):
+        try:
+            message = segment_pb2.Segment.FromString(columns[SEGMENT_COLUMN].tobytes())
+            self.num_frames = _count_frames(message)
+            self._source = Source(message.source)
+        except (KeyError, ValueError, DecodeError) as error:
+            why = f"it has the columns {sorted(columns)}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(
+                f"this item is no segment ({why}): something else than intake, or an older version, wrote into this table; "
+                "a replay server that starts anew is filled from the store"
+            ) from error
+        self._message = message
+
+    def frame(self, slot: int) -> SegmentFrame:
+        """The frame at a place of the segment, 0 <= slot < num_frames."""
+        message = self._message
+        num_bytes = len(message.image_ranges) // self.num_frames
+        ranges = np.frombuffer(message.image_ranges, "<i8", num_bytes // 8, slot * num_bytes)
+        return SegmentFrame(
+            message.episode_id,
+            message.path,
+            message.task,
+            self._source,
+            message.ended_ns,
+            (message.arrays_offset, message.arrays_length),
+            int.from_bytes(message.frames[4 * slot : 4 * slot + 4], "little", signed=True),
+            ranges.astype(np.int64, copy=False).reshape(-1, 2),
+            struct.unpack_from("<f", message.label, 4 * slot)[0],
         )
-    return Segment(
-        episode_id=message.episode_id,
-        path=message.path,
-        task=message.task,
-        source=Source(message.source),
-        policy_version=message.policy_version,
-        ended_ns=message.ended_ns,
-        frames=frames.astype(np.int32, copy=False),
-        image_ranges=ranges.astype(np.int64, copy=False).reshape(num_frames, -1, 2),
-        arrays_range=(message.arrays_offset, message.arrays_length),
-        intervention=intervention.astype(bool),
-        label=label.astype(np.float32, copy=False),
-    )
+
+    def unpack(self) -> Segment:
+        """All of it."""
+        message = self._message
+        ranges = np.frombuffer(message.image_ranges, "<i8").reshape(self.num_frames, -1, 2)
+        return Segment(
+            episode_id=message.episode_id,
+            path=message.path,
+            task=message.task,
+            source=self._source,
+            policy_version=message.policy_version,
+            ended_ns=message.ended_ns,
+            frames=np.frombuffer(message.frames, "<i4").astype(np.int32, copy=False),
+            image_ranges=ranges.astype(np.int64, copy=False),
+            arrays_range=(message.arrays_offset, message.arrays_length),
+            intervention=np.frombuffer(message.intervention, np.uint8).astype(bool),
+            label=np.frombuffer(message.label, "<f4").astype(np.float32, copy=False),
+        )
+
+
+def _count_frames(message: segment_pb2.Segment) -> int:
+    """Raises ValueError if the arrays aren't of one length."""
+    frames, labels, interventions = len(message.frames), len(message.label), len(message.intervention)
+    num_frames, ranges = interventions, len(message.image_ranges)
+    if num_frames == 0 or frames != 4 * num_frames or labels != 4 * num_frames or ranges % (16 * num_frames):
+        raise ValueError(
+            f"frames, labels, interventions and places of images take {frames}, {labels}, {interventions} and {ranges} "
+            "bytes, expected 4, 4, 1 and 16 for each camera, for each frame"
+        )
+    return num_frames
 
 
 def check_item(item: Item) -> None:

@@ -43,7 +43,7 @@ class BatchBuilder:
     ) -> LoadedBatch:
         """The batch of these picks, in order, with images that are there already. `rng` is for lessons that vary."""
         spec, num = self._spec, len(picks)
-        frames = np.array([pick.frame for pick in picks], np.int32)
+        frames = np.array([pick.item.frame for pick in picks], np.int32)
         places = list(zip(numbers, frames.tolist(), strict=True))
         actions = np.empty((num, spec.horizon, spec.action_dim), np.float32)
         masks = np.empty((num, spec.horizon), np.float32)
@@ -53,7 +53,7 @@ class BatchBuilder:
             masks[row] = episode.masks[frame]
             state[row] = episode.arrays.state[frame]
         lessons = [
-            self._algorithm.make_lesson(episode.manifest.instruction, float(pick.segment.label[pick.slot]), rng)
+            self._algorithm.make_lesson(episode.manifest.instruction, pick.item.label, rng)
             for pick, episode in zip(picks, numbers, strict=True)
         ]
         tokens, token_mask = self._stack_tokens([lesson.instruction for lesson in lessons])
@@ -74,10 +74,10 @@ class BatchBuilder:
             ),
             draws=tuple(pick.draw for pick in picks),
             requested=tuple(pick.requested for pick in picks),
-            episode_ids=tuple(pick.segment.episode_id for pick in picks),
+            episode_ids=tuple(pick.item.episode_id for pick in picks),
             frames=frames,
             policy_versions=np.array([e.arrays.policy_version[frame] for e, frame in places], np.int32),
-            ended_ns=np.array([pick.segment.ended_ns for pick in picks], np.int64),
+            ended_ns=np.array([pick.item.ended_ns for pick in picks], np.int64),
             intervention=np.array([e.arrays.intervention[frame] for e, frame in places], bool),
         )
 

@@ -39,13 +39,13 @@ class BatchImages:
         """The row's images, without copying; None for a missing camera."""
         return tuple(pixels[row] if mask[row] else None for pixels, mask in zip(self.pixels, self.masks, strict=True))
 
-    def open(self, row: int, camera_rows: tuple[int | None, ...]) -> list[np.ndarray]:
-        """Says which cameras a row will have (`EpisodeNumbers.camera_rows`); returns where to decode them."""
+    def open(self, row: int, has_camera: tuple[bool, ...]) -> list[np.ndarray]:
+        """Says which cameras a row will have (`EpisodeNumbers.has_camera`); returns where to decode them."""
         places: list[np.ndarray] = []
-        for pixels, mask, has in zip(self.pixels, self.masks, camera_rows, strict=True):
-            mask[row] = has is not None
-            if has is None:
-                pixels[row] = 0
-            else:
+        for pixels, mask, has in zip(self.pixels, self.masks, has_camera, strict=True):
+            mask[row] = has
+            if has:
                 places.append(pixels[row])
+            else:
+                pixels[row] = 0
         return places

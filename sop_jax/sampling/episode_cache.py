@@ -17,7 +17,7 @@ from sop_jax.algorithms.algorithm import Algorithm
 from sop_jax.sampling.batch_spec import BatchSpec
 from sop_jax.sampling.byte_lru import ByteLru
 from sop_jax.specs.errors import EpisodeNotFoundError, InvalidEpisodeError
-from sop_jax.specs.records import EpisodeArrays, EpisodeManifest
+from sop_jax.specs.records import CameraSpec, EpisodeArrays, EpisodeManifest
 
 _MAX_REMEMBERED_FAULTS = 10_000
 
@@ -42,14 +42,19 @@ class EpisodeNumbers:
     """One episode's arrays, prepared: the chunk of frame t is `targets[t : t + H]`, its mask `masks[t]`.
 
     targets: the executed actions, the last one repeated H-1 times past the end.
-    camera_rows: for each of the policy's cameras its place among the episode's, None if the episode lacks it.
+    teaches: whether any action of the chunk does.
+    has_camera: for each of the policy's cameras, whether the episode has it.
+    cameras: those that it has; camera_columns: their places among the episode's.
     """
 
     manifest: EpisodeManifest
     arrays: EpisodeArrays
     targets: Float32[np.ndarray, "P A"]
     masks: Bool[np.ndarray, "T H"]
-    camera_rows: tuple[int | None, ...]
+    teaches: Bool[np.ndarray, "T"]
+    has_camera: tuple[bool, ...]
+    cameras: tuple[CameraSpec, ...]
+    camera_columns: list[int]
 
     @property
     def num_bytes(self) -> int:
@@ -59,7 +64,7 @@ class EpisodeNumbers:
             + self.masks.nbytes
             + arrays.state.nbytes
             + arrays.action.nbytes
-            + 16 * arrays.num_frames
+            + 17 * arrays.num_frames
             + 2048
         )
 
@@ -147,13 +152,18 @@ class EpisodeCache:
 
 def _prepare(algorithm: Algorithm, spec: BatchSpec, manifest: EpisodeManifest, arrays: EpisodeArrays) -> EpisodeNumbers:
     held = np.repeat(arrays.action[-1:], spec.horizon - 1, axis=0)
-    places = {camera.name: row for row, camera in enumerate(manifest.cameras)}
+    columns = {camera.name: column for column, camera in enumerate(manifest.cameras)}
+    cameras = tuple(camera for camera in spec.cameras if camera.name in columns)
+    masks = algorithm.action_masks(manifest, arrays, spec.horizon)
     return EpisodeNumbers(
         manifest=manifest,
         arrays=arrays,
         targets=np.concatenate([arrays.action, held]),
-        masks=algorithm.action_masks(manifest, arrays, spec.horizon),
-        camera_rows=tuple(places.get(camera.name) for camera in spec.cameras),
+        masks=masks,
+        teaches=np.logical_or.reduce(masks, axis=1),
+        has_camera=tuple(camera.name in columns for camera in spec.cameras),
+        cameras=cameras,
+        camera_columns=[columns[camera.name] for camera in cameras],
     )
 
 

@@ -4,16 +4,17 @@ import collections
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from sop_jax.replay.items import DEFAULT_SEGMENT_LENGTH, decode_segment, draw_frame
+from sop_jax.replay.items import DEFAULT_SEGMENT_LENGTH, PackedSegment, SegmentFrame, draw_frame
 from sop_jax.sampling.batch_source import BatchSourceStoppedError, BatchStarvedError, Draw
 from sop_jax.specs.clock import Clock
 from sop_jax.specs.errors import ConfigError, RateLimitedError, ReplayUnavailableError
 from sop_jax.specs.identifiers import offline_table, online_table
 from sop_jax.specs.interfaces import ReplayTables, SampledItem
-from sop_jax.specs.records import Segment, Source
+from sop_jax.specs.records import Source
 
 _POLL_S = 0.02
 _MAX_ITEMS_PER_CALL = 1024
@@ -49,18 +50,12 @@ class PickerConfig:
                 raise ConfigError(f"PickerConfig.{name} must be finite and >= 0, got {getattr(self, name)}")
 
 
-@dataclasses.dataclass(frozen=True)
-class FramePick:
-    """One frame to train on: place `slot` of `segment`. `requested` is what the sampler planned, `draw` what it got."""
+class FramePick(NamedTuple):
+    """One frame to train on. `requested` is what the sampler planned, `draw` what it got."""
 
     draw: Draw
     requested: Draw
-    segment: Segment
-    slot: int
-
-    @property
-    def frame(self) -> int:
-        return int(self.segment.frames[self.slot])
+    item: SegmentFrame
 
 
 class _Reservoir:
@@ -71,14 +66,14 @@ class _Reservoir:
         self._tables = tables
         self._config = config
         self._clock = clock
-        self._picked: collections.deque[tuple[int, Segment, int]] = collections.deque()
+        self._picked: collections.deque[tuple[int, PackedSegment, int]] = collections.deque()
         self._acceptance = 1.0  # share of sampled items that gave a frame
         self._asleep_until_ns = -1
         self._retry_s = retry_s
         self.table = table
         self.num_blocks = 0
 
-    def take(self, num: int, batch: int, rng: np.random.Generator) -> list[tuple[Segment, int]]:
+    def take(self, num: int, batch: int, rng: np.random.Generator) -> list[SegmentFrame]:
         """Up to `num` frames: fewer if the table's limiter refuses or the server is away."""
         while self._picked and batch - self._picked[0][0] >= self._config.max_age_batches:
             self._picked.popleft()
@@ -87,7 +82,7 @@ class _Reservoir:
                 self._asleep_until_ns = self._clock.now_ns() + round(self._retry_s * 1e9)
                 break
         taken = [self._picked.popleft() for _ in range(min(num, len(self._picked)))]
-        return [(segment, slot) for _, segment, slot in taken]
+        return [segment.frame(slot) for _, segment, slot in taken]
 
     def _fetch(self, num: int, batch: int, rng: np.random.Generator) -> bool:
         """One round trip; False if the table gave nothing."""
@@ -105,9 +100,9 @@ class _Reservoir:
         self._acceptance = max(0.9 * self._acceptance + 0.1 * share, 1 / self._config.segment_length)
         return True
 
-    def _pick_frame(self, item: SampledItem, rng: np.random.Generator) -> tuple[Segment, int] | None:
-        segment = decode_segment(item.columns)
-        num_frames = len(segment.frames)
+    def _pick_frame(self, item: SampledItem, rng: np.random.Generator) -> tuple[PackedSegment, int] | None:
+        segment = PackedSegment(item.columns)
+        num_frames = segment.num_frames
         if num_frames > self._config.segment_length:
             raise ConfigError(
                 f"table {self.table!r}: item {item.key} holds {num_frames} frames but PickerConfig.segment_length is "
@@ -190,8 +185,8 @@ class FramePicker:
         for task, places in open_places.items():
             draw = Draw(task, source)
             taken = self._reservoirs[draw].take(len(places), batch, rng)
-            for place, (segment, slot) in zip(places, taken, strict=False):
-                picks[place] = FramePick(draw, requested[place], segment, slot)
+            for place, item in zip(places, taken, strict=False):
+                picks[place] = FramePick(draw, requested[place], item)
         return all(pick is not None for pick in picks)
 
     def _describe_starvation(self, picks: Sequence[FramePick | None], requested: Sequence[Draw]) -> str:

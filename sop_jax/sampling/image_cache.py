@@ -2,8 +2,10 @@
 
 import concurrent.futures
 import dataclasses
+import math
 import threading
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,14 +22,10 @@ Jpegs = tuple[bytes, ...]
 
 _Key = tuple[str, int]
 
-_FRAMES_PER_TASK = 8
-"""Frames decoded by one task of the pool: a 64-pixel JPEG takes about as long as handing a task over."""
-
-_Decoding = concurrent.futures.Future[list[Images | InvalidEpisodeError]]
+_Decoding = concurrent.futures.Future[list[Images | InvalidEpisodeError | None]]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Want:
+class _Want(NamedTuple):
     """A frame, and the batch's rows that it is for."""
 
     pick: FramePick
@@ -46,7 +44,8 @@ class PendingImages:
 
 
 class ImageCache:
-    """Reads and decodes frames, and keeps recent ones. One thread starts what another may finish; decoding runs in `pool`.
+    """Reads and decodes frames, and keeps recent ones. One thread starts what another may finish; decoding runs in `pool`,
+    of `num_threads`.
 
         pending = images.start(picks, batch)   # reads
         images.finish(pending)                 # waits for the decoding
@@ -61,6 +60,7 @@ class ImageCache:
         spec: BatchSpec,
         faults: FaultLog,
         pool: concurrent.futures.Executor,
+        num_threads: int,
         pixel_bytes: int,
         jpeg_bytes: int,
     ):
@@ -68,6 +68,7 @@ class ImageCache:
         self._spec = spec
         self._faults = faults
         self._pool = pool
+        self._num_threads = num_threads
         self._pixels: ByteLru[_Key, Images] = ByteLru(pixel_bytes)
         self._jpegs: ByteLru[_Key, Jpegs] = ByteLru(jpeg_bytes)
         self._held = threading.Lock()
@@ -84,7 +85,7 @@ class ImageCache:
         """Reads what isn't held and has the pool decode it into the batch. `picks`: each with its row of the batch."""
         wanted: dict[_Key, _Want] = {}
         for row, pick, numbers in picks:
-            wanted.setdefault((pick.segment.path, pick.frame), _Want(pick, numbers, [])).rows.append(row)
+            wanted.setdefault((pick.item.path, pick.item.frame), _Want(pick, numbers, [])).rows.append(row)
         found: set[_Key] = set()
         jpegs: dict[_Key, Jpegs] = {}
         missing: list[_Key] = []
@@ -104,7 +105,10 @@ class ImageCache:
         self._num_wanted += len(wanted)
         self._num_fetched += len(missing)
         keys = list(jpegs)
-        parts = [keys[i : i + _FRAMES_PER_TASK] for i in range(0, len(keys), _FRAMES_PER_TASK)]
+        share = max(
+            1, math.ceil(len(keys) / self._num_threads)
+        )  # smaller ones cost more in handing over than they balance
+        parts = [keys[i : i + share] for i in range(0, len(keys), share)]
         tasks = [self._pool.submit(self._decode, [(wanted[key], jpegs[key]) for key in part], batch) for part in parts]
         return PendingImages(wanted, jpegs, list(zip(parts, tasks, strict=True)), found)
 
@@ -117,16 +121,19 @@ class ImageCache:
                     self._faults.give_up(key[0], str(images))
                     continue
                 found.add(key)
-                with self._held:
-                    self._pixels.put(key, images, sum(image.nbytes + 128 for image in images if image is not None))
-                    self._jpegs.put(key, pending.jpegs[key], sum(len(jpeg) + 64 for jpeg in pending.jpegs[key]))
+                if images is not None:
+                    with self._held:
+                        self._pixels.put(key, images, sum(image.nbytes + 128 for image in images if image is not None))
+                if self._jpegs.max_bytes:
+                    with self._held:
+                        self._jpegs.put(key, pending.jpegs[key], sum(len(jpeg) + 64 for jpeg in pending.jpegs[key]))
         return {row for key in found for row in pending.wanted[key].rows}
 
     def _fetch(self, wanted: Sequence[_Want]) -> list[Jpegs | None]:
         """JPEGs of the policy's cameras; all at once, and one by one if that fails, to find the culprit."""
         if not wanted:
             return []
-        requests = [(want.pick.segment.path, _ranges(want)) for want in wanted]
+        requests = [(want.pick.item.path, want.pick.item.image_ranges[want.numbers.camera_columns]) for want in wanted]
         try:
             return list(self._store.read_images(requests))
         except (EpisodeNotFoundError, InvalidEpisodeError, OSError, ValueError):
@@ -143,26 +150,22 @@ class ImageCache:
             self._faults.note(f"{path}: {error}")
         return None
 
-    def _decode(self, frames: Sequence[tuple[_Want, Jpegs]], batch: BatchImages) -> list[Images | InvalidEpisodeError]:
-        """Fills the rows of these frames; returns what the cache may keep."""
-        decoded: list[Images | InvalidEpisodeError] = []
+    def _decode(
+        self, frames: Sequence[tuple[_Want, Jpegs]], batch: BatchImages
+    ) -> list[Images | InvalidEpisodeError | None]:
+        """Fills the rows of these frames; returns what the cache of pixels may keep, if it keeps any."""
+        decoded: list[Images | InvalidEpisodeError | None] = []
         for want, jpegs in frames:
-            rows, camera_rows = want.rows, want.numbers.camera_rows
-            cameras = [c for c, row in zip(self._spec.cameras, camera_rows, strict=True) if row is not None]
+            numbers, (first, *others) = want.numbers, want.rows
             try:
-                decode_into(batch.open(rows[0], camera_rows), jpegs, cameras, want.pick.segment.path)
+                decode_into(batch.open(first, numbers.has_camera), jpegs, numbers.cameras, want.pick.item.path)
             except InvalidEpisodeError as error:
                 decoded.append(error)
                 continue
-            images = batch.views(rows[0])
-            for row in rows[1:]:
-                batch.put(row, images)
+            for row in others:
+                batch.put(row, batch.views(first))
             if self._pixels.max_bytes:  # a view would keep the whole batch
-                images = tuple(None if image is None else image.copy() for image in images)
-            decoded.append(images)
+                decoded.append(tuple(None if image is None else image.copy() for image in batch.views(first)))
+            else:
+                decoded.append(None)
         return decoded
-
-
-def _ranges(want: _Want) -> np.ndarray:
-    rows = [row for row in want.numbers.camera_rows if row is not None]
-    return want.pick.segment.image_ranges[want.pick.slot][rows]

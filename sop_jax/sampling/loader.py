@@ -138,7 +138,13 @@ class Loader:
         self._picker = FramePicker(tables, sampler.tasks, config.picker, clock)
         self._episodes = EpisodeCache(store, algorithm, spec, self._faults, self._pool, config.arrays_cache_bytes)
         self._images = ImageCache(
-            store, spec, self._faults, self._pool, config.pixel_cache_bytes, config.jpeg_cache_bytes
+            store,
+            spec,
+            self._faults,
+            self._pool,
+            config.num_threads,
+            config.pixel_cache_bytes,
+            config.jpeg_cache_bytes,
         )
         self._spec = spec
         self._builder = BatchBuilder(spec, tokenize, algorithm)
@@ -273,31 +279,33 @@ class Loader:
         """One frame for each row of `wanted`; `requested` is what the sampler planned for the whole batch."""
         with self._drawing:
             picks = self._picker.pick(list(wanted.values()), index, rng, should_stop)
-            episodes = self._episodes.read({pick.segment.path: pick.segment.arrays_range for pick in picks})
+            episodes = self._episodes.read({pick.item.path: pick.item.arrays_range for pick in picks})
             examples: dict[int, _Example] = {}
             for row, pick in zip(wanted, picks, strict=True):
-                numbers = episodes.get(pick.segment.path)
+                numbers = episodes.get(pick.item.path)
                 if numbers is None:
                     continue
                 if problem := _mismatch(pick, numbers):
                     self._faults.note(problem)
                 else:
-                    examples[row] = (dataclasses.replace(pick, requested=requested[row]), numbers)
+                    examples[row] = (pick._replace(requested=requested[row]), numbers)
             return _Fetch(examples, self._images.start([(row, *example) for row, example in examples.items()], images))
 
 
 def _mismatch(pick: FramePick, numbers: EpisodeNumbers) -> str:
     """Why an item and the episode behind it don't belong together, "" if they do."""
-    manifest, segment = numbers.manifest, pick.segment
-    if (manifest.episode_id, manifest.task, manifest.source) != (segment.episode_id, segment.task, segment.source):
+    manifest, item = numbers.manifest, pick.item
+    if (manifest.episode_id, manifest.task, manifest.source) != (item.episode_id, item.task, item.source):
         return (
-            f"{segment.path} holds episode {manifest.episode_id} ({manifest.task}, {manifest.source}), its item says "
-            f"{segment.episode_id} ({segment.task}, {segment.source})"
+            f"{item.path} holds episode {manifest.episode_id} ({manifest.task}, {manifest.source}), its item says "
+            f"{item.episode_id} ({item.task}, {item.source})"
         )
-    if segment.task != pick.draw.task or segment.source != pick.draw.source:
-        return f"an item of {segment.task}/{segment.source} lies in the table of {pick.draw.task}/{pick.draw.source}"
-    if not 0 <= pick.frame < manifest.num_frames:
-        return f"{segment.path}: its item names frame {pick.frame} of {manifest.num_frames}"
-    if not numbers.masks[pick.frame].any():
-        return f"{segment.path}: nothing teaches at frame {pick.frame}; intake labelled it with another algorithm or config"
+    if (item.task, item.source) != (pick.draw.task, pick.draw.source):
+        return f"an item of {item.task}/{item.source} lies in the table of {pick.draw.task}/{pick.draw.source}"
+    if not 0 <= item.frame < manifest.num_frames:
+        return f"{item.path}: its item names frame {item.frame} of {manifest.num_frames}"
+    if not numbers.teaches[item.frame]:
+        return (
+            f"{item.path}: nothing teaches at frame {item.frame}; intake labelled it with another algorithm or config"
+        )
     return ""

@@ -154,6 +154,18 @@ def test_range_read_images_are_the_unpacked_ones_in_the_order_asked(picks, num_i
     assert images == [sealed[e].jpegs[k] for e, k in picks]
 
 
+def test_of_reads_that_go_together_each_has_its_own_error(store_url):
+    """TensorStore makes one read of ranges that touch."""
+    root = kvstore.open_kvstore(store_url)
+    kvstore.create(root, "a", b"0123456789")
+    ranges = [slice(0, 4), slice(4, 8), slice(8, 14), slice(-3, None), slice(2, 2)]
+    spans = [("a", part) for part in ranges] + [("b", slice(0, 1)), ("a", slice(9, 10))]
+    found = list(kvstore.try_read_spans(root, spans, 100))
+    assert [found[k] for k in (0, 1, 3, 4, 6)] == [b"0123", b"4567", b"789", b"", b"9"]
+    assert isinstance(found[2], InvalidEpisodeError)
+    assert isinstance(found[5], EpisodeNotFoundError)
+
+
 def test_images_that_are_not_adjacent_or_not_ordered_are_read_too():
     store = EpisodeStore("memory://")
     episode = make_episode(1, num_frames=12, spec=small_spec)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sop_jax.episodes import zip_layout
 from sop_jax.episodes.array_codec import DTYPES, HEADER_BYTES, decode_arrays
 from sop_jax.episodes.images import check_jpeg, decode_images, encode_image
+from sop_jax.episodes.jpeg_header import sound_header
 from sop_jax.episodes.manifest_codec import MAX_FRAMES, decode_manifest
 from sop_jax.episodes.paths import quarantine_path
 from sop_jax.episodes.store import EpisodeStore
@@ -151,8 +152,8 @@ def test_a_colour_subsampling_without_a_name():
     [
         (giant_jpeg, "expected YCbCr or RGB, 8x8, got 'YCbCr, 65500x65500'"),
         (progressive_jpeg, "expected a sequential one of a few scans, got 'frame type 0xc2"),
-        (many_scans, "expected a sequential one of a few scans, got '5000 scans'"),
-        (lambda jpeg: many_scans(jpeg, 9), "9 scans"),
+        (many_scans, "expected a sequential one of a few scans, got '5000 scans'|Didn't expect more than one scan"),
+        (lambda jpeg: many_scans(jpeg, 9), "got '9 scans'|Didn't expect more than one scan"),
         (lambda jpeg: jpeg[:2] + b"\xff\xfe\x00\x02" * 3 + jpeg[2:], ""),
     ],
     ids=["giant", "progressive", "5000 scans", "9 scans", "comments are fine"],
@@ -164,6 +165,32 @@ def test_the_loader_too_looks_before_it_decodes(make, message):
         return
     with pytest.raises(InvalidEpisodeError, match=message):
         decode_images([jpeg], [HEAD], "e")
+
+
+def test_a_header_that_was_seen_before_vouches_for_nothing_else():
+    decode_images([JPEG], [HEAD], "e")
+    sound = sound_header(JPEG)
+    assert JPEG.startswith(sound)
+    assert sound[-3:] == b"\x00\x3f\x00"  # the end of a start of scan: all coefficients at once
+    assert len(sound) < len(JPEG) - 2
+    with pytest.raises(
+        InvalidEpisodeError, match="JPEG of head: expected a whole JPEG, got \"Didn't expect more than one"
+    ):
+        decode_images([many_scans(JPEG, 9)], [HEAD], "e")
+    with pytest.raises(InvalidEpisodeError, match="expected a whole JPEG"):
+        decode_images([sound], [HEAD], "e")
+    with pytest.raises(InvalidEpisodeError, match="expected YCbCr or RGB, 9x8"):
+        decode_images([JPEG], [CameraSpec("head", 9, 8)], "e")
+    for make in (giant_jpeg, progressive_jpeg):
+        with pytest.raises(InvalidEpisodeError, match=r"expected YCbCr or RGB, 8x8|frame type 0xc2"):
+            decode_images([make(JPEG)], [HEAD], "e")
+
+
+def test_a_header_of_one_colour_at_a_time_is_not_remembered():
+    at = JPEG.index(b"\xff\xda")
+    one_colour = JPEG[:at] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + JPEG[at + 14 :]
+    assert sound_header(one_colour) == b""
+    assert sound_header(JPEG[:at]) == b""
 
 
 @settings(max_examples=60)

@@ -140,11 +140,11 @@ def test_items_of_somebody_else_are_segments_or_told_as_such(arrays, numbers, te
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"frames": b""}, "0 frames, 3 labels"),
-        ({"frames": b"12345"}, "buffer size must be a multiple"),
-        ({"label": b"1234"}, "3 frames, 1 labels"),
-        ({"intervention": b"\0" * 4}, "4 interventions"),
-        ({"image_ranges": b"\0" * 8 * 13}, "13 numbers for images"),
+        ({"frames": b""}, "take 0, 12, 3 and 96 bytes"),
+        ({"frames": b"12345"}, "take 5, 12, 3 and"),
+        ({"label": b"1234"}, "take 12, 4, 3 and"),
+        ({"intervention": b"\0" * 4}, "take 12, 12, 4 and"),
+        ({"image_ranges": b"\0" * 8 * 13}, "12, 12, 3 and 104 bytes"),
         ({"source": "elsewhere"}, "'elsewhere' is not a valid Source"),
     ],
 )

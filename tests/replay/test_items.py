@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from sop_jax.replay.items import (
     FrameLabels,
+    PackedSegment,
     decode_segment,
     draw_frame,
     encode_segment,
@@ -110,6 +111,17 @@ def test_a_segment_survives_its_item():
         assert item.key == item_key(segment.episode_id, int(segment.frames[0]))
         assert item.priority == 1.0
         assert_same(decode_segment(item.columns), segment)
+        packed = PackedSegment(item.columns)
+        assert packed.num_frames == len(segment.frames)
+        for slot in range(packed.num_frames):
+            frame = packed.frame(slot)
+            assert frame.frame == segment.frames[slot]
+            assert frame.label == segment.label[slot]
+            assert frame.image_ranges.dtype == np.int64
+            np.testing.assert_array_equal(frame.image_ranges, segment.image_ranges[slot])
+            for name in ("episode_id", "path", "task", "source", "ended_ns", "arrays_range"):
+                assert getattr(frame, name) == getattr(segment, name)
+                assert type(getattr(frame, name)) is type(getattr(segment, name))
 
 
 def test_keys_of_an_episode_differ():

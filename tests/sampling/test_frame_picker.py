@@ -45,7 +45,7 @@ def test_all_frames_are_equally_likely_however_full_their_segments(world):
     counts: collections.Counter[tuple[str, int]] = collections.Counter()
     rng = np.random.default_rng(1)
     for batch in range(num // 100):
-        counts.update((pick.segment.episode_id, pick.frame) for pick in picker.pick([OFF] * 100, batch, rng))
+        counts.update((pick.item.episode_id, pick.item.frame) for pick in picker.pick([OFF] * 100, batch, rng))
     cells = sum(-(-length // 3) for length in lengths)
     assert len(counts) == cells == 20
     expected = num / cells
@@ -58,7 +58,7 @@ def test_picks_keep_the_order_of_the_draws(world):
     requested = [ON, OFF, Draw(TASKS[1], Source.ONLINE), OFF, ON]
     picks = make(world).pick(requested, 0, RNG)
     assert [pick.draw for pick in picks] == requested == [pick.requested for pick in picks]
-    assert [(pick.segment.task, pick.segment.source) for pick in picks] == [(d.task, d.source) for d in requested]
+    assert [(pick.item.task, pick.item.source) for pick in picks] == [(d.task, d.source) for d in requested]
 
 
 def test_what_the_limiter_refuses_comes_from_the_offline_table_and_is_counted(store_url):

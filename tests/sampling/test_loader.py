@@ -391,11 +391,11 @@ def test_the_next_batch_is_read_while_this_one_is_decoded(world, monkeypatch):
             return world.store.read_images(requests)
 
     def decode_late(*args):
-        if not overlapped:
+        if first.acquire(blocking=False):
             overlapped.append(world.reader.reads.acquire(timeout=10) and world.reader.reads.acquire(timeout=10))
         decode_into(*args)
 
-    overlapped: list[bool] = []
+    first, overlapped = threading.Lock(), []
     world.fill().reader = Watched()
     monkeypatch.setattr(image_cache, "decode_into", decode_late)
     loader = world.loader(THREADED, pixel_cache_bytes=0)
