@@ -26,7 +26,7 @@ from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode, make_spec
 from sop_jax.episodes.verify import verify_bytes
 from sop_jax.replay import wire
-from sop_jax.replay.items import decode_segment, encode_segment, label_all, segments_of
+from sop_jax.replay.items import PackedSegment, decode_segment, encode_segment, label_all, segments_of
 from sop_jax.replay.proto import reverb_pb2 as pb
 from sop_jax.specs.errors import ConfigError, InvalidEpisodeError, InvalidPublicationError
 from sop_jax.specs.records import CameraSpec, Publication, Source
@@ -146,7 +146,8 @@ def _replay_item(data: bytes) -> None:
     num_bytes = int.from_bytes(data[:2], "little")
     info = pb.SampleInfo.FromString(data[2 : 2 + num_bytes])
     sampled = wire.decode_sample(info, [pb.ChunkData.FromString(data[2 + num_bytes :])])
-    decode_segment(sampled.columns)
+    segment, packed = decode_segment(sampled.columns), PackedSegment(sampled.columns)
+    assert [packed.frame(slot).frame for slot in range(packed.num_frames)] == segment.frames.tolist()
 
 
 def _replay_seed() -> bytes:
