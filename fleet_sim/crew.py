@@ -223,9 +223,11 @@ class Crew:
                 if self._closing or not worker.wait_until_back():
                     self._leave(f"no worker is left; the last one was lost: {error}")
                     return
-            except Exception as error:
-                playing.finish(None, f"episode {playing.order.episode_id}: {error}")
-                return  # the simulation ends with the first failure
+            except Exception as error:  # the simulation ends with the first failure
+                why = f"episode {playing.order.episode_id}: {error}"
+                playing.finish(None, why)
+                self._fail(why)
+                return
 
     def _put_back(self, playing: EpisodeInPlay) -> None:
         with self._wanted:
@@ -238,9 +240,16 @@ class Crew:
             self._num_left -= 1
             if self._num_left:
                 return
-            self._failure = why
+        self._fail(why)
+
+    def _fail(self, why: str) -> None:
+        """Nothing is played any more: neither what waits nor what is ordered later, also if nobody asks for the episode
+        that failed."""
+        with self._wanted:
+            self._failure = self._failure or why
             for playing in self._todo:
                 playing.finish(None, why)
+            self._todo.clear()
 
 
 def _make_workers(settings: Mapping[str, Any], num_workers: int, engine: Engine) -> Sequence[Worker]:

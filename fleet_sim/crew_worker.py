@@ -119,7 +119,6 @@ class EpisodePlayer:
         self._clock = _EpisodeClock()
         self._robots: dict[tuple[str, str], _Played] = {}
         self._policy: PolicyRunner | None = None
-        self._warm: set[str] = set()
 
     def play(self, order: EpisodeOrder, on_tick: Callable[[int, Helps], None]) -> tuple[Episode, Helps]:
         """The sealed episode, and when people helped. `on_tick` is told each tick's number and the helps before it."""

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections.abc import Mapping
 from typing import final
 
@@ -71,8 +72,9 @@ class Porter:
         self._queue.put(None)
         self._thread.join()
         if self._error is None:
+            deadline = time.monotonic() + drain_s
             for spool in self._spools.values():
-                spool.drain(drain_s)
+                spool.drain(max(0.0, deadline - time.monotonic()))
         for spool in self._spools.values():
             spool.close()
         if self._error is not None:

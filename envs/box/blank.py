@@ -92,7 +92,7 @@ class BlankBody:
     """The blank of a compiled model: give it a size and a colour, place it, latch it, read it."""
 
     def __init__(self, model: mujoco.MjModel, config: BoxConfig) -> None:
-        self._model, self._config = model, config
+        self._model = model
         self._pose = np.array([model.joint(f"blank_{name}").qposadr[0] for name in ("x", "y", "yaw")])
         self._walls = np.array([model.joint(f"hinge_{name}").qposadr[0] for name in WALLS])
         self._tabs = np.array([model.joint(f"hinge_{name}").qposadr[0] for name in TABS])

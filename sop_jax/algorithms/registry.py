@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sop_jax.algorithms.algorithm import Algorithm
@@ -18,18 +18,24 @@ AlgorithmConfig = BehaviourCloningConfig | HgDaggerConfig | RecapConfig
 @dataclasses.dataclass(frozen=True)
 class AlgorithmEntry:
     """How an algorithm is made: `make(config)` with a config of `config_type`. `check` raises ConfigError if something that
-    it needs beside the policy is missing."""
+    it needs beside the policy to label these tasks is missing."""
 
     config_type: type
     make: Callable[[Any], Algorithm]
-    check: Callable[[Any], object] = lambda algorithm: None
+    check: Callable[[Any, Sequence[str]], object] = lambda algorithm, tasks: None
+
+
+def _check_recap(recap: Recap, tasks: Sequence[str]) -> None:
+    value_function = recap.value_function
+    for task in tasks:
+        value_function.task(task)
 
 
 ALGORITHMS = types.MappingProxyType(
     {
         "behaviour_cloning": AlgorithmEntry(BehaviourCloningConfig, BehaviourCloning),
         "hg_dagger": AlgorithmEntry(HgDaggerConfig, HgDagger),
-        "recap": AlgorithmEntry(RecapConfig, Recap, lambda recap: recap.value_function),
+        "recap": AlgorithmEntry(RecapConfig, Recap, _check_recap),
     }
 )
 
@@ -58,7 +64,8 @@ def create_algorithm(algorithm: str | AlgorithmConfig) -> Algorithm:
     raise ConfigError(f"no algorithm takes a config of type {type(algorithm).__name__}; expected one of {expected}")
 
 
-def check_ready(algorithm: Algorithm) -> None:
-    """Raises ConfigError, or what reading it raises, if something that labelling needs is missing: RECAP's value function."""
+def check_ready(algorithm: Algorithm, tasks: Sequence[str]) -> None:
+    """Raises ConfigError, or what reading it raises, if something that labelling these tasks needs is missing: RECAP's value
+    function, and what it knows of each."""
     if algorithm.name in ALGORITHMS:
-        ALGORITHMS[algorithm.name].check(algorithm)
+        ALGORITHMS[algorithm.name].check(algorithm, tasks)

@@ -75,7 +75,7 @@ def run(argv: Sequence[str]) -> int:
     if len(config.worlds) > 1:
         raise UsageError(f"a demo shows one task, {config.name} has {len(config.worlds)}: see sop study")
     find_policy(config.policy)
-    check_ready(create_algorithm(config.learning.algorithm))
+    check_ready(create_algorithm(config.learning.algorithm), [world.task for world in config.worlds])
     directory = _resumed(resume) if resume else _new_run(arguments)
     if resume and (config != default.experiment or algorithm):
         raise UsageError(

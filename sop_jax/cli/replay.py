@@ -88,8 +88,9 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(ReplayArguments, argv, "replay")
     config = find_demo(arguments.config)
     horizon = load_bundle(find_policy(arguments.policy or config.policy)).model.horizon
-    watch = _AlgorithmWatch(arguments.config, config.learning.algorithm)
-    tables_config = mix_tables([world.task for world in config.worlds], config.replay.mix)
+    tasks = [world.task for world in config.worlds]
+    watch = _AlgorithmWatch(arguments.config, config.learning.algorithm, tasks)
+    tables_config = mix_tables(tasks, config.replay.mix)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequests())
         metrics = open_metrics(stack, "replay", arguments.metrics, arguments.metrics_port, arguments.metrics_host)
@@ -128,9 +129,10 @@ class _AlgorithmWatch:
     Raises ConfigError at the start if the algorithm lacks what it labels with; later the algorithm before it stays.
     """
 
-    def __init__(self, config: str, algorithm: AlgorithmConfig):
+    def __init__(self, config: str, algorithm: AlgorithmConfig, tasks: Sequence[str]):
         self.algorithm = create_algorithm(algorithm)
-        check_ready(self.algorithm)
+        check_ready(self.algorithm, tasks)
+        self._tasks = tasks
         self._config = config
         self._path = pathlib.Path(config)
         self._seen_ns = self._changed_ns()
@@ -143,7 +145,7 @@ class _AlgorithmWatch:
         self._seen_ns = changed_ns
         try:
             algorithm = create_algorithm(find_demo(self._config).learning.algorithm)
-            check_ready(algorithm)
+            check_ready(algorithm, self._tasks)
         except SopError as error:
             note(f"{self._config} was changed, but labels stay as they are: {error}")
             return False

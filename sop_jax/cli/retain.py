@@ -5,7 +5,7 @@ from collections import Counter
 
 from sop_jax.cli.arguments import UsageError
 from sop_jax.cli.locations import as_store_url
-from sop_jax.cli.output import print_json, say
+from sop_jax.cli.output import note, print_json, say
 from sop_jax.episodes.retention import RetentionConfig, apply_plan, plan_for
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.specs.clock import WallClock
@@ -59,6 +59,8 @@ def retain(arguments: RetainArguments) -> int:
         raise UsageError(str(error)) from error
     store = EpisodeStore(as_store_url(arguments.store))
     plan = plan_for(store, WallClock(), config)
+    for problem in plan.damaged:
+        note(problem)
     verb = "" if arguments.apply else "would "
     for record in plan.retire:
         say(f"{verb}retire  {record.path}: {record.reason}")
@@ -82,6 +84,7 @@ def retain(arguments: RetainArguments) -> int:
                 "retire": [record.path for record in plan.retire],
                 "remove": list(plan.remove),
                 "forget": list(plan.forget),
+                "damaged": list(plan.damaged),
                 "retired_bytes": dict(num_bytes),
             }
         )

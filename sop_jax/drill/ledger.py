@@ -13,7 +13,7 @@ from typing import final
 
 from sop_jax.actors.actor import EpisodeAcceptor
 from sop_jax.episodes.format import pack
-from sop_jax.specs.records import Episode, Outcome, Source
+from sop_jax.specs.records import Episode, Outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,10 +100,6 @@ def read_ledgers(paths: list[pathlib.Path]) -> dict[str, Entry]:
                 found = entries[line["episode_id"]]
                 entries[found.episode_id] = dataclasses.replace(found, accepted=bool(line["accepted"]))
     return entries
-
-
-def is_online(entry: Entry) -> bool:
-    return entry.source == Source.ONLINE.value
 
 
 def _parse(text: bytes) -> dict:

@@ -4,7 +4,7 @@ Legend: `K` frames with images, `C` cameras, `n` rows asked for, `h w` pixels.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -22,12 +22,13 @@ class ImagesUnavailableError(SopError):
 class EpisodeImages(Protocol):
     """What an episode's cameras saw.
 
-        images.read([0, 1, 2])["head"]      # uint8 [3, h, w, 3]: at frames arrays.image_frames[:3]
+        images.read([0, 1, 2], ["head"])["head"]      # uint8 [3, h, w, 3]: at frames arrays.image_frames[:3]
 
-    Blocks until they are there. Raises InvalidEpisodeError if a JPEG is broken, ImagesUnavailableError if the store failed.
+    `cameras`: those that are wanted, which the episode may lack; default: all that it has. Blocks until they are there.
+    Raises InvalidEpisodeError if a JPEG is broken, ImagesUnavailableError if the store failed.
     """
 
-    def read(self, rows: Sequence[int]) -> Mapping[str, np.ndarray]: ...
+    def read(self, rows: Sequence[int], cameras: Collection[str] | None = None) -> Mapping[str, np.ndarray]: ...
 
 
 @runtime_checkable
@@ -45,7 +46,7 @@ class StoredImages:
     manifest: EpisodeManifest
     index: EpisodeIndex
 
-    def read(self, rows: Sequence[int]) -> Mapping[str, np.ndarray]:
+    def read(self, rows: Sequence[int], cameras: Collection[str] | None = None) -> Mapping[str, np.ndarray]:
         path = self.index.path
         try:
             jpegs = self.store.read_images([(path, self.index.image_ranges[row]) for row in rows])
@@ -53,7 +54,7 @@ class StoredImages:
             raise
         except Exception as error:  # storage drivers raise what they like: none of it is the episode's fault
             raise ImagesUnavailableError(f"images of {path}: {error}") from error
-        return _decode(jpegs, self.manifest.cameras, path)
+        return _decode(jpegs, self.manifest.cameras, cameras, path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,17 +63,21 @@ class HeldImages:
 
     episode: Episode
 
-    def read(self, rows: Sequence[int]) -> Mapping[str, np.ndarray]:
+    def read(self, rows: Sequence[int], cameras: Collection[str] | None = None) -> Mapping[str, np.ndarray]:
         manifest = self.episode.manifest
-        return _decode([self.episode.jpegs[row] for row in rows], manifest.cameras, manifest.episode_id)
+        return _decode([self.episode.jpegs[row] for row in rows], manifest.cameras, cameras, manifest.episode_id)
 
 
-def _decode(jpegs: Sequence[Sequence[bytes]], cameras: Sequence[CameraSpec], where: str) -> Mapping[str, np.ndarray]:
-    """Camera name -> uint8 [n, h, w, 3]."""
-    frames = [decode_images(row, cameras, where) for row in jpegs]
+def _decode(
+    jpegs: Sequence[Sequence[bytes]], cameras: Sequence[CameraSpec], wanted: Collection[str] | None, where: str
+) -> Mapping[str, np.ndarray]:
+    """Camera name -> uint8 [n, h, w, 3]. What isn't wanted isn't decoded."""
+    columns = [column for column, camera in enumerate(cameras) if wanted is None or camera.name in wanted]
+    kept = [cameras[column] for column in columns]
+    frames = [decode_images([row[column] for column in columns], kept, where) for row in jpegs]
     return {
         camera.name: np.stack([frame[camera.name] for frame in frames])
         if frames
         else np.zeros((0, camera.height, camera.width, 3), np.uint8)
-        for camera in cameras
+        for camera in kept
     }

@@ -16,11 +16,12 @@ from sop_jax.episodes import zip_layout
 from sop_jax.episodes.array_codec import DTYPES, decode_arrays, encode_arrays, member_name
 from sop_jax.episodes.manifest_codec import MAX_FRAMES, decode_manifest, encode_manifest
 from sop_jax.episodes.rejection import reject
-from sop_jax.episodes.zip_layout import FOOTER_BYTES, Footer, Member
+from sop_jax.episodes.zip_layout import FOOTER_BYTES, MAX_MEMBERS, Footer, Member
 from sop_jax.specs.records import Episode, EpisodeArrays, EpisodeIndex, EpisodeManifest
 
 MANIFEST = "manifest.json"
 _UPLOAD_AGAIN = "Upload it again from the robot's spool."
+_FEWER_IMAGES = "No recorder writes as many; look at what this robot uploads."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +158,9 @@ def _read_tail(view: memoryview, base: int, offset: int, end: int, path: str) ->
     manifest, checksum, last = _read_manifest(view, base, offset, end, path)
     arrays = decode_arrays(files, manifest.num_frames, len(manifest.action_names), path)
     _check_image_frames(arrays.image_frames, manifest.num_frames, path)
+    num_members = len(arrays.image_frames) * len(manifest.cameras) + len(members) + 1
+    if num_members > MAX_MEMBERS:
+        raise reject(path, "number of files", expected=f"at most {MAX_MEMBERS}", got=num_members, fix=_FEWER_IMAGES)
     return _Tail(manifest, arrays, (*members, last), checksum)
 
 

@@ -5,16 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import simplejpeg
 
-from sop_jax.episodes.jpeg_header import find_fault, sound_header
+from sop_jax.episodes.jpeg_header import KnownHeaders, find_fault
 from sop_jax.episodes.rejection import reject
 from sop_jax.specs.records import CameraSpec
 
 DEFAULT_QUALITY = 90
 _UNREADABLE = (ValueError, RuntimeError, KeyError)  # KeyError: a colour subsampling that the library has no name for
-_MAX_REMEMBERED_BYTES = 4096
-_sound_headers: dict[tuple[int, int], bytes] = {}
-"""(height, width) -> the last header that passed. A robot's JPEGs have the same one over and over, and comparing it takes a
-tenth of the time of reading it."""
 _FIX = "The camera's encoder is broken, or the index names other bytes; set the episode aside."
 
 
@@ -35,25 +31,31 @@ def decode_images(jpegs: Sequence[bytes], cameras: Sequence[CameraSpec], where: 
     """
     images = {}
     for camera, jpeg in zip(cameras, jpegs, strict=True):
+        _check_header(jpeg, camera, where)
         images[camera.name] = _decode(jpeg, camera, where, None)
     return images
 
 
 def decode_into(
-    places: Sequence[np.ndarray], jpegs: Sequence[bytes], cameras: Sequence[CameraSpec], where: str = ""
+    places: Sequence[np.ndarray],
+    jpegs: Sequence[bytes],
+    cameras: Sequence[CameraSpec],
+    known: KnownHeaders,
+    where: str = "",
 ) -> None:
-    """As `decode_images`, but into `places`: contiguous uint8 [height, width, 3] each. After an error they hold anything."""
+    """As `decode_images`, but into `places`: contiguous uint8 [height, width, 3] each. After an error they hold anything.
+
+    `known`: headers that passed before aren't read again.
+    """
     for place, camera, jpeg in zip(places, cameras, jpegs, strict=True):
+        if not known.begin(jpeg, camera):
+            _check_header(jpeg, camera, where)
+            known.add(jpeg, camera)
         _decode(jpeg, camera, where, place)
 
 
 def _decode(jpeg: bytes, camera: CameraSpec, where: str, place: np.ndarray | None) -> np.ndarray:
     """Releases the GIL while it decodes, so it scales with threads."""
-    size = camera.height, camera.width
-    if not ((sound := _sound_headers.get(size)) and jpeg.startswith(sound)):
-        _check_header(jpeg, camera, where)
-        if len(sound := sound_header(jpeg)) <= _MAX_REMEMBERED_BYTES:
-            _sound_headers[size] = sound
     try:
         return simplejpeg.decode_jpeg(jpeg, "RGB", buffer=place)
     except _UNREADABLE as error:

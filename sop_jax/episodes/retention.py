@@ -7,7 +7,7 @@ from sop_jax.episodes import retirement
 from sop_jax.episodes.retirement import RetirementRecord
 from sop_jax.episodes.store import EpisodeStore, EpisodeSummary
 from sop_jax.specs.clock import Clock
-from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.errors import ConfigError, InvalidEpisodeError
 from sop_jax.specs.records import NO_POLICY, EpisodeManifest, Source
 
 
@@ -47,12 +47,13 @@ class RetentionPlan:
     """What the store needs now.
 
     retire: records to write, oldest first of each group. remove: objects whose grace has passed. forget: records that have
-    done their work.
+    done their work. damaged: what is wrong with records that can't be read.
     """
 
     retire: tuple[RetirementRecord, ...]
     remove: tuple[str, ...]
     forget: tuple[str, ...]
+    damaged: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,13 +132,19 @@ def _overdue(kept: list[_Kept], now_ns: int, config: RetentionConfig) -> list[Re
 
 
 def plan_for(store: EpisodeStore, clock: Clock, config: RetentionConfig) -> RetentionPlan:
-    """Reads the store and decides; changes nothing. Raises InvalidEpisodeError if a retirement record is damaged."""
-    records = {}
+    """Reads the store and decides; changes nothing. Episodes whose retirement record is damaged are left alone and told."""
+    records, damaged = {}, {}
     for path in retirement.retired_paths(store):
-        record = retirement.read_record(store, path)
+        try:
+            record = retirement.read_record(store, path)
+        except InvalidEpisodeError as error:
+            damaged[path] = str(error)
+            continue
         if record is not None:
             records[path] = record
-    return plan_retention(store.summaries(), records, store.quarantined(), clock.now_ns(), config)
+    aside = {*store.quarantined(), *damaged}
+    plan = plan_retention(store.summaries(), records, aside, clock.now_ns(), config)
+    return dataclasses.replace(plan, damaged=tuple(damaged.values()))
 
 
 def apply_plan(store: EpisodeStore, plan: RetentionPlan) -> None:

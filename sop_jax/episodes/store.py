@@ -128,7 +128,7 @@ class EpisodeStore:
         return episode_format.parse_without_images(end, footer, path)
 
     def read_images(self, requests: Sequence[tuple[str, np.ndarray]]) -> list[tuple[bytes, ...]]:
-        """JPEGs of many frames, in the order of the requests, `num_in_flight` reads under way at once.
+        """JPEGs of many frames, in the order of the requests; `num_in_flight` reads are asked for together.
 
         Args:
             requests: (path, int64 [C, 2]) each: rows of `EpisodeIndex.image_ranges`. Adjacent JPEGs cost one read.

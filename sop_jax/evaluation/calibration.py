@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from sop_jax.algorithms.recap.returns import JUDGED, returns
+from sop_jax.algorithms.recap.returns import returns
 from sop_jax.algorithms.recap.value_function import ValueFunction
 from sop_jax.episodes.episode_images import EpisodeImages
 from sop_jax.models.value.distribution import HIGHEST, LOWEST
@@ -119,10 +119,6 @@ def judge(
         elapsed_s=rows / manifest.control_hz,
         stages=tuple(stages[int(row)] for row in rows) if stages is not None else ("",) * len(rows),
     )
-
-
-def is_judged(manifest: EpisodeManifest) -> bool:
-    return manifest.outcome in JUDGED
 
 
 def calibrate(episodes: Sequence[Judged], value_function: ValueFunction) -> tuple[TaskCalibration, ...]:

@@ -208,6 +208,8 @@ class Learner:
                 waited_s = (self._clock.now_ns() - starved_ns) / 1e9
                 self._metrics.write("starved", step=self._step, waited_s=waited_s, reason=str(error)[:300])
                 self._clock.sleep_s(_STARVED_PAUSE_S)
+        if self._ahead is not None and self._exchange is None and self._step < target:
+            self.step()  # a batch that was taken is trained on: after a resume the next one follows
         self.settle()
         self.save()
         self._publications.wait()

@@ -54,7 +54,6 @@ class Publications:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self.last_version = publisher.last_version if publisher is not None else 0
-        self.num_published = 0
 
     def submit(self, params: Params, learner_step: int) -> None:
         """Publishes `params`, which nobody may donate or change. Raises what an earlier publication raised unexpectedly."""
@@ -106,7 +105,6 @@ class Publications:
             self._metrics.write("publication_failed", learner_step=learner_step, reason=reason)
             return
         self.last_version = publication.version
-        self.num_published += 1
         self._metrics.write(
             "publication",
             version=publication.version,

@@ -12,10 +12,10 @@ from sop_jax.specs.records import RobotSpec
 
 @dataclasses.dataclass(frozen=True)
 class Invalid:
-    """The episode breaks its rules and always will: it must be set aside. `size` is its bytes."""
+    """The episode breaks its rules and always will: it must be set aside. `size` is its bytes, None if that isn't known."""
 
     reason: str
-    size: int
+    size: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +48,10 @@ class EpisodeReader:
                         self._verified.add(path)
                     yield path, result
 
+    def forget(self, path: str) -> None:
+        """Of an episode that won't be read again."""
+        self._verified.discard(path)
+
     def _read_one(self, path: str) -> VerifiedEpisode | Invalid | Unreadable:
         try:
             if path in self._verified:
@@ -56,9 +60,15 @@ class EpisodeReader:
             data = self._store.read_bytes(path)
         except EpisodeNotFoundError as error:
             return Unreadable(str(error))
+        except InvalidEpisodeError as error:  # it was whole when it was verified, or it is far too large
+            return Invalid(str(error), None)
         except Exception as error:  # storage drivers raise what they like: none of it is the episode's fault
             return Unreadable(f"{type(error).__name__}: {error}")
         try:
             return verify_bytes(data, path, spec=self._spec, decode_all_images=self._decode_all_images)
         except InvalidEpisodeError as error:
             return Invalid(str(error), len(data))
+        except MemoryError as error:
+            return Unreadable(f"not enough memory to verify {len(data)} bytes: {error}")
+        except Exception as error:  # a check that fails itself must not end intake; the object stays where it is
+            return Invalid(f"{path}: its verification failed ({type(error).__name__}: {error})", len(data))

@@ -184,6 +184,7 @@ class Intake:
             for path in self._removal.take_out():
                 for paths in (self._done, self._labelled, self._stale, self._told):
                     paths.discard(path)
+                self._reader.forget(path)
                 counts["removed"] += 1
         except Exception as error:  # storage drivers raise what they like; the rest is taken out at the next look
             return f"retired episodes: {error}"
@@ -236,7 +237,10 @@ class Intake:
             )
         if manifest.outcome in _UNTRAINABLE:
             return prepared
-        labels = self._labeler(manifest, arrays, StoredImages(self._store, manifest, episode.index))
+        try:
+            labels = self._labeler(manifest, arrays, StoredImages(self._store, manifest, episode.index))
+        except ValueError as error:  # another robot's dimensions or cameras
+            raise InvalidEpisodeError(f"episode {manifest.episode_id} can't be labelled: {error}") from error
         segments = segments_of(manifest, episode.index, arrays, labels, self._config.segment_length)
         return dataclasses.replace(prepared, items=tuple(encode_segment(segment) for segment in segments))
 
@@ -275,7 +279,7 @@ class Intake:
         counts["pending"] = len(prepared) - counts["inserted"] - counts["relabelled"]
         return problem
 
-    def _quarantine(self, path: str, reason: str, size: int, counts: Counter[str]) -> None:
+    def _quarantine(self, path: str, reason: str, size: int | None, counts: Counter[str]) -> None:
         """Sets an episode aside. If the store can't write that down now, the episode comes up again at the next look."""
         try:
             self._store.quarantine(path, reason, size=size)
@@ -293,6 +297,7 @@ class Intake:
             self._labelled.add(episode.path)
         counts[kind] += 1
         if episode.path in self._told:
+            self._log.forget(episode.path)
             return
         self._told.add(episode.path)
         self._log.episode(episode.path, episode.manifest, kind, len(episode.items), episode.num_intervention_frames)

@@ -72,6 +72,10 @@ class IntakeLog:
         if new:
             self._metrics.write("look", num_new=len(new))
 
+    def forget(self, path: str) -> None:
+        """This episode is dealt with, and was told before."""
+        self._found_ns.pop(path, None)
+
     def episode(
         self, path: str, manifest: EpisodeManifest, intake: str, num_items: int, num_intervention_frames: int
     ) -> None:

@@ -72,7 +72,7 @@ def segments_of(
 ) -> tuple[Segment, ...]:
     """Packs the trainable frames that carry images into segments of at most `segment_length`, as even as they go.
 
-    Pure: the same episode and labels give the same segments. None if no frame is trainable.
+    Pure: the same episode and labels give the same segments; () if no frame is trainable.
     """
     if segment_length < 1:
         raise ConfigError(f"segment_length must be at least 1, got {segment_length}")

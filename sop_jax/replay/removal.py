@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from sop_jax.episodes.retirement import RetirementRecord, read_record, retired_paths
 from sop_jax.episodes.store import EpisodeStore
-from sop_jax.specs.errors import TableNotFoundError
+from sop_jax.specs.errors import InvalidEpisodeError, TableNotFoundError
 from sop_jax.specs.identifiers import item_key, offline_table, online_table
 from sop_jax.specs.interfaces import ReplayTables
 from sop_jax.specs.records import Source
@@ -38,14 +38,21 @@ class Removal:
     def take_out(self) -> Iterable[str]:
         """Takes items out, one episode after another, and yields each path that is done.
 
-        Raises SopError if the tables are away or a record is damaged, and whatever the store raises.
+        Raises SopError if the tables are away, or at the end if records are damaged, and whatever the store raises.
         """
+        damaged: list[str] = []
         for path in sorted(self.retired - self._out):
-            record = read_record(self._store, path)
+            try:
+                record = read_record(self._store, path)
+            except InvalidEpisodeError as error:
+                damaged.append(str(error))
+                continue
             if record is not None:
                 self._delete(record)
             self._out.add(path)
             yield path
+        if damaged:
+            raise InvalidEpisodeError(f"{len(damaged)} records: {damaged[0]}")
 
     def _delete(self, record: RetirementRecord) -> None:
         table = online_table(record.task) if record.source is Source.ONLINE else offline_table(record.task)

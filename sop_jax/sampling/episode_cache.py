@@ -16,10 +16,12 @@ from jaxtyping import Bool, Float32
 from sop_jax.algorithms.algorithm import Algorithm
 from sop_jax.sampling.batch_spec import BatchSpec
 from sop_jax.sampling.byte_lru import ByteLru
+from sop_jax.specs.clock import Clock
 from sop_jax.specs.errors import EpisodeNotFoundError, InvalidEpisodeError
 from sop_jax.specs.records import CameraSpec, EpisodeArrays, EpisodeManifest
 
 _MAX_REMEMBERED_FAULTS = 10_000
+_LEFT_ALONE_S = 600.0
 
 ArraysRange = tuple[int, int]
 
@@ -70,23 +72,30 @@ class EpisodeNumbers:
 
 
 class FaultLog:
-    """Episodes that turned out unusable, and why; bounded. Threads share it."""
+    """Episodes that turned out unusable, and why; bounded. Threads share it.
 
-    def __init__(self) -> None:
+    One is left alone for `_LEFT_ALONE_S` and then tried again: a store that was unmounted comes back, a damaged object is
+    mended.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
-        self._reasons: collections.OrderedDict[str, str] = collections.OrderedDict()
+        self._until_ns: collections.OrderedDict[str, int] = collections.OrderedDict()
         self.num_skipped = 0
         self.last_reason = ""
 
     def __contains__(self, path: str) -> bool:
-        return path in self._reasons
+        until_ns = self._until_ns.get(path)
+        return until_ns is not None and self._clock.now_ns() < until_ns
 
     def give_up(self, path: str, reason: str) -> None:
         with self._lock:
-            self._reasons[path] = reason
+            self._until_ns[path] = self._clock.now_ns() + round(_LEFT_ALONE_S * 1e9)
+            self._until_ns.move_to_end(path)
             self.last_reason = reason
-            if len(self._reasons) > _MAX_REMEMBERED_FAULTS:
-                self._reasons.popitem(last=False)
+            if len(self._until_ns) > _MAX_REMEMBERED_FAULTS:
+                self._until_ns.popitem(last=False)
 
     def note(self, reason: str) -> None:
         self.last_reason = reason

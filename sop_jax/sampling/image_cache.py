@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sop_jax.episodes.images import decode_into
+from sop_jax.episodes.jpeg_header import KnownHeaders
 from sop_jax.sampling.batch_images import BatchImages, Images
-from sop_jax.sampling.batch_spec import BatchSpec
 from sop_jax.sampling.byte_lru import ByteLru
 from sop_jax.sampling.episode_cache import EpisodeNumbers, FaultLog, FrameReader
 from sop_jax.sampling.frame_picker import FramePick
@@ -57,7 +57,6 @@ class ImageCache:
     def __init__(
         self,
         store: FrameReader,
-        spec: BatchSpec,
         faults: FaultLog,
         pool: concurrent.futures.Executor,
         num_threads: int,
@@ -65,12 +64,12 @@ class ImageCache:
         jpeg_bytes: int,
     ):
         self._store = store
-        self._spec = spec
         self._faults = faults
         self._pool = pool
         self._num_threads = num_threads
         self._pixels: ByteLru[_Key, Images] = ByteLru(pixel_bytes)
         self._jpegs: ByteLru[_Key, Jpegs] = ByteLru(jpeg_bytes)
+        self._headers = KnownHeaders()
         self._held = threading.Lock()
         """Guards both levels."""
         self._num_wanted = 0
@@ -158,7 +157,9 @@ class ImageCache:
         for want, jpegs in frames:
             numbers, (first, *others) = want.numbers, want.rows
             try:
-                decode_into(batch.open(first, numbers.has_camera), jpegs, numbers.cameras, want.pick.item.path)
+                decode_into(
+                    batch.open(first, numbers.has_camera), jpegs, numbers.cameras, self._headers, want.pick.item.path
+                )
             except InvalidEpisodeError as error:
                 decoded.append(error)
                 continue

@@ -57,7 +57,6 @@ class _Begun:
 
     requested: list[Draw]
     rng: np.random.Generator
-    deadline_ns: int
     images: BatchImages
     fetch: _Fetch
 
@@ -132,14 +131,13 @@ class Loader:
         self.sampler = sampler
         self._clock = clock
         self._pool = concurrent.futures.ThreadPoolExecutor(config.num_threads, thread_name_prefix="sampling")
-        self._faults = FaultLog()
+        self._faults = FaultLog(clock)
         self._drawing = threading.Lock()
         """Guards the picker and the episodes: a batch with broken images draws again, maybe from another thread."""
         self._picker = FramePicker(tables, sampler.tasks, config.picker, clock)
         self._episodes = EpisodeCache(store, algorithm, spec, self._faults, self._pool, config.arrays_cache_bytes)
         self._images = ImageCache(
             store,
-            spec,
             self._faults,
             self._pool,
             config.num_threads,
@@ -164,11 +162,11 @@ class Loader:
         if self._loaded is None:
             ahead, first = self.config.prefetch_batches, self._num_consumed
             overlaps = ahead > 1 and any(c.height * c.width >= LARGE_IMAGE_PIXELS for c in self._spec.cameras)
-            self._begun = Prefetcher(self._begin, int(overlaps), first, "loader-draws")
-            self._loaded = Prefetcher(self._finish, ahead - int(overlaps), first, "loader-builds")
+            self._begun = Prefetcher(self._begin, int(overlaps), first, "loader-draws", BatchStarvedError)
+            self._loaded = Prefetcher(self._finish, ahead - int(overlaps), first, "loader-builds", BatchStarvedError)
 
     def next(self) -> LoadedBatch:
-        """The next batch; blocks until it is there."""
+        """The next batch; blocks until it is there. After BatchStarvedError it may be called again."""
         self.start()
         assert self._loaded is not None
         asked_ns = self._clock.now_ns()
@@ -232,10 +230,9 @@ class Loader:
         """Draws and reads batch `index`. What is random depends on (seed, index) alone, beside what the tables give."""
         rng = np.random.default_rng([self.config.seed, index])
         requested = self.sampler.plan(self.config.batch_size, rng)
-        deadline_ns = self._clock.now_ns() + round(self.config.picker.starved_after_s * 1e9)
         images = BatchImages.empty(self._spec, len(requested))
         fetch = self._draw(dict(enumerate(requested)), requested, images, index, rng, should_stop)
-        return _Begun(requested, rng, deadline_ns, images, fetch)
+        return _Begun(requested, rng, images, fetch)
 
     def _finish(self, index: int, should_stop: Callable[[], bool]) -> LoadedBatch:
         """Puts batch `index` together once its images are decoded, and draws again what turned out to be unusable."""
@@ -243,6 +240,7 @@ class Loader:
         begun = self._begun.next()
         fetch, open_draws = begun.fetch, dict(enumerate(begun.requested))
         examples: dict[int, _Example] = {}
+        deadline_ns = self._clock.now_ns() + round(self.config.picker.starved_after_s * 1e9)
         for attempt in itertools.count(1):
             num_asked = len(open_draws)
             for row in self._images.finish(fetch.pending):
@@ -251,7 +249,7 @@ class Loader:
             if not open_draws:
                 break
             self._faults.skip(len(open_draws))
-            if self._clock.now_ns() >= begun.deadline_ns:
+            if self._clock.now_ns() >= deadline_ns:
                 raise BatchStarvedError(
                     f"batch {index}: {len(open_draws)} of {len(begun.requested)} examples couldn't be read for "
                     f"{self.config.picker.starved_after_s} s; the last reason: {self._faults.last_reason}"

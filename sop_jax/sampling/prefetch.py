@@ -16,18 +16,25 @@ class Prefetcher(Generic[T]):
     """Calls `make(index, should_stop)` for index = first, first + 1, ... and hands the results out in order.
 
     At most `depth` results wait; at depth 0 there is no thread and `next` makes its result itself. What `make` raises ends
-    the thread and is raised by `next`, after the results made before it, and again by every later `next`. `make` should
-    look at `should_stop` whenever it waits.
+    the thread and is raised by `next`, after the results made before it, and again by every later `next`; but an error of
+    the type `passing` is raised once, and then `make` is called for the same index again. `make` should look at
+    `should_stop` whenever it waits.
     """
 
     def __init__(
-        self, make: Callable[[int, Callable[[], bool]], T], depth: int, first: int = 0, name: str = "prefetch"
+        self,
+        make: Callable[[int, Callable[[], bool]], T],
+        depth: int,
+        first: int = 0,
+        name: str = "prefetch",
+        passing: type[Exception] | tuple[()] = (),
     ):
         if depth < 0:
             raise ValueError(f"Prefetcher: depth must be >= 0, got {depth}")
         self._make = make
         self._depth = depth
         self._index = first
+        self._passing = passing
         self._ready: collections.deque[T] = collections.deque()
         self._changed = threading.Condition()
         self._stopped = threading.Event()
@@ -50,8 +57,11 @@ class Prefetcher(Generic[T]):
             self._changed.wait_for(lambda: self._ready or self._error is not None or self._stopped.is_set())
             if self._stopped.is_set():
                 raise BatchSourceStoppedError("no further batch: the source was stopped")
-            if not self._ready and self._error is not None:
-                raise self._error
+            if not self._ready and (error := self._error) is not None:
+                if isinstance(error, self._passing):
+                    self._error = None
+                    self._changed.notify_all()
+                raise error
             result = self._ready.popleft()
             self._changed.notify_all()
             return result
@@ -76,7 +86,14 @@ class Prefetcher(Generic[T]):
             while not self._stopped.is_set():
                 with self._changed:
                     self._changed.wait_for(lambda: len(self._ready) < self._depth or self._stopped.is_set())
-                result = self._make_next()
+                try:
+                    result = self._make_next()
+                except self._passing as error:
+                    with self._changed:
+                        self._error = error
+                        self._changed.notify_all()
+                        self._changed.wait_for(lambda: self._error is None or self._stopped.is_set())
+                    continue
                 with self._changed:
                     self._ready.append(result)
                     self._changed.notify_all()

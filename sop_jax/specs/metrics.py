@@ -3,27 +3,53 @@
 import json
 import pathlib
 import threading
+from collections.abc import Mapping
 
 from sop_jax.specs.clock import Clock, WallClock
 from sop_jax.specs.interfaces import Metrics
 
 
 class JsonlMetrics:
-    """Appends `{"time_s": ..., "process": ..., "event": ..., **values}` lines to a file; each line is flushed at once, so
-    that a killed process loses nothing it wrote."""
+    """Appends `{"time_s": ..., "process": ..., "event": ..., **values}` lines to a file; each is written at once, so that a
+    killed process loses nothing it wrote.
+
+    A disk that refuses them (full, gone) stops nobody: lines are lost, and counted in a "metrics_lost" event (num) as soon
+    as it takes some again.
+    """
 
     def __init__(self, path: pathlib.Path, process: str, clock: Clock | None = None):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._process = process
         self._clock = clock or WallClock()
         self._lock = threading.Lock()
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
+        self._num_lost = 0
+        self._is_torn = False
+        """The file ends in the middle of a line."""
 
     def write(self, event: str, /, **values: float | int | bool | str) -> None:
-        line = json.dumps({"time_s": self._clock.now_ns() / 1e9, "process": self._process, "event": event, **values})
+        line = self._line(event, values)
         with self._lock:
-            self._file.write(line + "\n")
-            self._file.flush()
+            if self._num_lost:
+                if not self._append(self._line("metrics_lost", {"num": self._num_lost})):
+                    self._num_lost += 1
+                    return
+                self._num_lost = 0
+            self._num_lost += not self._append(line)
+
+    def _line(self, event: str, values: Mapping[str, float | int | bool | str]) -> bytes:
+        stamps = {"time_s": self._clock.now_ns() / 1e9, "process": self._process, "event": event}
+        return json.dumps({**stamps, **values}).encode() + b"\n"
+
+    def _append(self, line: bytes) -> bool:
+        whole = b"\n" + line if self._is_torn else line
+        try:
+            num_bytes = self._file.write(whole) or 0
+        except OSError:
+            return False
+        if num_bytes:
+            self._is_torn = num_bytes < len(whole)
+        return num_bytes == len(whole)
 
     def close(self) -> None:
         with self._lock:

@@ -102,8 +102,9 @@ def test_a_person_and_a_device_at_one_robot(desk, robot):
 
 
 def test_strangers_are_turned_away(desk, robot):
-    with call_in(desk, "person", token="guessed") as stranger:
-        assert stranger.closed() == (4401, "wrong token")
+    for token in ("guessed", "\ud800", "ключ"):
+        with call_in(desk, "person", token=token) as stranger:
+            assert stranger.closed() == (4401, "wrong token")
     robot.begin_episode("fold", "fold it", 30.0)
     with connect(desk.address.socket_url, proxy=None) as line:
         line.send(json.dumps({"type": "take", "robot": "g1-1"}))  # no hello

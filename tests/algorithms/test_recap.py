@@ -21,7 +21,7 @@ H = 3
 class NoLook:
     """Images that nobody may read."""
 
-    def read(self, rows):
+    def read(self, rows, cameras=None):
         raise AssertionError(f"rows {rows} were read")
 
 
@@ -111,9 +111,9 @@ def test_it_is_an_algorithm_that_learner_and_robots_hash_without_a_value_functio
 
 def test_a_missing_value_function_is_named_with_the_command_that_makes_one(tmp_path):
     with pytest.raises(ConfigError, match=r"names none. Make one with `sop pretrain --value-of"):
-        check_ready(Recap())
+        check_ready(Recap(), ["restock_shelf"])
     with pytest.raises(ConfigError, match=r"has no value\.json"):
-        check_ready(Recap(RecapConfig(value_function=str(tmp_path))))
+        check_ready(Recap(RecapConfig(value_function=str(tmp_path))), [])
     with pytest.raises(ValueError, match="RECAP judges images, and was given none"):
         Recap().label_frames(*episode_of("pp"), H)
 
@@ -128,7 +128,9 @@ def test_a_task_that_the_value_function_never_saw_is_refused():
 def test_a_saved_value_function_is_read_when_the_first_label_is_wanted(tmp_path):
     value_function().save(tmp_path / "values")
     recap = Recap(RecapConfig(value_function=str(tmp_path / "values")))
-    check_ready(recap)
+    check_ready(recap, ["restock_shelf"])
+    with pytest.raises(ConfigError, match="not 'box_assembly'"):
+        check_ready(recap, ["restock_shelf", "box_assembly"])
     assert recap.threshold("restock_shelf") == pytest.approx(0.4)
 
 

@@ -13,6 +13,7 @@ from sop_jax.models.batch import ObservationBatch
 from sop_jax.models.bundle import InvalidBundleError
 from sop_jax.models.value.distribution import expected_value
 from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.records import CameraSpec
 from tests.algorithms.value_cases import value_function
 
 SPEC = make_spec(image_size=16, camera_names=("head",))
@@ -42,6 +43,14 @@ def test_values_of_an_episode_are_the_models_whatever_its_length(store_url):
             np.testing.assert_allclose(found, expected, atol=1e-5)
             assert found.std() > 1e-4
     assert len(calls) == 1
+
+
+def test_images_of_any_claimed_size_are_not_read():
+    spec = make_spec(image_size=16, camera_names=("head",))
+    episode = make_episode(1, 5, 1, spec=spec)
+    giant = dataclasses.replace(episode.manifest, cameras=(CameraSpec("head", 4096, 4096),))
+    with pytest.raises(ValueError, match="head has 4096x4096 pixels, a value function reads at most 2073600"):
+        value_function().values(giant, episode.arrays, HeldImages(episode))
 
 
 def test_a_camera_that_the_episode_lacks_is_masked():

@@ -76,6 +76,24 @@ def test_without_any_worker_everybody_is_told(make):
             crew.play(order(9)).wait(0)
 
 
+class Broken(Actor):
+    """Its process ends with an error in the first episode."""
+
+    def play(self, playing):
+        raise RuntimeError("ran out of memory")
+
+
+def test_an_episode_that_fails_ends_all_also_if_nobody_asks_for_it(make):
+    with make(Broken()) as crew:
+        crew.play(order(0)).drop()
+        unasked, waiting = crew.play(order(1)), crew.play(order(2))
+        with pytest.raises(CrewFailedError, match="ran out of memory"):
+            waiting.wait_for_end()
+        with pytest.raises(CrewFailedError, match=r"episode robot-1\..*: ran out of memory"):
+            crew.play(order(3)).wait(0)
+        unasked.drop()
+
+
 def test_what_was_told_once_stays_told():
     playing = crew_module.EpisodeInPlay(order(1))
     playing.note(60, Helps((31,), (40,)))

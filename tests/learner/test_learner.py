@@ -229,6 +229,15 @@ def test_waits_for_data_with_progress_then_trains(make_bench):
     assert starved[0]["reason"] == "fold/offline holds 0 of 1 items"
 
 
+def test_a_batch_that_was_taken_is_trained_on_before_it_stops(make_bench):
+    """After a resume the next batch follows, and none was skipped."""
+    batches, taken = make_batches(), []
+    produce = batches.next
+    batches.next = lambda: taken.append(1) or produce()
+    bench = make_bench(batches=batches)
+    assert bench.learner.run(num_steps=50, should_stop=lambda: len(taken) >= 3).step == len(taken)
+
+
 def test_stops_when_asked_even_without_data(make_bench):
     batches = make_batches()
 

@@ -1,6 +1,7 @@
 """Intake: the tables are a pure function of the store, whatever goes wrong on the way."""
 
 import random
+import struct
 import threading
 
 import numpy as np
@@ -12,6 +13,8 @@ from sop_jax.episodes.format import pack
 from sop_jax.episodes.paths import quarantine_path
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode, make_spec
+from sop_jax.episodes.verify import verify_bytes
+from sop_jax.replay import episode_reader
 from sop_jax.replay.intake import Intake, IntakeConfig
 from sop_jax.replay.intake_log import IntakeReport
 from sop_jax.replay.items import FrameLabels, decode_segment, label_all
@@ -115,6 +118,47 @@ def test_an_episode_becomes_segments_in_its_table(store):
     (jpegs,) = store.read_images([(second.path, second.image_ranges[0])])
     assert jpegs == online.jpegs[2]
     assert [s.episode_id for s in drain(tables, OFFLINE)] == [demonstration.manifest.episode_id] * 2
+    assert intake.poll() == IntakeReport()
+
+
+def test_an_episode_that_the_labeler_cant_judge_is_set_aside_and_the_rest_goes_on(store):
+    strange, good = store.put(episode(1)).path, store.put(episode(2)).path
+
+    def labeler(manifest, arrays, images):
+        if manifest.episode_id.endswith("1"):
+            raise ValueError("the batch's state has 7 dimensions, the normalisation statistics 16")
+        return label_all(manifest, arrays, images)
+
+    tables = LocalTables(DUMP)
+    intake = make_intake(store, tables, labeler)
+    assert intake.poll() == IntakeReport(inserted=1, num_items=2, quarantined=1)
+    assert {segment.path for segment in drain(tables, ONLINE)} == {good}
+    assert "can't be labelled: the batch's state has 7 dimensions" in store.quarantined()[strange]
+
+
+def test_a_verification_that_fails_itself_sets_aside_and_goes_on(store, monkeypatch):
+    strange, good = store.put(episode(1)).path, store.put(episode(2)).path
+
+    def verify(data, path, **options):
+        if path == strange:
+            raise struct.error("ushort format requires 0 <= number <= 65535")
+        return verify_bytes(data, path, **options)
+
+    monkeypatch.setattr(episode_reader, "verify_bytes", verify)
+    assert make_intake(store, LocalTables(DUMP)).poll() == IntakeReport(inserted=1, num_items=2, quarantined=1)
+    assert "its verification failed (error: ushort" in store.quarantined()[strange]
+    assert good not in store.quarantined()
+
+
+def test_an_object_that_breaks_after_it_was_verified_is_set_aside(store):
+    index = store.put(episode(1))
+    tables = LocalTables(DUMP)
+    intake = make_intake(store, tables)
+    assert intake.poll() == IntakeReport(inserted=1, num_items=2)
+    store.root.write(index.path, store.read_bytes(index.path)[:-50]).result()
+    tables.restart()
+    assert intake.poll().quarantined == 1
+    assert index.path in store.quarantined()
     assert intake.poll() == IntakeReport()
 
 

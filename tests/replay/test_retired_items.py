@@ -3,6 +3,7 @@
 import pytest
 
 from sop_jax.episodes import retirement
+from sop_jax.episodes.paths import retired_path
 from sop_jax.episodes.retention import RetentionConfig, apply_plan, plan_for
 from sop_jax.episodes.retirement import RetirementRecord
 from sop_jax.episodes.store import EpisodeStore
@@ -96,6 +97,27 @@ def test_an_intake_that_starts_after_the_object_is_gone_still_takes_the_items_ou
     assert tables.info()[TABLE].size == 2
     assert make_intake(store, tables).poll() == IntakeReport(removed=1)
     assert tables.info()[TABLE].size == 0
+
+
+def test_a_damaged_record_holds_up_no_other_one(store, tables):
+    paths = [put(store, count) for count in (1, 2, 3)]
+    metrics = MemoryMetrics()
+    intake = make_intake(store, tables, metrics)
+    intake.poll()
+    for path in paths[:2]:
+        retirement.retire(store, record_of(path))
+    store.root.write(retired_path(paths[0]), b"{").result()
+    for _ in range(2):
+        intake.poll()
+        assert sampled_paths(tables) == {paths[0], paths[2]}
+    problems = [event["problem"] for event in metrics.events if event["event"] == "intake"]
+    assert any("retired episodes: 1 records: retirement record" in problem for problem in problems)
+    plan = plan_for(store, ManualClock(START_NS), RetentionConfig(max_bytes=0))
+    assert [record.path for record in plan.retire] == paths[2:]
+    assert "is damaged" in plan.damaged[0]
+    retirement.retire(store, record_of(paths[2]))
+    apply_plan(store, plan_for(store, ManualClock(START_NS), RetentionConfig(max_bytes=0)))
+    assert store.list_paths()[0] == paths[0]
 
 
 def test_a_late_second_upload_is_not_trained_on_again(store, tables):

@@ -245,6 +245,12 @@ def test_stops_come_from_the_status_or_from_the_labs_own_signal(config):
     signal_alone = Ros2Link(dataclasses.replace(config, status=""), HEAD, UnitsConfig(), lambda: "the red button")
     assert signal_alone.stopped() == "the red button"
 
+    def unplugged():
+        raise OSError("no such device")
+
+    with pytest.raises(LinkFault, match="stop_signal failed: OSError: no such device"):
+        Ros2Link(config, HEAD, UnitsConfig(), unplugged).stopped()
+
 
 def test_commands_carry_the_joints_names(config):
     robot, link = Robot(config), Ros2Link(config, HEAD, UnitsConfig(head_state="rad"))

@@ -47,6 +47,37 @@ def test_errors_are_raised_after_the_results_before_them_and_again(depth):
     source.stop()
 
 
+@pytest.mark.parametrize("depth", [0, 2])
+def test_a_passing_error_is_raised_once_and_its_result_made_after_all(depth):
+    made, broken = [], iter([False, True, True])
+
+    def make(index, _):
+        made.append(index)
+        if next(broken, False):
+            raise OSError("away")
+        return index
+
+    source = Prefetcher(make, depth, passing=OSError)
+    assert source.next() == 0
+    for _ in range(2):
+        with pytest.raises(OSError, match="away"):
+            source.next()
+    assert [source.next(), source.next()] == [1, 2]
+    assert made[:4] == [0, 1, 1, 1]
+    source.stop()
+
+
+def test_stop_ends_a_thread_whose_passing_error_nobody_took():
+    def make(index, _):
+        raise OSError("away")
+
+    before, called = threading.active_count(), threading.Event()
+    source = Prefetcher(lambda index, stop: called.set() or make(index, stop), 1, passing=OSError)
+    assert called.wait(5)
+    source.stop()
+    assert threading.active_count() == before
+
+
 def test_stop_ends_the_thread_even_while_it_waits_inside_make():
     def make(index, should_stop):
         while not should_stop():

@@ -1,3 +1,4 @@
+import errno
 import json
 
 from sop_jax.specs.clock import ManualClock
@@ -15,6 +16,36 @@ def test_jsonl_appends_stamped_lines(tmp_path):
     assert lines == [
         {"time_s": 2.5, "process": "learner", "event": "step", "loss": 0.5, "count": count} for count in range(2)
     ]
+
+
+class Disk:
+    """A file that takes so many bytes in each call, or none."""
+
+    def __init__(self, *room):
+        self.room, self.content = list(room), b""
+
+    def write(self, line):
+        room = self.room.pop(0) if self.room else len(line)
+        if room == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.content += line[:room]
+        return min(room, len(line))
+
+    def close(self):
+        pass
+
+
+def test_a_full_disk_stops_nobody_and_what_is_lost_is_counted(tmp_path):
+    metrics = JsonlMetrics(tmp_path / "m.jsonl", "robot-1", ManualClock())
+    metrics.close()
+    metrics._file = Disk(1000, 20, 0, 0)  # one line, a part of one, and then it is full
+    for count in range(6):
+        metrics.write("tick", count=count)
+    lines = metrics._file.content.decode().splitlines()
+    whole = [json.loads(line) for line in lines if line.endswith("}")]
+    assert len(lines) == len(whole) + 1  # the torn one stands alone
+    told = [(line["event"], line.get("count", line.get("num"))) for line in whole]
+    assert told == [("tick", 0), ("metrics_lost", 3), ("tick", 4), ("tick", 5)]
 
 
 def test_memory_keeps_events():

@@ -132,7 +132,7 @@ class Desk:
         except _WrongTokenError:
             await connection.close(_WRONG_TOKEN, "wrong token")
         except BadMessageError as error:
-            await connection.close(_BAD_MESSAGE, str(error)[:100])
+            await connection.close(_BAD_MESSAGE, str(error).encode("ascii", "replace")[:100].decode())
         except (ConnectionClosed, TimeoutError):
             pass
         finally:
@@ -144,7 +144,7 @@ class Desk:
     def _admit(self, text: str | bytes) -> Guest:
         message = read_object(text)
         token, role, robot = message.get("token"), message.get("role"), message.get("robot", "")
-        if not isinstance(token, str) or not hmac.compare_digest(token.encode(), self._token.encode()):
+        if not isinstance(token, str) or not hmac.compare_digest(token.encode(errors="replace"), self._token.encode()):
             raise _WrongTokenError("wrong token")
         if message["type"] != "hello" or role not in ("robot", "person", "device"):
             raise BadMessageError(f"expected a hello of a robot, person or device, got {role!r}")

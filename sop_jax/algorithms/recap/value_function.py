@@ -31,6 +31,9 @@ from sop_jax.specs.records import EpisodeArrays, EpisodeManifest
 NUM_QUANTILES = 101
 """Quantiles of a task's advantages that are kept: of 0%, 1% .. 100%."""
 
+MAX_PIXELS = 1920 * 1080
+"""Of one image: a robot may claim any size, and many are decoded at once."""
+
 _BATCH = 32
 """Frames per call, the last one padded: one compilation serves episodes of any length."""
 
@@ -72,15 +75,21 @@ class ValueFunction:
     def distributions(
         self, manifest: EpisodeManifest, arrays: EpisodeArrays, images: EpisodeImages
     ) -> Float32[np.ndarray, "K V"]:
-        """What is thought of the return at every frame with images: the probabilities of the bins."""
+        """What is thought of the return at every frame with images: the probabilities of the bins.
+
+        Raises ValueError for an episode of another kind of robot: images beyond `MAX_PIXELS`, another number of joints.
+        """
+        black = self._black(manifest)
         tokens, token_mask = self.bundle.model.tokenize([manifest.instruction])
         found = []
         for start in range(0, len(arrays.image_frames), _BATCH):
             rows = list(range(start, min(start + _BATCH, len(arrays.image_frames))))
             padding = _BATCH - len(rows)
-            pixels = {name: _pad(stack, padding) for name, stack in images.read(rows).items()}
+            pixels = {
+                name: _pad(stack, padding) for name, stack in images.read(rows, self.bundle.model.cameras).items()
+            }
             observation = ObservationBatch(
-                images={name: self._pixels(pixels, name) for name in self.bundle.model.cameras},
+                images={name: pixels.get(name, black) for name in self.bundle.model.cameras},
                 image_mask={name: np.full(_BATCH, name in pixels) for name in self.bundle.model.cameras},
                 state=_pad(arrays.state[arrays.image_frames[rows]].astype(np.float32), padding),
                 tokens=np.repeat(tokens, _BATCH, axis=0),
@@ -117,16 +126,26 @@ class ValueFunction:
         (directory / "returns.json").write_text(json.dumps(content, indent=1) + "\n")
         return fingerprint
 
+    def _black(self, manifest: EpisodeManifest) -> np.ndarray:
+        """Stands in for the cameras that the episode lacks: uint8 [B, h, w, 3] of a size that it has."""
+        seen = [camera for camera in manifest.cameras if camera.name in self.bundle.model.cameras] or manifest.cameras[
+            :1
+        ]
+        for camera in seen:
+            if camera.height * camera.width > MAX_PIXELS:
+                raise ValueError(
+                    f"camera {camera.name} has {camera.height}x{camera.width} pixels, a value function reads at most "
+                    f"{MAX_PIXELS}"
+                )
+        height, width = (seen[0].height, seen[0].width) if seen else (1, 1)
+        return np.zeros((_BATCH, height, width, 3), np.uint8)
+
     @functools.cached_property
     def _predict(self) -> Callable[[ObservationBatch], Float32[Leaf, "B V"]]:
         model = self.bundle.model
         params, norm = jax.device_put((self.bundle.params, self.bundle.norm))
         predict: Any = jax.jit(lambda params, norm, seen: jax.nn.softmax(model.logits(params, norm, seen)))
         return lambda observation: predict(params, norm, observation)
-
-    def _pixels(self, pixels: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-        """Black where the episode lacks the camera."""
-        return pixels[name] if name in pixels else np.zeros_like(next(iter(pixels.values())))
 
 
 def load_value_function(directory: pathlib.Path) -> ValueFunction:

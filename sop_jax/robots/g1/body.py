@@ -166,12 +166,12 @@ class G1Body:
 
     def _hold(self, now_ns: int) -> None:
         self._require_running()
-        if not (self._is_holding or self._is_paused):
-            self._is_holding = True
-            self.log.write("g1_hold", self.frame, kind="sensors_late" if self._is_waiting else "command_late")
         self._filter.rest(now_ns)
         self._following.reset()
         self._send(self._filter.command)
+        if not (self._is_holding or self._is_paused):
+            self._is_holding = True
+            self.log.write("g1_hold", self.frame, kind="sensors_late" if self._is_waiting else "command_late")
 
     def _send(self, command: np.ndarray) -> None:
         if not self._config.dry_run:

@@ -105,8 +105,13 @@ class Ros2Link:
         )
 
     def stopped(self) -> str:
-        if self._stop_signal is not None and (why := self._stop_signal()):
-            return why
+        if self._stop_signal is not None:
+            try:
+                why = self._stop_signal()
+            except Exception as error:  # the lab's own code; whatever it raises, the robot must not go on
+                raise LinkFault(f"stop_signal failed: {type(error).__name__}: {error}") from error
+            if why:
+                return why
         if not self._config.status:
             return ""
         status, _ = self._read(self._config.status, None)

@@ -52,9 +52,9 @@ class SafetyLog:
         self._active &= kinds
 
     def write(self, event: str, frame: int, **values: float | int | bool | str) -> None:
-        self._metrics.write(event, episode_started_ns=self._started_ns, frame=frame, **values)
         note = ", ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values.values())
         self._marks.append(EpisodeMark(frame, event.removeprefix("g1_"), note))
+        self._metrics.write(event, episode_started_ns=self._started_ns, frame=frame, **values)
 
     def take_marks(self) -> list[EpisodeMark]:
         """Those since the last time."""

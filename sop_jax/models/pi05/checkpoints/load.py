@@ -98,7 +98,6 @@ class MergedLora:
         stored = source.shapes()
         pairs = {path: lora_factors(path, stored) for path in stored if not is_lora(path)}
         self._factors = {path: pair for path, pair in pairs.items() if pair is not None and pair[0] not in keep}
-        self.num_merged = len(self._factors)
 
     def shapes(self) -> Shapes:
         merged = {factor for pair in self._factors.values() for factor in pair}
