@@ -1,4 +1,4 @@
-"""`sop weights ls|verify|rollback`: the publications of a store; `import|export`: weights of other projects."""
+"""`sop weights ls|verify|rollback|pin|unpin`: the publications of a store; `import|export`: weights of other projects."""
 
 import dataclasses
 import datetime
@@ -14,9 +14,9 @@ from sop_jax.cli.weights_exchange import run_export, run_import
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import InvalidPublicationError
 from sop_jax.specs.records import Publication
-from sop_jax.weights.management import current_version, list_publications, rollback, verify
+from sop_jax.weights.management import current_version, list_publications, pin, pinned_versions, rollback, unpin, verify
 
-ACTIONS = ("ls", "verify", "rollback", "import", "export")
+ACTIONS = ("ls", "verify", "rollback", "pin", "unpin", "import", "export")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,34 @@ class RollbackArguments:
     """Print one JSON object as the last line."""
 
 
+@dataclasses.dataclass(frozen=True)
+class PinArguments:
+    """Keeps a version however many new ones come; `unpin` lets it go like any other again."""
+
+    store: str
+    """Store root: a folder, or a URL."""
+
+    version: int
+    """The version to keep."""
+
+    json: bool = False
+    """Print one JSON object as the last line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class UnpinArguments:
+    """Lets a pinned version go like any other: when new ones come, unless robots act with it."""
+
+    store: str
+    """Store root: a folder, or a URL."""
+
+    version: int
+    """The version that was pinned."""
+
+    json: bool = False
+    """Print one JSON object as the last line."""
+
+
 def run(argv: Sequence[str]) -> int:
     action, rest = take_action("weights", ACTIONS, argv)
     if action == "ls":
@@ -67,12 +95,16 @@ def run(argv: Sequence[str]) -> int:
         return _verify(parse(VerifyArguments, rest, "weights verify"))
     if action == "rollback":
         return _rollback(parse(RollbackArguments, rest, "weights rollback"))
+    if action == "pin":
+        return _pin(parse(PinArguments, rest, "weights pin"))
+    if action == "unpin":
+        return _unpin(parse(UnpinArguments, rest, "weights unpin"))
     return run_import(rest) if action == "import" else run_export(rest)
 
 
 def _list(arguments: ListArguments) -> int:
     root = as_store_url(arguments.store)
-    publications, current = list_publications(root), current_version(root)
+    publications, current, pinned = list_publications(root), current_version(root), pinned_versions(root)
     table = Table(box=None, pad_edge=False)
     for column in ("version", "learner step", "made", "MB", "base", "normalisation", "note"):
         table.add_column(column, justify="right" if column in ("version", "learner step", "MB") else "left")
@@ -80,6 +112,8 @@ def _list(arguments: ListArguments) -> int:
         notes = ["robots act with it"] if publication.version == current else []
         if publication.restores is not None:
             notes.append(f"brings back {publication.restores}")
+        if publication.version in pinned:
+            notes.append("pinned")
         table.add_row(
             str(publication.version),
             str(publication.learner_step),
@@ -92,7 +126,13 @@ def _list(arguments: ListArguments) -> int:
     console.print(table)
     say(f"{len(publications)} publications; robots act with {'none of them' if current is None else current}")
     if arguments.json:
-        print_json({"current": current, "publications": [_summary(publication) for publication in publications]})
+        print_json(
+            {
+                "current": current,
+                "pinned": sorted(pinned),
+                "publications": [_summary(publication) for publication in publications],
+            }
+        )
     return 0
 
 
@@ -121,6 +161,26 @@ def _rollback(arguments: RollbackArguments) -> int:
     say(f"version {publication.version} brings back the weights of version {publication.restores}")
     if arguments.json:
         print_json(_summary(publication))
+    return 0
+
+
+def _pin(arguments: PinArguments) -> int:
+    pin(as_store_url(arguments.store), arguments.version)
+    return _tell_pins(arguments.store, f"version {arguments.version} stays until it is unpinned", arguments.json)
+
+
+def _unpin(arguments: UnpinArguments) -> int:
+    root = as_store_url(arguments.store)
+    was = arguments.version in pinned_versions(root)
+    unpin(root, arguments.version)
+    told = f"version {arguments.version} " + ("may go like any other now" if was else "wasn't pinned")
+    return _tell_pins(arguments.store, told, arguments.json)
+
+
+def _tell_pins(store: str, told: str, json: bool) -> int:
+    say(told)
+    if json:
+        print_json({"pinned": sorted(pinned_versions(as_store_url(store)))})
     return 0
 
 

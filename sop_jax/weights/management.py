@@ -81,6 +81,11 @@ def unpin(root: Root, version: int) -> None:
     WeightStore(root).set_pin(version, False)
 
 
+def pinned_versions(root: Root) -> frozenset[int]:
+    """The versions that retention keeps because somebody said so."""
+    return frozenset(WeightStore(root).pinned_versions())
+
+
 def _existing(store: WeightStore, version: int) -> Publication:
     publication = store.read_manifest(version)
     if publication is None:

@@ -90,6 +90,23 @@ def test_weights_are_listed_verified_and_rolled_back(store_url, capsys):
     assert list(_last_json(capsys)["problems"]) == ["2"]
 
 
+def test_weights_are_pinned_and_let_go(store_url, capsys):
+    publisher = Publisher(store_url, "base", "norm", ManualClock(10**9))
+    for step in (25, 50):
+        publisher.publish({"head": {"kernel": np.full((3, 2), step, np.float32)}}, step)
+    assert main(["weights", "pin", "--store", store_url, "--version", "9"]) == 2
+    assert "there is no publication 9" in capsys.readouterr().err
+    assert main(["weights", "pin", "--store", store_url, "--version", "1", "--json"]) == 0
+    assert _last_json(capsys) == {"pinned": [1]}
+    assert main(["weights", "ls", "--store", store_url]) == 0
+    assert capsys.readouterr().out.count("pinned") == 1
+    for told in ("may go like any other now", "wasn't pinned"):
+        assert main(["weights", "unpin", "--store", store_url, "--version", "1"]) == 0
+        assert told in capsys.readouterr().out
+    assert main(["weights", "ls", "--store", store_url, "--json"]) == 0
+    assert _last_json(capsys)["pinned"] == []
+
+
 def test_verify_repairs_from_a_spool_and_sets_the_rest_aside(store_with_episodes, store_url, tmp_path, capsys):
     first, second = store_with_episodes.list_paths()
     spool = tmp_path / "spool"
