@@ -96,12 +96,14 @@ FORGETTING = {
 the offline buffer. small: the generalist learns boxes; what becomes of its restocking. About an hour on two cores."""
 
 
-def _long_run(hours: float, num_robots: int, **changes: object) -> MainResultsConfig:
+def _long_run(
+    hours: float, num_robots: int, steps_per_s: float = 1.0, reset_s: float = 10.0, **changes: object
+) -> MainResultsConfig:
     """The shelf, at a pace that a core keeps up with; caches that are full early, so that what grows is seen."""
     fleet = dataclasses.replace(
         CI.study.fleet,
         robots={"restock_shelf": num_robots},
-        timing=TimingConfig(learner_steps_per_s=1.0),
+        timing=TimingConfig(learner_steps_per_s=steps_per_s, reset_s=reset_s),
         loader=dataclasses.replace(CI.study.fleet.loader, pixel_cache_bytes=48 << 20, arrays_cache_bytes=16 << 20),
     )
     return _run(CI.study, _ONLINE[1:], "endurance", fleet=fleet, duration_s=3600 * hours, **changes)
@@ -119,13 +121,18 @@ ENDURANCE = {
         "small", _long_run(4.0, 2, curve_points=16, curve_trials=50), _kept(60.0, 120.0), 120.0, 96,
         num_demonstrations=_NUM_DEMONSTRATIONS,
     ),
+    "paced": EnduranceStudy(
+        "paced",
+        _long_run(36.0, 4, 0.2, 30.0, curve_points=24, curve_trials=50),
+        _kept(200.0, 600.0), 600.0, 144, num_demonstrations=_NUM_DEMONSTRATIONS,
+    ),
     "paper": EnduranceStudy(
         "paper", _long_run(36.0, 4, curve_points=36, curve_trials=100), _kept(200.0, 600.0), 600.0, 288,
         num_demonstrations=_NUM_DEMONSTRATIONS,
     ),
 }  # fmt: skip
-"""ci: a quarter of an hour of two robots. small: four hours of them, an hour and a half on two cores. paper: 36 hours of
-four."""
+"""ci: a quarter of an hour of two robots. small: four hours of them, an hour and a half on two cores. paced: 36 hours of
+four robots whose scenes take half a minute to set, and a fifth of the learner steps. paper: without such breaks."""
 
 LEARNING_STUDIES: Mapping[str, Mapping[str, StudyPreset]] = types.MappingProxyType(
     {

@@ -48,7 +48,7 @@ class StudyArguments:
     demonstrations against the same time online. forgetting: what a policy loses elsewhere while it learns, by how the learner
     mixes. endurance: one long run with retention; whether success declines, and whether memory and disk grow."""
 
-    preset: Literal["ci", "shelf", "box", "pair", "small", "ablations", "paper", "dynamics"] = "ci"
+    preset: Literal["ci", "shelf", "box", "pair", "small", "ablations", "paper", "dynamics", "paced"] = "ci"
     """main-results: ci (one task, minutes), shelf and box (one task), pair (two), small (three tasks, two training seeds,
     hours on two cores), ablations (of the sampler), paper (the paper's size, for a machine with an accelerator).
     scaling, staleness, operators: ci (seconds), dynamics (minutes, nothing learns), small (with fleets that learn, hours on
