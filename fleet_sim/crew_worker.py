@@ -38,7 +38,10 @@ _TICKS_PER_NOTE = 30
 @dataclasses.dataclass(frozen=True)
 class WorkerSettings:
     """What a worker needs to know: the base policy's directory, the store that holds the publications, a folder for finished
-    episodes, and how episodes are played and recorded."""
+    episodes, and how episodes are played and recorded.
+
+    conditioning: what policies are told; base_is_told: the base policy too, because it was trained to understand it.
+    """
 
     bundle: str
     store: str
@@ -48,6 +51,7 @@ class WorkerSettings:
     recording: RecordingConfig
     supervisor: SupervisorConfig
     conditioning: Conditioning
+    base_is_told: bool = False
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> "WorkerSettings":
@@ -60,6 +64,7 @@ class WorkerSettings:
             recording=RecordingConfig(**values["recording"]),
             supervisor=SupervisorConfig(**values["supervisor"]),
             conditioning=Conditioning(**values["conditioning"]),
+            base_is_told=values["base_is_told"],
         )
 
 
@@ -173,8 +178,8 @@ class EpisodePlayer:
     def _policy_of(self, version: int, robot: SimulatedRobot) -> PolicyRunner:
         settings = self._settings
         if self._policy is None or self._policy.version > version or self._policy.version == 0 < version:
-            # The base policy was never told what the algorithm tells its own: it acts on the bare instruction.
-            conditioning = settings.conditioning if version else None
+            # A base policy that was never told what the algorithm tells its own acts on the bare instruction.
+            conditioning = settings.conditioning if version or settings.base_is_told else None
             bundle = load_bundle(pathlib.Path(settings.bundle))
             self._policy = PolicyRunner.from_bundle(bundle, settings.rollout.chunking, conditioning)
             self._policy.warm_up(robot.spec)

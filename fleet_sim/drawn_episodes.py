@@ -99,7 +99,7 @@ class DrawnFromRecords:
         helps = tuple(
             DrawnHelp(each_s, each_s, draw_exponential(rng, self.patience_s)) for _ in range(record.num_takeovers)
         )
-        policy_s = max(0.0, record.ended_s - record.started_s - record.human_s)
+        policy_s = max(0.0, record.ended_s - record.started_s - record.human_s - record.waited_s)
         return DrawnEpisode(policy_s, helps, record.outcome == "success")
 
 

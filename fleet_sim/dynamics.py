@@ -88,20 +88,20 @@ class _Dynamics:
         environment, site = self._environment, self._site
         version, started_s = site.versions[robot], environment.now
         calls = sorted(drawn.policy_s * rng.random(len(drawn.helps)))
-        moved_s, lost = 0.0, False
+        moved_s, helped_s, lost = 0.0, 0.0, False
         for call_s, help_ in zip(calls, drawn.helps, strict=True):
             yield from site.move(call_s - moved_s)
             moved_s = call_s
             lost = not (yield from self._be_helped(help_))
             if lost:
                 break
-        helped_s = sum(help_.help_s for help_ in drawn.helps)
+            helped_s += help_.help_s
         if not lost:
             yield from site.move(drawn.policy_s - moved_s)
-            moved_s = drawn.policy_s + helped_s
+            moved_s = drawn.policy_s
         site.note_episode(started_s, version, drawn.succeeds and not lost, lost)
-        environment.process(site.upload(robot, moved_s))
-        return moved_s
+        environment.process(site.upload(robot, moved_s + helped_s))
+        return moved_s + helped_s
 
     def _be_helped(self, drawn: DrawnHelp) -> Generator[simpy.Event, Any, bool]:
         """Holds still until a person acts, and moves with it; False if the episode is lost because nobody came."""

@@ -73,8 +73,10 @@ class SimulatedFleet:
         on_progress: Callable[[Progress], None] | None = None,
         recordings: Recordings | None = None,
         engine: Engine = LOCAL,
+        base_is_told: bool = False,
     ):
-        """`recordings`: episodes are these, lived again, instead of played in a world. `engine`: where they are played."""
+        """`recordings`: episodes are these, lived again, instead of played in a world. `engine`: where they are played.
+        `base_is_told`: the base policy was trained on what the algorithm tells its policies (RECAP's indicator)."""
         self._config = config
         self._store_url = f"file://{(root / 'store').absolute()}/"
         scratch = root / "scratch"
@@ -89,6 +91,7 @@ class SimulatedFleet:
             "store": self._store_url,
             "scratch": str(scratch.absolute()),
             "conditioning": dataclasses.asdict(algorithm.conditioning(Phase.COLLECTING)),
+            "base_is_told": base_is_told,
             "rollout": dataclasses.asdict(_rollout_of(config)),
             **{name: dataclasses.asdict(getattr(config, name)) for name in ("world", "recording", "supervisor")},
         }

@@ -3,7 +3,8 @@
 import dataclasses
 import pathlib
 
-from fleet_sim.config import SimulatedFleetConfig
+from fleet_sim.config import Operation, SimulatedFleetConfig
+from fleet_sim.planning import fan_out_s
 from sop_jax.algorithms.algorithm import Algorithm, make_labeler
 from sop_jax.episodes.retention import RetentionConfig, apply_plan, plan_for
 from sop_jax.episodes.store import EpisodeStore
@@ -21,6 +22,7 @@ from sop_jax.specs.identifiers import online_table
 from sop_jax.specs.interfaces import Metrics, ReplayTables
 from sop_jax.specs.records import CameraSpec
 from sop_jax.weights.publisher import Publisher
+from sop_jax.weights.publisher import RetentionConfig as WeightsRetention
 
 
 class LearningSide:
@@ -64,7 +66,9 @@ class LearningSide:
         self._loader = Loader(
             loading, spec, model.tokenize, self._tables, self.store, sampler, algorithm, clock, metrics
         )
-        publisher = Publisher(store_url, bundle.fingerprint, bundle.norm.fingerprint, clock)
+        publisher = Publisher(
+            store_url, bundle.fingerprint, bundle.norm.fingerprint, clock, _weights_retention(config.operation)
+        )
         learning = dataclasses.replace(config.learner, seed=config.seed, publish_in_background=False)
         self._learner = Learner(
             learning, model, algorithm, bundle.params, bundle.norm, self._loader, publisher, metrics, clock
@@ -120,13 +124,21 @@ class LearningSide:
 
     def online_share(self) -> float:
         """Share of all examples so far that came from online tables."""
-        info = self._tables.info()
-        online = sum(info[online_table(task)].num_sampled for task in self._config.tasks)
-        total = sum(table.num_sampled for table in info.values())
-        return online / total if total else 0.0
+        return self._loader.online_share()
 
     def close(self) -> None:
         """Ends threads and lets go of the device's memory."""
         self._loader.stop()
         self._learner.close()
         self._tables.close()
+
+
+def _weights_retention(operation: Operation | None) -> WeightsRetention:
+    """Publications stay for as long as a robot may still be fetching one, or acting with it: here a robot reads its weights
+    as each episode begins, where a real one holds them."""
+    default = WeightsRetention()
+    if operation is None:
+        return default
+    deployment = operation.deployment
+    slowest_s = 3 * fan_out_s(deployment) + deployment.network.outage_s + 10 * deployment.moving_s
+    return dataclasses.replace(default, grace_s=default.grace_s + slowest_s)

@@ -26,6 +26,7 @@ from sop_jax.evaluation.worker import find_publication
 from sop_jax.evaluation.world import WorldConfig
 from sop_jax.models.bundle import PolicyBundle, load_bundle
 from sop_jax.sampling.adaptive import SamplerConfig
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
 from sop_jax.weights.follower import Follower
 
@@ -98,7 +99,7 @@ class MainResults:
         config = dataclasses.replace(self._config.fleet, algorithm=algorithm, seed=seed, sampler=sampler)
         fleet = SimulatedFleet(
             config, load_bundle(policy), policy, create_algorithm(algorithm), work, self._places.num_workers,
-            on_progress=self._watch, engine=self._places.engine,
+            on_progress=self._watch, engine=self._places.engine, base_is_told=policy == self._places.recap_base,
         )  # fmt: skip
         try:
             yield fleet
@@ -118,8 +119,9 @@ class MainResults:
         conditioning = create_algorithm(algorithm).conditioning(Phase.EVALUATING)
 
         def candidate(version: int) -> Candidate:
-            if not version:  # nobody told the base policy anything
-                return Candidate(str(policy))
+            if not version:
+                told = conditioning if policy == self._places.recap_base else Conditioning()
+                return Candidate(str(policy), conditioning=told)
             return Candidate(str(policy), _url(work), version, conditioning)
 
         last = candidate(journal.last_version)

@@ -81,8 +81,13 @@ def sockets_at(port: int) -> list:
     found = []
     for name in os.listdir("/proc/self/fd"):
         try:
-            copy = socket.socket(fileno=os.dup(int(name)))
-        except OSError:  # no socket, or the folder's own descriptor
+            descriptor = os.dup(int(name))
+        except OSError:  # the folder's own
+            continue
+        try:
+            copy = socket.socket(fileno=descriptor)
+        except OSError:  # no socket
+            os.close(descriptor)
             continue
         if copy.family in (socket.AF_INET, socket.AF_INET6) and copy.getsockname()[1] == port:
             found.append(copy)

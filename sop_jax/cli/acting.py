@@ -60,7 +60,7 @@ def run_actor(
     ledger = None if upkeep.ledger is None else Ledger(upkeep.ledger, spool)
     try:
         # After a restart the robot goes on with new scenes instead of repeating those it has seen.
-        first_episode = len(store.list_paths(robot_id)) + spool.num_pending + spool.num_given_up
+        first_episode = _num_stored(store, robot_id, clock) + spool.num_pending + spool.num_given_up
         actor = Actor(
             dataclasses.replace(config, first_episode=first_episode),
             robot,
@@ -115,3 +115,13 @@ def _warn(report: ActorReport, uploaded: bool, num_pending: int) -> None:
         )
     if not uploaded:
         note(f"{num_pending} episodes still wait in the spool; the next start uploads them")
+
+
+def _num_stored(store: EpisodeStore, robot_id: str, clock: Clock) -> int:
+    """How many episodes of this robot the store has; a number that no other start gets, if the store is away: the spool is
+    there for that."""
+    try:
+        return len(store.list_paths(robot_id))
+    except Exception as error:  # storage drivers raise what they like
+        note(f"the store doesn't answer, episodes wait in the spool: {error}")
+        return clock.now_ns() // 10**9

@@ -114,6 +114,8 @@ def take_action(command: str, actions: Sequence[str], argv: Sequence[str]) -> tu
 
 
 def _list(arguments: ListArguments) -> int:
+    if arguments.last < 0:
+        raise UsageError(f"--last must be >= 0 (0 = all), got {arguments.last}")
     store = EpisodeStore(as_store_url(arguments.store))
     summaries = store.summaries(arguments.robot or None)
     if arguments.last:

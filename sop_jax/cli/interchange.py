@@ -164,6 +164,8 @@ def _import(arguments: ImportArguments) -> int:
         raise UsageError("--store is missing: where shall the episodes go? (see sop episodes import --help)")
     translator = _own_translator(arguments) if is_own else _mapped_translator(arguments, source)
     store = EpisodeStore(as_store_url(arguments.store))
+    if arguments.limit < 0:
+        raise UsageError(f"--limit must be >= 0 (0 = all), got {arguments.limit}")
     indices = range(min(source.num_episodes, arguments.limit or source.num_episodes))
     with WorkProgress(progress_console, "episodes imported", len(indices)) as progress:
         report = import_episodes(

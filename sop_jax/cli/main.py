@@ -46,15 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = importlib.import_module(f"sop_jax.cli.{_module(words)}")
     try:
         return command.run(words[1:])
-    except (SopError, FileNotFoundError, PermissionError) as error:
+    except BrokenPipeError:  # the reader of our output left
+        sys.stderr.close()
+        return 0
+    except (SopError, OSError) as error:
         return _complain(f"sop {words[0]}: {error}")
     except SystemExit as request:  # --help inside a command
         return int(request.code or 0)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output left
-        sys.stderr.close()
-        return 0
 
 
 def _module(words: Sequence[str]) -> str:

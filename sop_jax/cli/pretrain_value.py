@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -209,9 +210,12 @@ def _make_loader(
     tables = LocalTables(mix_tables(tasks, _UNLIMITED), training.seed, clock)
     Intake(store, tables, make_labeler(regression, 1), clock=clock).poll()
     taught = [m for m in manifests.values() if not regression.is_held_out(m.episode_id)]
-    num_online = sum(m.num_frames for m in taught if m.source is Source.ONLINE)
-    share = num_online / max(1, sum(m.num_frames for m in taught))
-    sampler = SamplerConfig(mode="fixed", min_share=0.0, initial_share=share, max_share=1.0, fixed_online_share=share)
+    num_frames, num_online = Counter[str](), Counter[str]()
+    for m in taught:
+        num_frames[m.task] += m.num_frames
+        num_online[m.task] += m.num_frames if m.source is Source.ONLINE else 0
+    shares = {task: num_online[task] / max(1, num_frames[task]) for task in tasks}
+    sampler = SamplerConfig(mode="fixed", fixed_online_shares=shares)
     cameras = {camera.name: camera for m in manifests.values() for camera in m.cameras}
     spec = BatchSpec(
         cameras=tuple(cameras[name] for name in policy.model.cameras if name in cameras),

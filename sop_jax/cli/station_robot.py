@@ -87,6 +87,11 @@ def _real(
             "a real robot needs a person who sets its scenes and judges its episodes: start it with --operator PORT or "
             "--join-operator"
         )
+    if config.g1.link == "ros2" and not config.g1.ros2.status and not config.g1.dry_run:
+        raise ConfigError(
+            "Ros2Config.status is '', so nothing would tell of a stop, and a station's file can't name a signal of your own: "
+            "give the status topic, or write a program that passes `stop_signal` to Ros2Link"
+        )
     task, instruction = config.task, config.instruction
 
     def set_scene(seed: int) -> None:

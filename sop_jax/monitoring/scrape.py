@@ -1,6 +1,7 @@
 """Reads what stations serve: two looks at them, a while apart, are a window."""
 
 import dataclasses
+import http.client
 import urllib.request
 from collections.abc import Iterator, Mapping
 
@@ -83,7 +84,7 @@ def read_stations(addresses: list[str], time_s: float, timeout_s: float = 5.0) -
             with urllib.request.urlopen(f"http://{address}/metrics", timeout=timeout_s) as answer:
                 text = answer.read(_MAX_BYTES).decode()
             samples.extend(parse(text))
-        except (OSError, ValueError) as error:  # away, or it talks nonsense
+        except (OSError, ValueError, http.client.HTTPException) as error:  # away, or it talks nonsense
             silent[address] = str(error)
     return Reading(time_s, tuple(samples), silent)
 

@@ -42,6 +42,7 @@ class SamplerConfig:
         alike, between tasks and over training; the formula's argument is then at most 2 alpha. "raw" is the formula to the
         letter: with flow-matching losses far below 1 it stays near 1/2 whatever the losses say.
     task_weights: task -> weight, empty for the paper's uniform 1/M.
+    fixed_online_shares: task -> share, in mode "fixed", of the tasks for which it isn't `fixed_online_share`.
     """
 
     mode: Literal["adaptive", "fixed"] = "adaptive"
@@ -54,6 +55,7 @@ class SamplerConfig:
     fixed_online_share: float = 0.5
     loss_scale: Literal["relative", "raw"] = "relative"
     task_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    fixed_online_shares: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.mode not in ("adaptive", "fixed") or self.loss_scale not in ("relative", "raw"):
@@ -68,8 +70,9 @@ class SamplerConfig:
                 "SamplerConfig: expected 0 <= min_share <= initial_share <= max_share <= 1, got "
                 f"{self.min_share}, {self.initial_share}, {self.max_share}"
             )
-        if not 0 <= self.fixed_online_share <= 1:
-            raise ConfigError(f"SamplerConfig: fixed_online_share must lie in [0, 1], got {self.fixed_online_share}")
+        for share in (self.fixed_online_share, *self.fixed_online_shares.values()):
+            if not 0 <= share <= 1:
+                raise ConfigError(f"SamplerConfig: fixed_online_share must lie in [0, 1], got {share}")
         if not 1 <= self.min_losses <= self.window:
             raise ConfigError(
                 f"SamplerConfig: expected 1 <= min_losses <= window, got {self.min_losses} and {self.window}"
@@ -184,7 +187,7 @@ class AdaptiveSampler:
     def _compute_share(self, task: str) -> float:
         config = self.config
         if config.mode == "fixed":
-            return config.fixed_online_share
+            return config.fixed_online_shares.get(task, config.fixed_online_share)
         mean_on, num_on = self._window_mean(task, Source.ONLINE)
         mean_off, num_off = self._window_mean(task, Source.OFFLINE)
         if min(num_on, num_off) < config.min_losses:

@@ -192,6 +192,11 @@ class Loader:
             return 0.0
         return self._waited_ns / (self._last_return_ns - self._first_next_ns)
 
+    def online_share(self) -> float:
+        """Share of the examples of all batches handed out that came from online tables. (Of the items that tables gave it is
+        another one: short segments are passed over more often.)"""
+        return self._reports.online_share()
+
     def report(self) -> LoaderReport:
         """What has happened so far."""
         return LoaderReport(

@@ -42,10 +42,16 @@ class ReportWriter:
         self._sampler = sampler
         self._metrics = metrics
         self._num_given: collections.Counter[tuple[str, Source]] = collections.Counter()
+        self._num_examples: collections.Counter[Source] = collections.Counter()
 
     def add(self, loaded: LoadedBatch) -> None:
         """Counts a batch that was handed out."""
         self._num_given.update((draw.task, draw.source) for draw in loaded.draws)
+        self._num_examples.update(draw.source for draw in loaded.draws)
+
+    def online_share(self) -> float:
+        """Of all examples that were handed out; 0 before the first."""
+        return self._num_examples[Source.ONLINE] / max(1, self._num_examples.total())
 
     def write(self, report: LoaderReport) -> None:
         """Shares are of the examples since the last report; counts are totals."""

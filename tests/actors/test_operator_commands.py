@@ -84,11 +84,16 @@ def test_statuses_come_back_and_others_are_refused():
         ({"control": "dance"}, "control must be one of"),
         ({"state": ["a"]}, "state holds something else"),
         ({"stages": ["a"] * 65}, "at most 64"),
-        ({"frame": math.inf}, "frame must be a text or a number"),
-        ({"frame": 10**400}, "frame must be a text or a number"),
+        ({"frame": math.inf}, "frame has the wrong type"),
+        ({"frame": 10**400}, "frame has the wrong type"),
         ({"state": [10**400]}, "state holds something else"),
         ({"state": [math.nan]}, "state holds something else"),
-        ({"frame": None}, "frame must be a text or a number"),
+        ({"frame": None}, "frame has the wrong type"),
+        ({"frame": "abc"}, "frame has the wrong type"),
+        ({"frame": 1.5}, "frame must be a whole number"),
+        ({"frame": True}, "frame has the wrong type"),
+        ({"wants_operator": 1}, "wants_operator has the wrong type"),
+        ({"task": 5}, "task must be a text"),
     ):
         with pytest.raises(BadMessageError, match=complaint):
             parse_status(raw | change)

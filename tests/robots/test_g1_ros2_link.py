@@ -252,6 +252,19 @@ def test_stops_come_from_the_status_or_from_the_labs_own_signal(config):
         Ros2Link(config, HEAD, UnitsConfig(), unplugged).stopped()
 
 
+def test_a_status_that_falls_silent_no_longer_says_that_all_is_well(config):
+    config = dataclasses.replace(config, max_status_age_s=0.2)
+    robot, link = Robot(config), Ros2Link(config, HEAD, UnitsConfig())
+    for _ in range(2):
+        robot.status(left_arm_control=True)
+        assert link.stopped() == ""
+        time.sleep(0.3)
+        with pytest.raises(
+            StateLateError, match=r"no message for 0\.\d s, so a stop wouldn't be seen; expected one every 0"
+        ):
+            link.stopped()
+
+
 def test_commands_carry_the_joints_names(config):
     robot, link = Robot(config), Ros2Link(config, HEAD, UnitsConfig(head_state="rad"))
     readers = [robot.node.reader(topic, ros.JointState, 4) for topic in link._commands]

@@ -41,6 +41,16 @@ def test_a_joint_that_stays_behind_and_does_not_move_is_found():
     assert watch.find_stuck(command, moved, 9900 * MS) is None
 
 
+def test_a_jammed_joint_is_found_while_others_move():
+    watch = FollowingWatch(TimingConfig(max_lag_rad=0.2, max_lag_s=1.5))
+    command, measured, found = np.zeros(14), np.zeros(14), []
+    command[9] = 0.25
+    for tick in range(40):
+        measured[2] = command[2] = 0.02 * tick  # the other arm works
+        found.append(watch.find_stuck(command, measured, tick * 50 * MS))
+    assert found == [None] * 30 + [9] * 10
+
+
 def test_the_loop_report():
     timer = LoopTimer(period_ns=33 * MS)
     assert timer.report() == LoopReport(0, 0.0, 0.0, 0.0, 0.0, 0.0)

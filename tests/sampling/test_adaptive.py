@@ -193,3 +193,14 @@ def test_tasks_must_differ_and_match_their_weights():
         make(("a", "a"))
     with pytest.raises(ConfigError, match="task_weights must name every task"):
         make(("a", "b"), task_weights={"a": 1.0})
+
+
+def test_a_fixed_share_may_differ_by_task():
+    config = SamplerConfig(mode="fixed", fixed_online_share=0.25, fixed_online_shares={"stock": 1.0})
+    sampler = AdaptiveSampler(config, ("fold", "stock"))
+    assert [sampler.online_share(task) for task in ("fold", "stock")] == [0.25, 1.0]
+    draws = sampler.plan(16, np.random.default_rng(0))
+    assert sum(draw == Draw("fold", Source.ONLINE) for draw in draws) == 2
+    assert sum(draw == Draw("stock", Source.ONLINE) for draw in draws) == 8
+    with pytest.raises(ConfigError, match=r"fixed_online_share must lie in \[0, 1\], got 1.5"):
+        SamplerConfig(mode="fixed", fixed_online_shares={"fold": 1.5})

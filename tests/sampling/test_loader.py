@@ -145,6 +145,9 @@ def test_tasks_and_buffers_are_mixed_as_planned(world):
     loader = world.fill().loader()
     draws = [draw for _ in range(10) for draw in loader.next().draws]
     loader.stop()
+    assert (
+        loader.online_share() == 0.25
+    )  # of examples: short segments make it another one of the items that tables gave
     for task in TASKS:
         assert sum(draw.task == task for draw in draws) == 40
         assert sum(draw.task == task and draw.source == Source.ONLINE for draw in draws) == 10

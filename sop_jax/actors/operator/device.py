@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from sop_jax.actors.operator.commands import Command, Move, read_object, write_command
@@ -45,6 +45,9 @@ def operate(
             listener.start()
             was_moving, num_sent = False, 0
             while not stop.wait(PERIOD_S):
+                if not listener.is_alive():
+                    why = line.protocol.close_reason or "without a word"
+                    raise DeskClosedError(f"the operator's desk at {address.socket_url} hung up: {why}")
                 commands = device.poll()
                 is_moving = any(isinstance(command, Move) and _moves(command) for command in commands)
                 for command in commands:
@@ -53,7 +56,7 @@ def operate(
                         num_sent += 1
                 was_moving = is_moving
             return num_sent
-    except (OSError, ConnectionClosed) as error:
+    except (OSError, WebSocketException) as error:
         raise DeskClosedError(f"no line to the operator's desk at {address.socket_url}: {error}") from error
 
 

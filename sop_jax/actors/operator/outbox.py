@@ -27,7 +27,9 @@ class Outbox:
         self._is_filled = asyncio.Event()
 
     def put(self, message: str | bytes, key: Hashable = None) -> None:
-        self._waiting[("once", next(self._counter)) if key is None else ("newest", key)] = message
+        place = ("once", next(self._counter)) if key is None else ("newest", key)
+        self._waiting.pop(place, None)  # the newest comes after what was put since the one that it replaces
+        self._waiting[place] = message
         if len(self._waiting) > _MAX_KEPT:
             del self._waiting[next(iter(self._waiting))]
         self._is_filled.set()

@@ -53,10 +53,14 @@ def parse_status(message: Mapping[str, Any]) -> Status:
         value = message.get(field.name)
         if field.name in ("state", "stages"):
             value = _items(field.name, value)
-        elif isinstance(value, str):
+        elif isinstance(field.default, str) or field.name == "robot_id":
+            if not isinstance(value, str):
+                raise BadMessageError(f"status: {field.name} must be a text, got {str(value)[:80]!r}")
             value = value[:_MAX_TEXT]
-        elif not is_finite(value):
-            raise BadMessageError(f"status: {field.name} must be a text or a number, got {str(value)[:80]!r}")
+        elif isinstance(field.default, bool) is not isinstance(value, bool) or not is_finite(value):
+            raise BadMessageError(f"status: {field.name} has the wrong type, got {str(value)[:80]!r}")
+        elif isinstance(field.default, int) and not isinstance(value, int):
+            raise BadMessageError(f"status: {field.name} must be a whole number, got {str(value)[:80]!r}")
         values[field.name] = value
     if values["control"] not in _CONTROLS:
         raise BadMessageError(f"status: control must be one of {_CONTROLS}, got {values['control']!r}")

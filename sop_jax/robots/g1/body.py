@@ -14,6 +14,7 @@ from sop_jax.robots.g1.faults import (
     CommandsStoppedError,
     EmergencyStopError,
     G1Fault,
+    LinkFault,
     NotFollowingError,
     PostureError,
     StateLateError,
@@ -131,7 +132,8 @@ class G1Body:
         self._link.send_posture(head, waist)
 
     def watch(self) -> None:
-        """Holds the robot if the next command is late, gives up if none comes. Call it often; it returns at once."""
+        """Holds the robot if the next command is late, gives up if none comes. Call it often; it takes as long as the link
+        does."""
         with self._lock:
             now_ns = self._clock.now_ns()
             if self.fault is not None or not self._watchdog.is_late(now_ns):
@@ -140,6 +142,9 @@ class G1Body:
                 self._hold(now_ns)
             except G1Fault as fault:
                 self.fail(fault)
+                return
+            except Exception as error:  # nobody may be left who thinks that the robot is held
+                self.fail(LinkFault(f"{type(error).__name__}: {error}"))
                 return
             if self._watchdog.is_over(now_ns) and not (self._is_waiting or self._is_paused):
                 limit_s = self._config.timing.give_up_s
@@ -178,7 +183,9 @@ class G1Body:
             self._link.send(command)
 
     def _require_running(self) -> None:
-        if why := self._link.stopped():
+        with self._lock:
+            why = self._link.stopped()
+        if why:
             raise EmergencyStopError(f"the robot is stopped: {why}; release it, look at the scene, then reset")
 
     def _require_following(self, measured: np.ndarray, now_ns: int) -> None:

@@ -199,7 +199,8 @@ class Ros2Config:
     domain_id: the robot's ROS_DOMAIN_ID. interface: the network interface towards the robot ("lo" = this computer alone); ""
     lets DDS choose. camera: the topic of a camera's pictures, `{}` standing for `CameraConfig.sdk_name`. status: whole-body
     status, from which stops are read; "" only where the lab has a stop signal of its own. best_effort: for a robot whose
-    publishers don't repeat what was lost; a reliable reader never meets them.
+    publishers don't repeat what was lost; a reliable reader never meets them. max_status_age_s: how long the status topic may
+    be silent before the robot is no longer driven; how often a robot sends it is to be confirmed.
     """
 
     domain_id: int = 0
@@ -215,9 +216,12 @@ class Ros2Config:
     left_gripper_command: str = "/wbc/left_ee_command"
     right_gripper_command: str = "/wbc/right_ee_command"
     best_effort: bool = False
+    max_status_age_s: float = 2.0
 
     def __post_init__(self) -> None:
         _check_range("Ros2Config.domain_id", self.domain_id, 0, 232)
+        if not self.max_status_age_s > 0:
+            raise ConfigError(f"Ros2Config.max_status_age_s must be positive, got {self.max_status_age_s}")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             is_topic = field.type is str and field.name != "interface"

@@ -46,8 +46,8 @@ class G1Link(Protocol):
         link.send_posture(head, waist)             # rad, [rad, m]
         link.stopped()                             # why the robot is stopped; "" while it isn't
 
-    No call blocks for longer than the transport's own round trip. Thread-safe where the transport is; the robot above
-    takes turns all the same. Raises G1Fault.
+    No call blocks for longer than the transport's own round trip. `stopped` and `send` come from two threads, in turns; reads
+    from one, maybe at the same time. Raises G1Fault.
     """
 
     def read_state(self, at_ns: int | None = None) -> BodyState: ...

@@ -115,6 +115,12 @@ class Ros2Link:
         if not self._config.status:
             return ""
         status, _ = self._read(self._config.status, None)
+        silent_s = self._states[self._config.status].silent_s
+        if silent_s > self._config.max_status_age_s:
+            raise StateLateError(
+                f"{self._config.status}: no message for {silent_s:.1f} s, so a stop wouldn't be seen; expected one every "
+                f"{self._config.max_status_age_s:g} s (Ros2Config.max_status_age_s)"
+            )
         found = [
             f"{name} {value}" for name, value in vars(status).items() if name.endswith(("_error", "_estop")) and value
         ]
@@ -144,11 +150,12 @@ class Ros2Link:
 
     def _command(self, topic: str, message: ros.JointState) -> None:
         writer = self._commands[topic]
-        if not writer.has_readers:
-            raise CommandRejectedError(
-                f"{topic}: nobody listens. Is the robot in its external-control mode, and the name that of `ros2 topic list`?"
-            )
         try:
+            if not writer.has_readers:
+                raise CommandRejectedError(
+                    f"{topic}: nobody listens. Is the robot in its external-control mode, and the name that of `ros2 topic "
+                    "list`?"
+                )
             writer.write(message)
         except DDSException as error:
             raise CommandRejectedError(f"{topic}: the command was not taken in time: {error}") from error

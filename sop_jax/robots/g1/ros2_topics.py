@@ -1,6 +1,8 @@
 """Readers and writers of ROS 2 topics over DDS (Cyclone DDS), and nothing of what the topics mean."""
 
 import collections
+import threading
+import time
 from typing import Any, Generic, TypeVar
 
 from cyclonedds.core import DDSException
@@ -58,29 +60,40 @@ class Ros2Node:
 class TopicReader(Generic[M]):
     """The newest messages of one topic, each with its stamp: that of its header, or of its sender's clock without one.
 
-    Not thread-safe. Nothing waits: `refresh` takes what has arrived.
+    Threads may share it. Nothing waits: `refresh` takes what has arrived.
     """
 
     def __init__(self, reader: DataReader[Any], keep: int):
         self._reader = reader
         self._keep = keep
         self._kept: collections.deque[tuple[int, M]] = collections.deque(maxlen=keep)
+        self._lock = threading.Lock()
+        self._heard_s = time.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """How long ago the newest message was taken, by this computer's clock; since the beginning before the first."""
+        return time.monotonic() - self._heard_s
 
     def refresh(self) -> None:
         """Takes what has come since."""
-        for message in self._reader.take(self._keep):
-            if not isinstance(message, InvalidSample):
-                stamp: Time = message.header.stamp
-                self._kept.append((stamp.ns or message.sample_info.source_timestamp, message))
+        with self._lock:
+            for message in self._reader.take(self._keep):
+                if not isinstance(message, InvalidSample):
+                    stamp: Time = message.header.stamp
+                    self._kept.append((stamp.ns or message.sample_info.source_timestamp, message))
+                    self._heard_s = time.monotonic()
 
     def find(self, at_ns: int | None = None) -> tuple[M, int] | None:
         """The newest message, or the one nearest to a time, and its stamp; None before the first."""
-        if not self._kept:
+        with self._lock:
+            kept = list(self._kept)
+        if not kept:
             return None
         if at_ns is None:
-            stamp_ns, message = self._kept[-1]
+            stamp_ns, message = kept[-1]
         else:
-            stamp_ns, message = min(reversed(self._kept), key=lambda entry: abs(entry[0] - at_ns))
+            stamp_ns, message = min(reversed(kept), key=lambda entry: abs(entry[0] - at_ns))
         return message, stamp_ns
 
 

@@ -133,7 +133,10 @@ class SdkLink:
     def stopped(self) -> str:
         if self._stop_signal is not None and (why := _call("stop_signal", self._stop_signal)):
             return why
-        error = _call("get_motion_status", self._controller.get_motion_status).get("error")
+        status = _call("get_motion_status", self._controller.get_motion_status)
+        if not isinstance(status, Mapping):
+            raise LinkFault(f"get_motion_status: expected a mapping, got {type(status).__name__}")
+        error = status.get("error")
         return f"motion status reports {error!r}" if error else ""
 
     def close(self) -> None:

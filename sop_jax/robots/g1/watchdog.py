@@ -40,19 +40,18 @@ class FollowingWatch:
     def __init__(self, timing: TimingConfig):
         self._max_lag_rad = timing.max_lag_rad
         self._max_lag_ns = round(timing.max_lag_s * 1e9)
-        self._since_ns: int | None = None
+        self._since_ns: np.ndarray | None = None
         self._stood_at = np.zeros(0)
 
     def reset(self) -> None:
         self._since_ns = None
 
     def find_stuck(self, command: np.ndarray, measured: np.ndarray, now_ns: int) -> int | None:
-        """Index of a joint that hasn't followed for too long. Both are arm joints [14], rad."""
-        far = np.abs(command - measured) >= self._max_lag_rad
-        if not far.any():
-            self._since_ns = None
-            return None
-        worst = int(np.argmax(np.abs(command - measured)))
-        if self._since_ns is None or np.abs(measured - self._stood_at).max() > self._STILL_RAD:
-            self._since_ns, self._stood_at = now_ns, measured.copy()
-        return worst if now_ns - self._since_ns >= self._max_lag_ns else None
+        """Index of a joint that hasn't followed for too long, whatever the others do. Both are arm joints [14], rad."""
+        if self._since_ns is None:
+            self._since_ns, self._stood_at = np.full(len(measured), now_ns), measured.copy()
+        apart = np.abs(command - measured)
+        follows = (apart < self._max_lag_rad) | (np.abs(measured - self._stood_at) > self._STILL_RAD)
+        self._since_ns[follows], self._stood_at[follows] = now_ns, measured[follows]
+        stuck = now_ns - self._since_ns >= self._max_lag_ns
+        return int(np.argmax(np.where(stuck, apart, -1.0))) if stuck.any() else None
