@@ -46,7 +46,7 @@ def operate(
             was_moving, num_sent = False, 0
             while not stop.wait(PERIOD_S):
                 if not listener.is_alive():
-                    why = line.protocol.close_reason or "without a word"
+                    why = line.close_reason or "without a word"
                     raise DeskClosedError(f"the operator's desk at {address.socket_url} hung up: {why}")
                 commands = device.poll()
                 is_moving = any(isinstance(command, Move) and _moves(command) for command in commands)
