@@ -9,8 +9,8 @@ learner steps and equal human minutes, so that the difference is the system:
     offline_*               collect, train, redeploy, twice; people help for as long as they helped its online twin
 
 RECAP, online and in rounds alike, has more than the others: rollouts of the base policy for its value function, that
-function's training, and (`recap_base_steps`) learner steps on demonstrations with its prompt. Both of its methods have the same,
-so they may be compared; beside HG-DAgger its budget is larger.
+function's training, and (`recap_base_steps`) learner steps on demonstrations with its prompt. Both of its methods have the
+same, so they may be compared; beside HG-DAgger its budget is larger.
 """
 
 import dataclasses
