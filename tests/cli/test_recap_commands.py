@@ -116,7 +116,7 @@ def test_labels_follow_the_config_file_and_stay_where_it_is_wrong(tmp_path, caps
 
     first = recap_demo(str(tmp_path / "first"))
     write(first, 10**9)
-    watch = _AlgorithmWatch(str(path), first.learning.algorithm)
+    watch = _AlgorithmWatch(str(path), first.learning.algorithm, ["restock_shelf"])
     assert not watch.has_changed()
     write(dataclasses.replace(first, max_loop_s=5.0), 2 * 10**9)
     assert not watch.has_changed()  # another value of no concern
@@ -133,8 +133,8 @@ def test_labels_follow_the_config_file_and_stay_where_it_is_wrong(tmp_path, caps
 
 def test_replay_without_the_value_function_says_so_at_once():
     with pytest.raises(ConfigError, match="names none"):
-        _AlgorithmWatch("restock_tiny", RecapConfig())
-    assert not _AlgorithmWatch("restock_tiny", HgDaggerConfig()).has_changed()
+        _AlgorithmWatch("restock_tiny", RecapConfig(), ["restock_shelf"])
+    assert not _AlgorithmWatch("restock_tiny", HgDaggerConfig(), ["restock_shelf"]).has_changed()
 
 
 def test_the_demo_takes_another_algorithm_and_misses_its_value_function_before_any_work(tmp_path):
