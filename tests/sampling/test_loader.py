@@ -18,7 +18,6 @@ from sop_jax.sampling import image_cache
 from sop_jax.sampling import loader as loader_module
 from sop_jax.sampling.adaptive import SamplerConfig
 from sop_jax.sampling.batch_source import BatchSourceStoppedError, BatchStarvedError, LoadedBatch
-from sop_jax.sampling.episode_cache import FaultLog
 from sop_jax.sampling.loader import LoaderConfig
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import ConfigError, RateLimitedError
@@ -453,18 +452,6 @@ def test_after_starving_it_goes_on_when_data_come(world):
             assert time.monotonic() < deadline
     assert len(loaded.episode_ids) == 8
     loader.stop()
-
-
-def test_an_unusable_episode_is_tried_again_after_a_while(world):
-    log = FaultLog(world.clock)
-    log.give_up("a", "gone")
-    assert "a" in log
-    assert "b" not in log
-    world.clock.advance_s(599.0)
-    assert "a" in log
-    world.clock.advance_s(2.0)
-    assert "a" not in log
-    assert log.last_reason == "gone"
 
 
 def test_waiting_is_measured_by_the_clock(world):
