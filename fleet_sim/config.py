@@ -107,6 +107,11 @@ class SimulatedFleetConfig:
     recording: RecordingConfig = dataclasses.field(default_factory=RecordingConfig)
     supervisor: SupervisorConfig = dataclasses.field(default_factory=SupervisorConfig)
 
+    @property
+    def reset_s(self) -> float:
+        """Time in which a scene is set up again after an episode."""
+        return self.timing.reset_s if self.operation is None else self.operation.deployment.robots.reset_s
+
     def __post_init__(self) -> None:
         if not self.robots or min(self.robots.values()) < 1:
             raise ConfigError(

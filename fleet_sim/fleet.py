@@ -38,6 +38,7 @@ from sop_jax.specs.records import NO_POLICY, EpisodeManifest
 from sop_jax.weights.management import pin
 
 Events = Generator[simpy.Event, Any, None]
+_JUST_BEFORE_S = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +138,7 @@ class SimulatedFleet:
         self.at(times_s, self._keep)
 
     def at(self, times_s: Sequence[float], call: Callable[[float], None]) -> None:
-        """Has `call` called with each of these times as it passes."""
+        """Has `call` called with each of these times as it passes; with a stage's end too, just before it."""
         for time_s in times_s:
             self._environment.process(self._call(time_s, call))
 
@@ -158,7 +159,8 @@ class SimulatedFleet:
         return self._learning.table_sizes()
 
     def _call(self, time_s: float, call: Callable[[float], None]) -> Events:
-        yield self._environment.timeout(time_s - self._environment.now)
+        # why: an environment that runs until T stops before what is due at T, and a stage's last moment would be missed
+        yield self._environment.timeout(max(0.0, time_s - _JUST_BEFORE_S - self._environment.now))
         call(time_s)
 
     def _retain(self, retention: RetentionConfig, every_s: float) -> Events:

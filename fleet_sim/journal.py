@@ -76,7 +76,7 @@ class Journal:
 
     @property
     def human_minutes(self) -> float:
-        """How long people acted."""
+        """How long people acted; what they do between episodes isn't counted."""
         return sum(episode.human_s for episode in self.episodes) / 60
 
     @property

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 from fleet_sim.config import Operation, SimulatedFleetConfig
-from fleet_sim.planning import fan_out_s
+from fleet_sim.planning import FanOut
 from sop_jax.algorithms.algorithm import Algorithm, make_labeler
 from sop_jax.episodes.retention import RetentionConfig, apply_plan, plan_for
 from sop_jax.episodes.store import EpisodeStore
@@ -140,5 +140,5 @@ def _weights_retention(operation: Operation | None) -> WeightsRetention:
     if operation is None:
         return default
     deployment = operation.deployment
-    slowest_s = 3 * fan_out_s(deployment) + deployment.network.outage_s + 10 * deployment.moving_s
+    slowest_s = 3 * FanOut.of(deployment).total_s + deployment.network.outage_s + 10 * deployment.moving_s
     return dataclasses.replace(default, grace_s=default.grace_s + slowest_s)

@@ -11,6 +11,8 @@ from fleet_sim.deployment import Deployment
 from fleet_sim.queueing import FiniteSource, deterministic_wait, finite_source, response_at
 
 _DAY_S = 86_400
+_BY_EPISODE = ("shared uplink", "intake", "learner")
+"""Resources that episodes load."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,10 @@ class Figures:
 
 @dataclasses.dataclass(frozen=True)
 class ResourceLoad:
-    """What is asked of a resource over what it can do; above 1 it can't follow. saturates_at: robots; inf = never."""
+    """What is asked of a resource over what it can do; above 1 it can't follow.
+
+    saturates_at: robots, if there are people enough that none of them waits; inf = never.
+    """
 
     name: str
     load: float
@@ -90,37 +95,40 @@ def predict(deployment: Deployment) -> Plan:
     stored = rate / max(1.0, by_name["robot links"], by_name["shared uplink"])
     delivered = min(stored, rate / max(1.0, by_name["intake"]))
     upload, intake = upload_s(deployment, cycle_s), intake_s(deployment, stored)
-    fan_out = fan_out_s(deployment)
+    fan_out = FanOut.of(deployment)
     episode_s = robots.episode_s + operators.takeovers_per_episode * (operators.reaction_s + wait_s)
-    age_s = weights_age_s(deployment.publication_period_s, fan_out, episode_s)
+    age_s = fan_out.age_s + episode_s / 2
     age_s += _down_share(deployment) * deployment.network.outage_s  # how long nothing has come, at a random time
     asked = training.online_share * training.batch_size * training.learner_steps_per_s
     new_frames = delivered * robots.episode_s * robots.kept_hz
     drawn = min(asked, training.samples_per_frame * new_frames)
-    fetched = robots.num_robots / max(deployment.publication_period_s, fan_out) * training.checkpoint_bytes * _DAY_S
+    fetched = robots.num_robots * training.checkpoint_bytes * _DAY_S / fan_out.robot_cycle_s
     figures = Figures(
         episodes_per_hour=3600 * rate,
         delivered_per_hour=3600 * delivered,
         moving_share=deployment.moving_s / cycle_s,
         upload_s=upload,
         intake_s=intake,
-        fan_out_s=fan_out,
+        fan_out_s=fan_out.total_s,
         weights_age_s=age_s,
         versions_behind=age_s / deployment.publication_period_s - 0.5,
         operator_wait_s=wait_s,
         operator_load=helped.throughput * (operators.reaction_s + operators.help_s) / operators.num_operators,
     )
+    taught_s = 1 / training.learner_steps_per_s + fan_out.taught_s
     return Plan(
         figures=figures,
         loads=loads,
-        correction_latency_s=episode_s / 2 + upload + intake + _taught_s(deployment, fan_out) + cycle_s / 2,
+        correction_latency_s=episode_s / 2 + upload + intake + taught_s + cycle_s / 2,
         publication_period_s=deployment.publication_period_s,
         steps_per_episode=training.learner_steps_per_s / delivered,
         online_share=drawn / (training.batch_size * training.learner_steps_per_s),
         draws_per_frame=drawn / new_frames,
         stored_bytes_per_day=stored * deployment.episode_bytes * _DAY_S,
         fetched_bytes_per_day=fetched,
-        site_fetched_bytes_per_day=fetched / (robots.num_robots if deployment.network.site_cache else 1),
+        site_fetched_bytes_per_day=(
+            training.checkpoint_bytes * _DAY_S / fan_out.cache_cycle_s if deployment.network.site_cache else fetched
+        ),
         operator_hours_per_day=24.0 * operators.num_operators,
         help_hours_per_day=24 * rate * operators.takeovers_per_episode * operators.help_s,
         accelerator_hours_per_day=24.0 * training.num_accelerators,
@@ -162,33 +170,72 @@ def intake_s(deployment: Deployment, episodes_per_s: float) -> float:
     return service_s + deterministic_wait(episodes_per_s, service_s)
 
 
-def fan_out_s(deployment: Deployment) -> float:
-    """F: all N robots fetch at once, each at min(link, site link / N); with a cache, the site's link once, then its own."""
-    size, site_bps = 8 * deployment.training.checkpoint_bytes, deployment.site_goodput_bps
-    down = _down_share(deployment)
-    own_s = size / deployment.link_goodput_bps
-    if deployment.network.site_cache:
-        transfer_s = own_s + size / site_bps
-    else:
-        transfer_s = max(own_s, deployment.robots.num_robots * size / site_bps)
-    return deployment.network.latency_s + transfer_s / (1 - down)
+@dataclasses.dataclass(frozen=True)
+class FanOut:
+    """A publication on its way: into the site's cache, then to the robots; while these fetch one, the cache fetches the next.
 
+    Each stage begins with what is then the newest before it, and again as soon as it has ended and there is a newer one.
+    Without a cache there is one stage, `robot_s`.
 
-def weights_age_s(period_s: float, fan_out: float, episode_s: float) -> float:
-    """Age in the middle of an episode of the weights that it began with.
-
-    F <= P: a version arrives at age F and is the newest for P: F + P/2 at a random episode's start. F > P: a robot fetches
-    without pause, each time what is then the newest (age P/2), and uses it for F: P/2 + F + F/2. Then half an episode.
+    Legend: C = `cache_s`, R = `robot_s`, P = `period_s`.
     """
-    if fan_out <= period_s:
-        return fan_out + period_s / 2 + episode_s / 2
-    return period_s / 2 + 1.5 * fan_out + episode_s / 2
+
+    period_s: float
+    cache_s: float
+    robot_s: float
+
+    @classmethod
+    def of(cls, deployment: Deployment) -> "FanOut":
+        """All N robots fetch at once, each at min(link, site link / N); with a cache, the site's link once, then its own."""
+        size, site_bps = 8 * deployment.training.checkpoint_bytes, deployment.site_goodput_bps
+        up_share, latency_s = 1 - _down_share(deployment), deployment.network.latency_s
+        own_s = size / deployment.link_goodput_bps
+        if deployment.network.site_cache:
+            return cls(deployment.publication_period_s, size / site_bps / up_share, own_s / up_share + latency_s)
+        shared_s = max(own_s, deployment.robots.num_robots * size / site_bps)
+        return cls(deployment.publication_period_s, 0.0, shared_s / up_share + latency_s)
+
+    @property
+    def total_s(self) -> float:
+        """F, from the start of fetching until the robot holds it."""
+        return self.cache_s + self.robot_s
+
+    @property
+    def cache_cycle_s(self) -> float:
+        """Between two fetches of the cache: max(P, C)."""
+        return max(self.period_s, self.cache_s)
+
+    @property
+    def robot_cycle_s(self) -> float:
+        """Between two fetches of a robot: max(P, C, R)."""
+        return max(self.cache_cycle_s, self.robot_s)
+
+    @property
+    def age_s(self) -> float:
+        """Age of a robot's weights at a random time.
+
+        One stage, F <= P: a version arrives at age F and is the newest for P: F + P/2. F > P: a robot fetches without pause,
+        each time what is then the newest (age P/2), and uses it for F: P/2 + F + F/2. With a cache likewise, stage by stage.
+        """
+        before_cache_s = 0.0 if self.cache_s <= self.period_s else self.period_s / 2
+        before_robot_s = 0.0 if self.robot_s <= self.cache_cycle_s else self.cache_cycle_s / 2
+        return before_cache_s + self.cache_s + before_robot_s + self.robot_s + self.robot_cycle_s / 2
+
+    @property
+    def taught_s(self) -> float:
+        """From a learner step to the robots: half a period, fetching, and half of each stage that fetches without pause."""
+        pauses_s = self.cache_s / 2 if self.cache_s > self.period_s else 0.0
+        pauses_s += self.robot_s / 2 if self.robot_s > self.cache_cycle_s else 0.0
+        return self.period_s / 2 + pauses_s + self.total_s
 
 
 def _loads(deployment: Deployment, episodes_per_s: float) -> tuple[ResourceLoad, ...]:
     """What each resource is asked for, over what it can do; of operators and the learner too:
 
     operators: hours of help that N robots would ask for if nobody had to wait. learner: drawing each new frame once.
+
+    Waiting for people slows the robots down, the more of them the more, so it may not count in the number of robots that
+    fills another resource: that number would grow with the number asked about.
     """
     robots, training, operators = deployment.robots, deployment.training, deployment.operators
     num, up_share = robots.num_robots, 1 - _down_share(deployment)
@@ -214,7 +261,8 @@ def _loads(deployment: Deployment, episodes_per_s: float) -> tuple[ResourceLoad,
     loads = [ResourceLoad(name, load, math.inf if load <= 1 else 0.0) for name, load in per_robot.items()]
     for name, load in shared.items():
         grows = load > 0 and not (name == "publication on the shared link" and deployment.network.site_cache)
-        loads.append(ResourceLoad(name, load, num / load if grows else math.inf))
+        unwaited = load * cycle_s / free_cycle_s if name in _BY_EPISODE else load
+        loads.append(ResourceLoad(name, load, num / unwaited if grows else math.inf))
     return tuple(sorted(loads, key=lambda resource: -resource.load))
 
 
@@ -230,10 +278,3 @@ def _down_share(deployment: Deployment) -> float:
 
 def _side_by_side(site_bps: float, rate_bps: float) -> float:
     return math.inf if math.isinf(site_bps) else site_bps / rate_bps
-
-
-def _taught_s(deployment: Deployment, fan_out: float) -> float:
-    """From the replay to the robots: a step, half a period, fetching; half of that more if robots fetch without pause."""
-    period_s = deployment.publication_period_s
-    pause_s = 0.0 if fan_out <= period_s else fan_out / 2
-    return 1 / deployment.training.learner_steps_per_s + period_s / 2 + pause_s + fan_out

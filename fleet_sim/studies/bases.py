@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fleet_sim.studies.grid import Cell, Results, RunCell
-from fleet_sim.studies.learning import ONLINE, Row, rise_text, row_of, spent_cells, success_text
+from fleet_sim.studies.learning import ONLINE, SPENT, Row, rise_text, row_of, spent_cells, success_text
 from fleet_sim.studies.main_analysis import BASE, Contrast, contrast_of, curves_in
 from fleet_sim.studies.main_results import link_episodes
 from fleet_sim.studies.methods import MainResultsConfig, cell_name
@@ -86,9 +86,7 @@ class BasesStudy:
             "base policy",
             "after the run",
             "rise, points",
-            "robot hours",
-            "human minutes",
-            "steps",
+            *SPENT,
         ]
         rows = [_cells_of(number, base) for number, base in found.items()]
         if self.methods.curve_points:
@@ -141,8 +139,8 @@ def analyse_bases(study: BasesStudy, results: Results) -> dict[int, Base]:
             continue
         base, curves = [results[f"base-{number}"]], curves_in(online, task)
         found[number] = Base(
-            row_of("base policy", number, base, task),
-            row_of("after", number, online, task) if online else None,
+            row_of("base policy", number, base, study.methods),
+            row_of("after", number, online, study.methods) if online else None,
             contrast_of(base, online, task, "base policy", "after") if online else None,
             time_to_target(curves) if curves else None,
             contrast_of(online, most, task, f"{number}", f"{study.num_demonstrations[-1]}")
@@ -158,7 +156,7 @@ def words_of_bases(found: Mapping[int, Base]) -> list[str]:
         f"From {number} demonstrations the base policy succeeds in {success_text(base.before.success)}"
         + (
             f", and in {success_text(base.after.success)} after the run ({rise_text(base.rise.difference)} points), for "
-            f"{base.after.spending.human_minutes or 0:.1f} minutes of people."
+            f"{base.after.spending.human_minutes or 0:.1f} minutes of people at the controls."
             if base.after is not None and base.rise is not None
             else "."
         )
@@ -179,6 +177,6 @@ def words_of_bases(found: Mapping[int, Base]) -> list[str]:
 def _cells_of(number: int, base: Base) -> list[str]:
     before = success_text(base.before.success)
     if base.after is None or base.rise is None:
-        return [str(number), before, *["-"] * 5]
+        return [str(number), before, "-", "-", *["-"] * len(SPENT)]
     after = success_text(base.after.success)
-    return [str(number), before, after, rise_text(base.rise.difference), *spent_cells(base.after)]
+    return [str(number), before, after, rise_text(base.rise.difference), *spent_cells(base.after.spending)]

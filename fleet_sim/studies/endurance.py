@@ -91,8 +91,7 @@ class EnduranceStudy:
                 if version and not (kept / place).exists():
                     shutil.copytree(work / "store" / place, kept / place)
 
-            # why: at the very end the environment stops before what is due then
-            ends_s = study.duration_s - 1e-6
+            ends_s = study.duration_s
             fleet.keep_store_small(self.retention, self.retain_every_s)
             fleet.at([ends_s * n / study.curve_points for n in range(1, study.curve_points + 1)], keep)
             fleet.at([ends_s * n / self.num_looks for n in range(1, self.num_looks + 1)], look)

@@ -52,7 +52,7 @@ def words_of_endurance(found: Endurance) -> list[str]:
     if found.fleet is not None:
         fleet = found.fleet
         words.append(
-            f"{fleet['robot_hours']:.2f} robot-hours, {fleet['human_s'] / 60:.1f} minutes of people, "
+            f"{fleet['robot_hours']:.2f} robot-hours, {fleet['human_s'] / 60:.1f} minutes of people at the controls, "
             f"{fleet['learner_steps']:,} learner steps, {fleet['num_publications']:,} publications."
         )
     if found.change is not None:

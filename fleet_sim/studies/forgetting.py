@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fleet_sim.studies.grid import Cell, Results, RunCell
-from fleet_sim.studies.learning import Row, rise_text, row_of, spent_cells, success_text
+from fleet_sim.studies.learning import SPENT, Row, rise_text, row_of, spent_cells, success_text
 from fleet_sim.studies.main_analysis import BASE, Contrast, contrast_of, rate_of, trials_of
 from fleet_sim.studies.methods import METHODS, MainResultsConfig, cell_name, make_cells
 from fleet_sim.studies.pictures import Scale, exactly, lines
@@ -79,12 +79,15 @@ class ForgettingStudy:
             "method",
             f"{self.methods.tasks[0]} after",
             "rise, points",
-            "robot hours",
-            "human minutes",
-            "learner steps",
+            *SPENT,
         )
         rows = [
-            [ways.row.label, success_text(ways.row.success), rise_text(ways.gain.difference), *spent_cells(ways.row)]
+            [
+                ways.row.label,
+                success_text(ways.row.success),
+                rise_text(ways.gain.difference),
+                *spent_cells(ways.row.spending),
+            ]
             for ways in found
         ]
         tables: dict[str, Table] = {"What was learnt": (heads, rows)}
@@ -148,7 +151,7 @@ def analyse_forgetting(study: ForgettingStudy, results: Results) -> list[Ways]:
             curve[point["time_s"]] = rate_of([trials_of(one["evaluation"], task) for one in points])
         found.append(
             Ways(
-                row_of(label, 0, cells, task),
+                row_of(label, 0, cells, study.methods),
                 contrast_of([base], cells, task, METHODS[BASE].label, label),
                 _rates(base["retention"]),
                 times,

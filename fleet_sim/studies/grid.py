@@ -2,17 +2,20 @@
 
 study folder/
   study.json            what is studied; a run with another content is refused
+  lock                  held by the process that runs cells
   cells/<name>.json     a finished cell: its result, how long it took
   work/<name>/          a cell at work; removed when it is done
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sop_jax.specs.errors import ConfigError, SopError
@@ -23,6 +26,10 @@ Results = Mapping[str, Mapping[str, Any]]
 
 class StudyMismatchError(SopError):
     """The folder holds another study."""
+
+
+class StudyRunningError(SopError):
+    """Another process runs the study."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +94,12 @@ class Grid:
         kept = folder / "study.json"
         if kept.exists() and kept.read_text(encoding="utf-8") != text:
             raise StudyMismatchError(
-                f"{folder} holds another study (its study.json differs from this preset and these options): choose another "
-                "folder, or run the study that was begun there"
+                f"{folder} holds another study (its study.json differs from this preset, these options and this base "
+                "policy): choose another folder, or run the study that was begun there"
             )
         (folder / "cells").mkdir(parents=True, exist_ok=True)
-        kept.write_text(text, encoding="utf-8")
+        if not kept.exists():
+            _write_whole(kept, text)
 
     def results(self) -> dict[str, Mapping[str, Any]]:
         """Results of the finished cells, in the grid's order."""
@@ -108,23 +116,46 @@ class Grid:
         on_progress: Callable[[GridProgress], None] = lambda progress: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> dict[str, Mapping[str, Any]]:
-        """Runs what isn't done yet. Raises KeyboardInterrupt between two cells once `should_stop` says so, and whatever a
-        cell raised."""
-        for cell in self.cells:
-            if self._read(cell) is not None:
-                continue
-            if should_stop():
-                raise KeyboardInterrupt
-            on_progress(self._progress(cell))
-            work = self._folder / "work" / cell.name
-            shutil.rmtree(work, ignore_errors=True)  # a killed cell begins anew
-            work.mkdir(parents=True)
-            results = self.results()
-            started = time.monotonic()
-            result = run_cell(cell, work, {name: results[name] for name in cell.needs})
-            self._write(cell, {"result": result, "elapsed_s": time.monotonic() - started})
-            shutil.rmtree(work, ignore_errors=True)
-        return self.results()
+        """Runs what isn't done yet.
+
+        Raises:
+            KeyboardInterrupt: between two cells, once `should_stop` says so.
+            StudyRunningError: another process is at it; nothing of its work was touched.
+            Whatever a cell raised.
+        """
+        with self._alone():
+            for cell in self.cells:
+                if self._read(cell) is not None:
+                    continue
+                if should_stop():
+                    raise KeyboardInterrupt
+                on_progress(self._progress(cell))
+                self._run_one(run_cell, cell)
+            return self.results()
+
+    def _run_one(self, run_cell: RunCell, cell: Cell) -> None:
+        work = self._folder / "work" / cell.name
+        shutil.rmtree(work, ignore_errors=True)  # a killed cell begins anew
+        work.mkdir(parents=True)
+        results = self.results()
+        started = time.monotonic()
+        result = run_cell(cell, work, {name: results[name] for name in cell.needs})
+        content = {"result": result, "elapsed_s": time.monotonic() - started}
+        _write_whole(self._path(cell), json.dumps(content, indent=1))
+        shutil.rmtree(work, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Cells begin by removing what a killed process left of them: no two processes may do so in one folder."""
+        with (self._folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise StudyRunningError(
+                    f"another process runs the study in {self._folder}; wait for it, look at what it has so far with "
+                    "--report-only, or choose another folder"
+                ) from None
+            yield
 
     def unfinished(self) -> str:
         """How much is done, in words; "" once all of it is."""
@@ -161,12 +192,12 @@ class Grid:
         except FileNotFoundError:
             return None
 
-    def _write(self, cell: Cell, content: Mapping[str, Any]) -> None:
-        """All or nothing: a kill leaves no half result."""
-        path = self._path(cell)
-        draft = path.with_suffix(".draft")
-        with draft.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+
+def _write_whole(path: pathlib.Path, text: str) -> None:
+    """All or nothing: neither a kill nor a full disk leaves half a file."""
+    draft = path.with_suffix(".draft")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

@@ -5,11 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fleet_sim.studies.main_analysis import Spending, rate_of, spending_of, trials_of
+from fleet_sim.studies.methods import MainResultsConfig
 from sop_jax.evaluation.statistics import Interval
 from sop_jax.evaluation.tables import interval, percent, points
 
 ONLINE = "sop_hg_dagger"
 """The method that learns, if a study doesn't compare methods."""
+
+SPENT = ("robot hours", "minutes people acted", "with resets", "learner steps")
+"""Heads of what a row took."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +28,11 @@ class Row:
     spending: Spending
 
 
-def row_of(label: str, x: float, cells: Sequence[Mapping[str, Any]], task: str) -> Row:
-    """Of the cells of all training seeds, at least one."""
+def row_of(label: str, x: float, cells: Sequence[Mapping[str, Any]], methods: MainResultsConfig) -> Row:
+    """Of the cells of all training seeds, at least one, and of the first task."""
+    task = methods.tasks[0]
     success = rate_of([trials_of(cell["evaluation"], task) for cell in cells])
-    return Row(label, x, len(cells), success, spending_of(cells))
+    return Row(label, x, len(cells), success, spending_of(cells, methods.fleet.reset_s))
 
 
 def success_text(success: Interval) -> str:
@@ -40,8 +45,10 @@ def rise_text(difference: Interval) -> str:
     return f"{points(difference.value)} [{points(difference.low)}, {points(difference.high)}]"
 
 
-def spent_cells(row: Row) -> list[str]:
-    """Robot hours, human minutes, learner steps."""
-    spent = row.spending
-    shown = ((spent.robot_hours, "{:.2f}"), (spent.human_minutes, "{:.1f}"), (spent.learner_steps, "{:,.0f}"))
+def spent_cells(spent: Spending) -> list[str]:
+    """Under `SPENT`."""
+    shown = (
+        (spent.robot_hours, "{:.2f}"), (spent.human_minutes, "{:.1f}"), (spent.people_minutes, "{:.1f}"),
+        (spent.learner_steps, "{:,.0f}"),
+    )  # fmt: skip
     return ["-" if value is None else form.format(value) for value, form in shown]

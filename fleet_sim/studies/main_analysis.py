@@ -41,10 +41,15 @@ class TaskFigures:
 
 @dataclasses.dataclass(frozen=True)
 class Spending:
-    """What a method took, mean over training seeds; None where nothing was spent."""
+    """What a method took, mean over training seeds; None where nothing was spent.
+
+    human_minutes: people acted. people_minutes: they acted, or set a scene up again (`reset_s` after every episode); watching
+        isn't counted.
+    """
 
     robot_hours: float | None
     human_minutes: float | None
+    people_minutes: float | None
     learner_steps: float | None
     human_minutes_per_success: float | None
     staleness_s: float | None
@@ -148,7 +153,7 @@ def _figures(config: MainResultsConfig, name: str, cells: Sequence[Mapping[str, 
             failures=dict(sorted(failures.items(), key=lambda kind: (-kind[1], kind[0]))),
             paper=kinds.get(task.partition("_")[0]),
         )
-    return MethodFigures(name, method.label, len(cells), tasks, spending_of(cells))
+    return MethodFigures(name, method.label, len(cells), tasks, spending_of(cells, config.fleet.reset_s))
 
 
 def rate_of(runs: Sequence[Sequence[TrialResult]]) -> Interval:
@@ -158,17 +163,19 @@ def rate_of(runs: Sequence[Sequence[TrialResult]]) -> Interval:
     return hierarchical_rate(success_table(runs))
 
 
-def spending_of(cells: Sequence[Mapping[str, Any]]) -> Spending:
-    """Means over a method's cells, one per training seed."""
+def spending_of(cells: Sequence[Mapping[str, Any]], reset_s: float) -> Spending:
+    """Means over a method's cells, one per training seed; `reset_s` of a person's time after every episode."""
     fleets = [cell["fleet"] for cell in cells if "fleet" in cell]
     if not fleets:
-        return Spending(None, None, None, None, None, None)
+        return Spending(None, None, None, None, None, None, None)
     human = [fleet["human_s"] / 60 for fleet in fleets]
+    resets = [reset_s / 60 * sum(task["num_episodes"] for task in fleet["tasks"].values()) for fleet in fleets]
     successes = [sum(task["num_successes"] for task in fleet["tasks"].values()) for fleet in fleets]
     ages = [fleet["median_staleness_s"] for fleet in fleets if fleet["median_staleness_s"] is not None]
     return Spending(
         robot_hours=statistics.fmean(fleet["robot_hours"] for fleet in fleets),
         human_minutes=statistics.fmean(human),
+        people_minutes=statistics.fmean(human) + statistics.fmean(resets),
         learner_steps=statistics.fmean(fleet["learner_steps"] for fleet in fleets),
         human_minutes_per_success=sum(human) / sum(successes) if sum(successes) else None,
         staleness_s=statistics.fmean(ages) if ages else None,

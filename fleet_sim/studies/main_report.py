@@ -37,8 +37,9 @@ def table_md(config: MainResultsConfig, analysis: MainAnalysis) -> str:
         "method",
         "seeds",
         "robot hours",
-        "human minutes",
-        "per success",
+        "minutes people acted",
+        "with resets",
+        "acted per success",
         "learner steps",
         "staleness",
         "online",
@@ -46,7 +47,8 @@ def table_md(config: MainResultsConfig, analysis: MainAnalysis) -> str:
     spent = [
         (
             row.label, str(row.num_seeds), _or_dash(row.spending.robot_hours, "{:.2f}"),
-            _or_dash(row.spending.human_minutes, "{:.1f}"), _or_dash(row.spending.human_minutes_per_success, "{:.2f}"),
+            _or_dash(row.spending.human_minutes, "{:.1f}"), _or_dash(row.spending.people_minutes, "{:.1f}"),
+            _or_dash(row.spending.human_minutes_per_success, "{:.2f}"),
             _or_dash(row.spending.learner_steps, "{:.0f}"), _or_dash(row.spending.staleness_s, "{:.1f} s"),
             _or_dash(row.spending.online_share, "{:.0%}"),
         )

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fleet_sim.studies.grid import Cell, Results, RunCell
-from fleet_sim.studies.learning import ONLINE, Row, rise_text, row_of, spent_cells, success_text
+from fleet_sim.studies.learning import ONLINE, SPENT, Row, rise_text, row_of, spent_cells, success_text
 from fleet_sim.studies.main_analysis import BASE, Contrast, contrast_of
 from fleet_sim.studies.methods import METHODS, MainResultsConfig, cell_name
 from fleet_sim.studies.pictures import Line, Scale, lines
@@ -66,9 +66,9 @@ class MoreDemonstrationsStudy:
         found = analyse_demonstrations(self, results)
         rows = [row for rows in found.rows.values() for row in rows]
         base = found.base
-        table = [] if base is None else [["base policy", "-", success_text(base.success), *spent_cells(base)]]
-        table += [[row.label, f"{row.x:g}", success_text(row.success), *spent_cells(row)] for row in rows]
-        heads = ("method", "times the unit", "success", "robot hours", "human minutes", "learner steps")
+        table = [] if base is None else [["base policy", "-", success_text(base.success), *spent_cells(base.spending)]]
+        table += [[row.label, f"{row.x:g}", success_text(row.success), *spent_cells(row.spending)] for row in rows]
+        heads = ("method", "times the unit", "success", *SPENT)
         contrasts = [
             [f"{times}", rise_text(contrast.difference), "-" if contrast.p_value is None else f"{contrast.p_value:.2g}"]
             for times, contrast in found.contrasts.items()
@@ -77,7 +77,7 @@ class MoreDemonstrationsStudy:
             f"Success by {what}": lines(f"demonstrations_{figure}", _lines(found, figure), Scale(axis, _SUCCESS))
             for what, axis, figure in (
                 ("robot time", "robot hours", "robot_hours"),
-                ("people's time", "human minutes", "human_minutes"),
+                ("people's time", "minutes of people: acting, and resets", "people_minutes"),
             )
         }
         chapter = Chapter(
@@ -129,7 +129,7 @@ def analyse_demonstrations(study: MoreDemonstrationsStudy, results: Results) -> 
     rows: dict[str, list[Row]] = {METHODS[method].label: [] for method in (ONLINE, DEMONSTRATED)}
     for (method, times), cells in runs.items():
         if cells:
-            rows[METHODS[method].label].append(row_of(METHODS[method].label, times, cells, task))
+            rows[METHODS[method].label].append(row_of(METHODS[method].label, times, cells, study.methods))
     contrasts = {
         times: contrast_of(
             runs[DEMONSTRATED, times], runs[ONLINE, times], task, METHODS[DEMONSTRATED].label, METHODS[ONLINE].label
@@ -137,7 +137,7 @@ def analyse_demonstrations(study: MoreDemonstrationsStudy, results: Results) -> 
         for times in study.multiples
         if runs[ONLINE, times] and runs[DEMONSTRATED, times]
     }
-    return Demonstrations(None if base is None else row_of("base policy", 0, [base], task), rows, contrasts)
+    return Demonstrations(None if base is None else row_of("base policy", 0, [base], study.methods), rows, contrasts)
 
 
 def words_of_demonstrations(found: Demonstrations) -> list[str]:
@@ -149,12 +149,20 @@ def words_of_demonstrations(found: Demonstrations) -> list[str]:
         twin = by_amount.get(row.x)
         if twin is None:
             continue
-        human = [one.spending.human_minutes or 0.0 for one in (row, twin)]
+        acting, people = (
+            [getattr(one.spending, figure) or 0.0 for one in (row, twin)]
+            for figure in ("human_minutes", "people_minutes")
+        )
         words.append(
-            f"{row.spending.robot_hours or 0:.2f} robot-hours online end at {success_text(row.success)} with {human[0]:.1f} "
-            f"minutes of people, on demonstrations at {success_text(twin.success)} with {human[1]:.1f}: "
-            f"{rise_text(found.contrasts[int(row.x)].difference)} points for the same robot time"
-            + (f", and {human[1] / human[0]:.0f} times the people's time for demonstrations." if human[0] else ".")
+            f"{row.spending.robot_hours or 0:.2f} robot-hours online end at {success_text(row.success)} with people "
+            f"at the controls for {acting[0]:.1f} minutes, on demonstrations at {success_text(twin.success)} with "
+            f"{acting[1]:.1f}: {rise_text(found.contrasts[int(row.x)].difference)} points for the same robot time"
+            + (
+                f". Demonstrations take people {acting[1] / acting[0]:.1f} times as long at the controls, "
+                f"{people[1] / people[0]:.1f} times with resets."
+                if acting[0]
+                else "."
+            )
         )
     if online and shown:
         least = next((row for row in shown if row.success.value >= online[0].success.value), None)

@@ -11,11 +11,10 @@ from typing import Any
 
 from fleet_sim.planning import ResourceLoad, predict
 from fleet_sim.studies.grid import Results
-from fleet_sim.studies.main_analysis import curves_in, trials_of
+from fleet_sim.studies.main_analysis import Spending, curves_in, rate_of, spending_of, trials_of
 from fleet_sim.studies.sweeps import DynamicsPoint, LearningPoint, SweepConfig
-from sop_jax.evaluation.paired import hierarchical_rate, success_table
-from sop_jax.evaluation.statistics import Interval, wilson_interval
-from sop_jax.evaluation.time_to_target import CurvePoint, TimeToTarget, time_to_target
+from sop_jax.evaluation.statistics import Interval
+from sop_jax.evaluation.time_to_target import TimeToTarget, time_to_target
 
 _PER_HOUR = 3600
 
@@ -77,7 +76,7 @@ class LearningRow:
     """A fleet that learnt. `success`: 95%, Wilson's with one training seed, else a bootstrap. `to_target`: time to 80%.
 
     speed_up: how many times sooner than with the sweep's smallest value, None where either run didn't get there.
-    curve: (time in s, success of all training seeds' trials at that time, Wilson's 95%).
+    curve: (time in s, success at that time, with an interval of the same kind).
     """
 
     x: float
@@ -87,11 +86,7 @@ class LearningRow:
     to_target: TimeToTarget | None
     speed_up: float | None
     curve: tuple[tuple[float, Interval], ...]
-    staleness_s: float | None
-    online_share: float
-    robot_hours: float
-    human_minutes: float
-    learner_steps: float
+    spending: Spending
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,31 +169,26 @@ def _learning_side(point: DynamicsPoint, delivered_per_hour: float) -> tuple[flo
 
 
 def _learning_row(point: LearningPoint, cells: Sequence[Mapping[str, Any]]) -> LearningRow:
-    task, fleets = point.study.tasks[0], [cell["fleet"] for cell in cells]
-    trials = [trials_of(cell["evaluation"], task) for cell in cells]
-    one = wilson_interval(sum(trial.success for trial in trials[0]), len(trials[0]))
+    task = point.study.tasks[0]
     curves = curves_in(cells, task)
-    ages = [fleet["median_staleness_s"] for fleet in fleets if fleet["median_staleness_s"] is not None]
     return LearningRow(
         x=point.x,
         num_robots=point.study.fleet.num_robots,
         num_seeds=len(cells),
-        success=one if len(cells) == 1 else hierarchical_rate(success_table(trials)),
+        success=rate_of([trials_of(cell["evaluation"], task) for cell in cells]),
         to_target=time_to_target(curves) if curves else None,
         speed_up=None,
-        curve=tuple(_pooled(points) for points in zip(*curves, strict=True)),
-        staleness_s=statistics.fmean(ages) if ages else None,
-        online_share=statistics.fmean(fleet["online_share"] for fleet in fleets),
-        robot_hours=statistics.fmean(fleet["robot_hours"] for fleet in fleets),
-        human_minutes=statistics.fmean(fleet["human_s"] / 60 for fleet in fleets),
-        learner_steps=statistics.fmean(fleet["learner_steps"] for fleet in fleets),
+        curve=_curve(cells, task),
+        spending=spending_of(cells, point.study.fleet.reset_s),
     )
 
 
-def _pooled(points: Sequence[CurvePoint]) -> tuple[float, Interval]:
-    """The same time of every training seed's curve."""
-    successes = [success for point in points for success in point.successes]
-    return points[0].time_s, wilson_interval(sum(successes), len(successes))
+def _curve(cells: Sequence[Mapping[str, Any]], task: str) -> tuple[tuple[float, Interval], ...]:
+    """Success at each time, over all training seeds."""
+    moments = zip(*(cell.get("curve", ()) for cell in cells), strict=True)
+    return tuple(
+        (points[0]["time_s"], rate_of([trials_of(point["evaluation"], task) for point in points])) for points in moments
+    )
 
 
 def _speed_up(row: LearningRow, first: LearningRow) -> float | None:

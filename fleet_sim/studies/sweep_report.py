@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from fleet_sim.studies.grid import Cell, Results, RunCell
+from fleet_sim.studies.learning import SPENT, spent_cells
 from fleet_sim.studies.pictures import Scale, lines
 from fleet_sim.studies.study import Chapter, Report, Table, Workshop, plain_report
 from fleet_sim.studies.sweep_analysis import DynamicsRow, Range, SweepAnalysis, analyse_sweep
@@ -203,19 +204,16 @@ def _lines(
 
 def _learning_cells(config: SweepConfig, analysis: SweepAnalysis) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of what learnt; of scaling, the paper's Table I beside it."""
-    heads = [_X_NAMES[config.kind], "seeds", "success", "time to 80%", "staleness", "online", "robot hours",
-             "human minutes", "learner steps"]  # fmt: skip
+    heads = [_X_NAMES[config.kind], "seeds", "success", "time to 80%", "staleness", "online", *SPENT]
     rows = [
         [
             f"{row.x:g}",
             str(row.num_seeds),
             f"{percent(row.success.value)} {interval(row.success.low, row.success.high)}",
             "-" if row.to_target is None else str(row.to_target),
-            "-" if row.staleness_s is None else f"{row.staleness_s:.3g} s",
-            percent(row.online_share),
-            f"{row.robot_hours:.2f}",
-            f"{row.human_minutes:.1f}",
-            f"{row.learner_steps:.0f}",
+            "-" if row.spending.staleness_s is None else f"{row.spending.staleness_s:.3g} s",
+            "-" if row.spending.online_share is None else percent(row.spending.online_share),
+            *spent_cells(row.spending),
         ]
         for row in analysis.learning
     ]

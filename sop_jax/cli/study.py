@@ -18,6 +18,7 @@ from fleet_sim.studies.main_report import MainResultsStudy
 from fleet_sim.studies.study import Making, Study
 from fleet_sim.studies.sweep_report import SweepStudy
 from sop_jax.cli.arguments import UsageError, parse
+from sop_jax.cli.locations import find_policy
 from sop_jax.cli.output import jsonable, note, print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
 from sop_jax.cli.stopping import StopRequests
@@ -25,6 +26,7 @@ from sop_jax.cli.study_workshop import Collection, make_workshop
 from sop_jax.evaluation.pages import write_page
 from sop_jax.evaluation.provenance import describe
 from sop_jax.evaluation.run_metrics import write_json
+from sop_jax.models.bundle import told_fingerprint
 from sop_jax.specs.clock import WallClock
 
 _BRIEF = "dynamics"
@@ -79,7 +81,7 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(StudyArguments, argv, "study")
     folder = pathlib.Path(arguments.folder or f"runs/study-{arguments.study}-{arguments.preset}")
     chosen = find_study(arguments.study, arguments.preset)
-    grid = Grid(folder, {"study": chosen.study.kind, "preset": chosen.identity}, chosen.study.cells())
+    grid = Grid(folder, chosen.identity, chosen.study.cells())
     if not arguments.report_only:
         with StopRequests() as stop:
             try:
@@ -96,11 +98,18 @@ def run(argv: Sequence[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """A study, the demonstrations that it needs, and what its folder is known by."""
+    """A study, the demonstrations that it needs, its preset, and the policy that it starts from (None: nothing learns)."""
 
     study: Study
     collections: tuple[Collection, ...]
-    identity: Any
+    preset: Any
+    policy: str | None
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What its folder is known by: cells of other policies can't be compared. Raises UsageError: there is no policy."""
+        policy = None if self.policy is None else told_fingerprint(find_policy(self.policy))
+        return {"study": self.study.kind, "preset": to_json(self.preset), "policy": policy}
 
 
 def find_study(kind: str, name: str) -> Chosen:
@@ -111,15 +120,14 @@ def find_study(kind: str, name: str) -> Chosen:
     preset = presets[name]
     if kind == "main-results":
         needed = tuple((preset.demonstrations_of(task), preset.demonstrated_of(task)) for task in preset.study.tasks)
-        return Chosen(MainResultsStudy(preset.study), needed, to_json(preset))
+        return Chosen(MainResultsStudy(preset.study), needed, preset, preset.study.policy)
     if kind in SWEEPS:
-        worlds = [point.study.fleet.world_of(point.study.tasks[0]) for point in preset.study.learning[:1]]
-        return Chosen(
-            SweepStudy(preset.study), tuple((preset.demonstrations, world) for world in worlds), to_json(preset)
-        )
+        learning = [point.study for point in preset.study.learning[:1]]
+        needed = tuple((preset.demonstrations, study.fleet.world_of(study.tasks[0])) for study in learning)
+        return Chosen(SweepStudy(preset.study), needed, preset, learning[0].policy if learning else None)
     methods = preset.study.methods
     world = preset.demonstrated or methods.fleet.world_of(methods.tasks[0])
-    return Chosen(preset.study, ((preset.demonstrations, world),), to_json(preset))
+    return Chosen(preset.study, ((preset.demonstrations, world),), preset, methods.policy)
 
 
 def _run_cells(grid: Grid, chosen: Chosen, folder: pathlib.Path, arguments: StudyArguments, stop: StopRequests) -> None:

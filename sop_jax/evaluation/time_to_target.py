@@ -67,7 +67,10 @@ def time_to_target(
     confidence: float = 0.95,
     num_resamples: int = 2000,
 ) -> TimeToTarget:
-    """Over one curve per training seed; draws training seeds, then for each of them trials (the same at all its points).
+    """Over one curve per training seed; draws training seeds and trials.
+
+    One draw of trials serves all points and all curves: they are on the same trials, so a hard scene is hard for all of them
+    (as in `paired`). Curves with another number of trials have a draw of their own.
 
     Raises ValueError: no curves, a curve without points, points without trials or of different numbers of trials.
     """
@@ -77,10 +80,7 @@ def time_to_target(
     horizon_s = min(float(times[-1]) for times, _ in tables)
     firsts = [_first(times, table.mean(axis=1), target) for times, table in tables]
     rng = np.random.default_rng(seed)
-    medians = [
-        _median([_redraw(rng, tables[run], target) for run in rng.integers(0, len(tables), len(tables)).tolist()])
-        for _ in range(num_resamples)
-    ]
+    medians = [_median(_redraw(rng, tables, target)) for _ in range(num_resamples)]
     tail = (1 - confidence) / 2
     # Medians and bounds are times that occurred, never something between a time and "never".
     low, high = np.quantile(medians, [tail, 1 - tail], method="inverted_cdf")
@@ -118,10 +118,17 @@ def _as_table(curve: Sequence[CurvePoint]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([point.time_s for point in points]), np.array([point.successes for point in points], np.float64)
 
 
-def _redraw(rng: np.random.Generator, curve: tuple[np.ndarray, np.ndarray], target: float) -> float:
-    times, table = curve
-    trials = rng.integers(0, table.shape[1], table.shape[1])
-    return _first(times, table[:, trials].mean(axis=1), target)
+def _redraw(rng: np.random.Generator, curves: Sequence[tuple[np.ndarray, np.ndarray]], target: float) -> list[float]:
+    """First times of as many curves, drawn with replacement, on trials drawn with replacement."""
+    draws: dict[int, np.ndarray] = {}  # number of trials -> the draw
+    firsts = []
+    for run in rng.integers(0, len(curves), len(curves)).tolist():
+        times, table = curves[run]
+        num = table.shape[1]
+        if num not in draws:
+            draws[num] = rng.integers(0, num, num)
+        firsts.append(_first(times, table[:, draws[num]].mean(axis=1), target))
+    return firsts
 
 
 def _first(times: np.ndarray, rates: np.ndarray, target: float) -> float:

@@ -86,6 +86,14 @@ class PolicyBundle:
         return fingerprint
 
 
+def told_fingerprint(directory: pathlib.Path) -> str:
+    """The fingerprint that a policy directory says it has; `load_bundle` checks it. Raises InvalidBundleError."""
+    try:
+        return str(json.loads((directory / "policy.json").read_text())["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidBundleError(f"{directory} can't be read as a policy: {error}") from error
+
+
 def load_bundle(directory: pathlib.Path) -> PolicyBundle:
     """Reads a policy directory and checks it against its fingerprints.
 

@@ -5,8 +5,10 @@ import pytest
 
 from configs.studies import CI
 from configs.sweeps import SWEEPS, SweepPreset
+from fleet_sim.crew import LOCAL
 from fleet_sim.studies.methods import make_cells
 from sop_jax.cli.main import main
+from sop_jax.cli.study_workshop import StudyFailedError, make_workshop
 from tests.fleet_sim.study_results import cell, evaluation
 
 SHELF = ("restock_shelf",)
@@ -40,6 +42,25 @@ def test_what_is_done_is_reported(begun, capsys):
 def test_another_preset_in_the_folder_is_refused(begun, capsys):
     assert main(["study", "main-results", "--preset", "small", "--report-only", "--folder", str(begun)]) == 2
     assert "holds another study" in capsys.readouterr().err
+
+
+def test_cells_of_another_base_policy_are_not_mixed_in(begun, capsys, monkeypatch):
+    monkeypatch.setattr("sop_jax.cli.study.told_fingerprint", lambda directory: "0123456789abcdef")
+    assert main(["study", "main-results", "--report-only", "--folder", str(begun)]) == 2
+    assert "this base policy" in capsys.readouterr().err
+
+
+def test_a_training_of_a_study_ends_with_it_and_says_why_it_failed(tmp_path):
+    workshop = make_workshop(tmp_path, (), 1, LOCAL, print, lambda: False)
+    store = tmp_path / "work" / "store"
+    with pytest.raises(
+        StudyFailedError,
+        match=r"pretrain --value-of .*nowhere.* failed: sop pretrain: LearnerConfig.warmup_steps must be in",
+    ):
+        workshop.train_value(tmp_path / "nowhere", 10)(store, tmp_path / "value")
+    stopped = make_workshop(tmp_path, (), 1, LOCAL, print, lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train_value(tmp_path / "nowhere", 10)(store, tmp_path / "value")
 
 
 def test_a_sweep_is_reported_as_it_goes(tmp_path, capsys, monkeypatch):

@@ -62,3 +62,11 @@ def test_a_rolling_curve_starts_with_the_first_full_window():
     assert rolling_curve(ends_s, successes, window=5) == []
     with pytest.raises(ValueError, match="equally many"):
         rolling_curve([1.0], [], window=1)
+
+
+def test_scenes_that_are_hard_for_all_training_seeds_keep_the_interval_wide():
+    run = [CurvePoint(600.0, (True,) * 17 + (False,) * 3), CurvePoint(1200.0, (True,) * 20)]
+    found = time_to_target([run] * 7)
+    # On one draw of scenes in six all seven fall short of 80% at 10 minutes; if each had scenes of its own, four would once
+    # in sixty, and the interval would end at 10 minutes.
+    assert (found.time_s, found.low_s, found.high_s) == (600.0, 600.0, 1200.0)

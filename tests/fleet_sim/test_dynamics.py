@@ -25,6 +25,12 @@ POINTS = {
     "people full": (Deployment(Robots(50), FAST, SMALL, Operators(2)), 16_000),
     "slow fan-out": (Deployment(Robots(50), Network(1e9, 2e9), operators=MANY), 6000),
     "cache": (Deployment(Robots(50), Network(1e9, 1e9, site_cache=True), operators=MANY), 6000),
+    "cache on slow links": (Deployment(Robots(50), Network(100e6, 1e9, site_cache=True), operators=MANY), 12_000),
+    "cache on a slow shared link": (
+        Deployment(Robots(10), Network(1e9, 110e6, site_cache=True), operators=MANY),
+        12_000,
+    ),
+    "cache, both slow": (Deployment(Robots(20), Network(97e6, 160e6, site_cache=True), operators=MANY), 24_000),
     "failures": (Deployment(Robots(50, failure_every_s=1000, repair_s=500), FAST, SMALL, MANY), 12_000),
 }
 

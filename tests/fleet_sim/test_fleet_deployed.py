@@ -147,6 +147,16 @@ def test_who_waits_in_vain_loses_the_episode(start, tmp_path):
     assert fleet.journal().absent_s == pytest.approx(22.0 + 10.0)
 
 
+def test_the_end_of_a_stage_is_a_time_to_keep_a_version_at(start):
+    fleet = start(Operation(DEPLOYMENT))
+    fleet.keep_versions_at([10.0, 20.0])
+    fleet.run(Stage(20.0, learner_steps=0))  # nothing is published, so no time passes while the last version travels
+    assert fleet.kept_versions() == {10.0: 0, 20.0: 0}
+    fleet.keep_versions_at([30.0])
+    fleet.run(Stage(10.0, learner_steps=0))
+    assert list(fleet.kept_versions()) == [10.0, 20.0, 30.0]
+
+
 def test_fixed_times_have_no_dynamics(start):
     fleet = start(None)
     assert fleet._crew.reaction_delay_s == RolloutConfig().reaction_delay_s > 0

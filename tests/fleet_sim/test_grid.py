@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from fleet_sim.studies.grid import Cell, Grid, StudyMismatchError
+from fleet_sim.studies.grid import Cell, Grid, StudyMismatchError, StudyRunningError
 from sop_jax.specs.errors import ConfigError
 
 CELLS = (
@@ -96,3 +96,24 @@ def test_cells_must_be_in_order_and_different(tmp_path, cells):
 def test_names_are_file_names():
     with pytest.raises(ConfigError, match="must consist of letters"):
         Cell("../x", "k")
+
+
+def test_a_second_process_leaves_the_first_ones_work_alone(tmp_path):
+    def run_cell(cell, work, results):
+        (work / "scratch").write_text("hours of it")
+        with pytest.raises(StudyRunningError, match="another process runs the study"):
+            Grid(tmp_path, {}, CELLS).run(lambda cell, work, results: {})
+        assert (work / "scratch").read_text() == "hours of it"
+        return {"by": "first"}
+
+    assert Grid(tmp_path, {}, CELLS[:1]).run(run_cell) == {"base": {"by": "first"}}
+    assert Grid(tmp_path, {}, CELLS[:1]).run(run_cell) == {"base": {"by": "first"}}  # and afterwards it may look
+
+
+def test_a_folder_keeps_what_it_is_known_by(tmp_path):
+    Grid(tmp_path, {"seeds": 2}, CELLS)
+    kept = tmp_path / "study.json"
+    written = kept.stat().st_mtime_ns, kept.stat().st_ino
+    Grid(tmp_path, {"seeds": 2}, CELLS)
+    assert (kept.stat().st_mtime_ns, kept.stat().st_ino) == written  # a full disk can't cut what isn't written again
+    assert not list(tmp_path.glob("*.draft"))

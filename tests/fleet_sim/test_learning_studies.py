@@ -193,7 +193,7 @@ def test_bases_by_hand():
     assert few.startswith(
         "From 31 demonstrations the base policy succeeds in 10% [2, 40], and in 50% [24, 76] after the run (+40 ["
     )
-    assert few.endswith("for 4.0 minutes of people.")
+    assert few.endswith("for 4.0 minutes of people at the controls.")
     assert many.startswith("From 250 demonstrations the base policy succeeds in 50% [")
     assert apart.startswith("Between the fewest and the most demonstrations lie +40 points before the run and +20 [")
     assert apart.endswith("can't be told from none on these trials.")
@@ -207,13 +207,13 @@ def test_demonstrations_by_hand():
     words = words_of("demonstrations")
     assert words[0] == "The base policy succeeds in 20% [6, 51]."
     assert words[1].startswith(
-        "2.00 robot-hours online end at 60% [31, 83] with 1.0 minutes of people, on demonstrations at 30% ["
+        "2.00 robot-hours online end at 60% [31, 83] with people at the controls for 1.0 minutes, on demonstrations at 30% ["
     )
     assert "+30 [" in words[1]
-    assert words[1].endswith("and 5 times the people's time for demonstrations.")
+    assert words[1].endswith("Demonstrations take people 5.0 times as long at the controls, 1.4 times with resets.")
     assert words[3] == "What 1 x the unit of robot time gave online, demonstrations gave at 2 x."
     report = DEMONSTRATIONS["ci"].report(RESULTS["demonstrations"])
-    assert "| BC on more demonstrations | 2 | 60% [31, 83] | 2.00 | 10.0 | 1,000 |" in report.table
+    assert "| BC on more demonstrations | 2 | 60% [31, 83] | 2.00 | 10.0 | 18.0 | 1,000 |" in report.table
 
 
 def test_forgetting_by_hand():
@@ -242,7 +242,7 @@ def test_forgetting_of_two_training_seeds_is_pooled():
 
 def test_endurance_by_hand():
     spent, trend, flat, grows = words_of("endurance")
-    assert spent == "2.00 robot-hours, 1.0 minutes of people, 1,000 learner steps, 40 publications."
+    assert spent == "2.00 robot-hours, 1.0 minutes of people at the controls, 1,000 learner steps, 40 publications."
     assert trend.startswith("Over the second half the line through success goes +0 [")
     assert "a decline can't be told from none" in trend
     # Memory grows by 10 MB each 150 s: 240 MB an hour, 30 MB of 545 in the half.

@@ -117,6 +117,7 @@ def test_figures_by_hand():
     assert sop.tasks["restock_shelf"].success.low < 0.85 < sop.tasks["restock_shelf"].success.high
     assert sop.tasks["box_assembly"].failures == {"dropped": 3}
     assert sop.spending.human_minutes == pytest.approx(2.0)
+    assert sop.spending.people_minutes == pytest.approx(2.0 + 48 * 10 / 60)
     assert sop.spending.human_minutes_per_success == pytest.approx(4.0 / 80)
     assert mean_success(sop) == pytest.approx(0.85)
 

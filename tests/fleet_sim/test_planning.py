@@ -4,7 +4,7 @@ import math
 import pytest
 
 from fleet_sim.deployment import Deployment, Network, Operators, Robots, Training
-from fleet_sim.planning import predict, weights_age_s
+from fleet_sim.planning import FanOut, predict
 from sop_jax.specs.errors import ConfigError
 
 UNLIMITED = Network(link_bps=math.inf, latency_s=0.0)
@@ -82,6 +82,9 @@ def test_a_cache_takes_the_robots_number_out_of_the_fan_out():
     cached = predict(Deployment(robots, dataclasses.replace(network, site_cache=True)))
     assert cached.figures.fan_out_s == pytest.approx(2 * 6.24)
     assert cached.site_fetched_bytes_per_day == pytest.approx(cached.fetched_bytes_per_day / 100)
+    slow_link = predict(Deployment(robots, dataclasses.replace(network, link_bps=50e6, site_cache=True)))
+    assert slow_link.fetched_bytes_per_day == pytest.approx(100 * 780e6 * 86_400 / 124.8)
+    assert slow_link.site_fetched_bytes_per_day == pytest.approx(780e6 * 86_400 / 25)  # the cache keeps up all the same
 
 
 def test_outages_and_failures_take_their_share():
@@ -100,8 +103,26 @@ def test_the_replays_limit_holds_a_fast_learner_back():
 
 
 def test_age_of_the_weights():
-    assert weights_age_s(25.0, 10.0, 60.0) == 10 + 12.5 + 30
-    assert weights_age_s(25.0, 50.0, 60.0) == 12.5 + 75 + 30
+    assert FanOut(25.0, 0.0, 10.0).age_s == 10 + 12.5
+    assert FanOut(25.0, 0.0, 50.0).age_s == 12.5 + 75
+    assert FanOut(25.0, 5.0, 5.0).age_s == 10 + 12.5
+    assert FanOut(25.0, 20.0, 20.0).age_s == 40 + 12.5  # each stage follows, though both together take longer than P
+    assert FanOut(25.0, 5.0, 60.0).age_s == 5 + 12.5 + 60 + 30  # what lies in the cache is half a period old
+    assert FanOut(25.0, 60.0, 5.0).age_s == 12.5 + 60 + 5 + 30  # a robot waits for the cache
+    assert FanOut(25.0, 5.0, 60.0).taught_s == 12.5 + 30 + 65
+    assert FanOut(25.0, 60.0, 5.0).taught_s == 12.5 + 30 + 65
+
+
+def test_waiting_for_people_hides_no_other_limit():
+    def full_at(num_robots, num_operators):
+        deployment = Deployment(Robots(num_robots), Network(50e6, 10e9), operators=Operators(num_operators))
+        return {load.name: load.saturates_at for load in predict(deployment).loads}
+
+    few, many, enough = full_at(200, 1), full_at(4000, 1), full_at(200, 100)
+    assert few == pytest.approx(many)
+    for name in ("shared uplink", "intake", "learner"):
+        assert few[name] == pytest.approx(enough[name], rel=0.01)
+    assert enough["operators"] == pytest.approx(100 * few["operators"])
 
 
 @pytest.mark.parametrize(

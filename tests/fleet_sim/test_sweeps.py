@@ -12,6 +12,7 @@ from fleet_sim.studies.sweep_report import pictures_of, report_sweep
 from fleet_sim.studies.sweep_words import words_of
 from fleet_sim.studies.sweeps import DynamicsPoint, LearningPoint, Sweep, SweepConfig, make_sweep_cells
 from sop_jax.evaluation.provenance import Provenance
+from sop_jax.evaluation.statistics import wilson_interval
 from sop_jax.specs.errors import ConfigError
 from tests.fleet_sim.study_results import cell as learnt_cell
 
@@ -122,6 +123,20 @@ def run(config):
     return analyse_sweep(config, {cell.name: sweep.run_cell(cell, None, {}) for cell in make_sweep_cells(config)})
 
 
+def test_training_seeds_share_a_curves_trials():
+    point = SWEEPS["scaling"]["small"].study.learning[0]
+    config = dataclasses.replace(SCALING, learning=(point,))
+    alike = learnt_cell("1110", curve=((60.0, "1100"), (120.0, "1111")))
+    cells = [cell.name for cell in make_sweep_cells(config) if cell.name.startswith(point.name)]
+    (row,) = analyse_sweep(config, dict.fromkeys(cells, alike)).learning
+    assert len(cells) == row.num_seeds > 1
+    # Scenes that are hard for one are hard for all: more seeds on them tell nothing more about other scenes.
+    pooled = wilson_interval(2 * len(cells), 4 * len(cells))
+    (_, half), _ = row.curve
+    assert half.value == 0.5
+    assert half.high - half.low > 1.5 * (pooled.high - pooled.low)
+
+
 def test_learning_points_run_the_main_results_method(scaled, tmp_path):
     study = dataclasses.replace(SWEEPS["scaling"]["small"].study.learning[0].study, training_seeds=1)
     config = dataclasses.replace(SCALING, learning=(LearningPoint(4.0, study),))
@@ -138,9 +153,10 @@ def test_learning_points_run_the_main_results_method(scaled, tmp_path):
     assert asked == ["sop_hg_dagger-0"]
     analysis = analyse_sweep(config, {**scaled[0], cells[-1].name: result})
     (row,) = analysis.learning
-    assert (row.success.value, row.robot_hours, row.staleness_s) == (0.75, 2.0, 5.0)
+    assert (row.success.value, row.spending.robot_hours, row.spending.staleness_s) == (0.75, 2.0, 5.0)
     assert row.to_target.time_s == 120.0
     assert [(time_s, rate.value) for time_s, rate in row.curve] == [(60.0, 0.25), (120.0, 1.0)]
+    assert row.curve[0][1] == wilson_interval(1, 4)
     assert row.speed_up == 1.0
     assert words_of(config, analysis)[-1].startswith("With learning, final success by robots: 4: 75% [")
     report = report_sweep(config, analysis)
