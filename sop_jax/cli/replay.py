@@ -2,9 +2,12 @@
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import pathlib
 from collections.abc import Callable, Sequence
 
+from configs.files import to_json
 from configs.registry import find_demo
 from sop_jax.algorithms.algorithm import make_labeler
 from sop_jax.algorithms.registry import AlgorithmConfig, check_ready, create_algorithm
@@ -30,13 +33,15 @@ _ANSWER_S = 5.0
 """How long the server may take to say that it is alive."""
 _MAX_SILENT_LOOKS = 3
 """So many times in a row without an answer, and a server that still lives is started again."""
+_RESTART_PAUSE_S = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
 class ReplayArguments:
     """Serves replay tables and fills them from the store: new episodes are verified, the bad ones set aside with their
     reason. If the server dies, it is started again and its tables are rebuilt from the store. If --config is a file whose
-    algorithm is changed meanwhile (another value function or threshold), every item gets its new label. Only this machine
+    algorithm is changed meanwhile (another value function or threshold), every item gets its new label; so do items of
+    another algorithm or segment length in the tables of a server that runs already (--at). Only this machine
     reaches the tables, unless --tls lets others in by their certificates."""
 
     store: str
@@ -90,7 +95,7 @@ def run(argv: Sequence[str]) -> int:
     horizon = load_bundle(find_policy(arguments.policy or config.policy)).model.horizon
     tasks = [world.task for world in config.worlds]
     watch = _AlgorithmWatch(arguments.config, config.learning.algorithm, tasks)
-    tables_config = mix_tables(tasks, config.replay.mix)
+    tables_config, segment_length = mix_tables(tasks, config.replay.mix), config.replay.intake.segment_length
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequests())
         metrics = open_metrics(stack, "replay", arguments.metrics, arguments.metrics_port, arguments.metrics_host)
@@ -110,12 +115,13 @@ def run(argv: Sequence[str]) -> int:
             config.replay.intake,
             WallClock(),
             metrics,
+            labels_of=watch.labels_of(horizon, segment_length),
         )
 
         def look() -> IntakeReport:
             if watch.has_changed():
-                intake.relabel(make_labeler(watch.algorithm, horizon))
-            return intake.poll(stop)
+                intake.relabel(make_labeler(watch.algorithm, horizon), watch.labels_of(horizon, segment_length))
+            return intake.look(stop)
 
         _serve(look, service, tables, stop, config.replay.intake.poll_interval_s)
         if arguments.json:
@@ -130,12 +136,18 @@ class _AlgorithmWatch:
     """
 
     def __init__(self, config: str, algorithm: AlgorithmConfig, tasks: Sequence[str]):
+        self._algorithm_config = algorithm
         self.algorithm = create_algorithm(algorithm)
         check_ready(self.algorithm, tasks)
         self._tasks = tasks
         self._config = config
         self._path = pathlib.Path(config)
         self._seen_ns = self._changed_ns()
+
+    def labels_of(self, horizon: int, segment_length: int) -> str:
+        """16 hex digits that change with the algorithm's config and with how frames are packed."""
+        told = json.dumps([to_json(self._algorithm_config), horizon, segment_length], sort_keys=True)
+        return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
 
     def has_changed(self) -> bool:
         """Whether `algorithm` is another than at the last look."""
@@ -144,7 +156,8 @@ class _AlgorithmWatch:
             return False
         self._seen_ns = changed_ns
         try:
-            algorithm = create_algorithm(find_demo(self._config).learning.algorithm)
+            config = find_demo(self._config).learning.algorithm
+            algorithm = create_algorithm(config)
             check_ready(algorithm, self._tasks)
         except SopError as error:
             note(f"{self._config} was changed, but labels stay as they are: {error}")
@@ -152,7 +165,7 @@ class _AlgorithmWatch:
         if algorithm == self.algorithm:
             return False
         note(f"{self._config} has another algorithm: every item gets its new label")
-        self.algorithm = algorithm
+        self.algorithm, self._algorithm_config = algorithm, config
         return True
 
     def _changed_ns(self) -> int:
@@ -173,8 +186,11 @@ def _serve(
     """Lets intake look at the store while the server answers, and starts it again when it doesn't, until asked to stop."""
     num_silent = 0
     while not stop():
-        if service is not None and service.mend_proxy():
-            note("nginx has ended; it was started again")
+        try:
+            if service is not None and service.mend_proxy():
+                note("nginx has ended; it was started again")
+        except ReplayUnavailableError as error:
+            note(f"nginx has ended, and did not start again yet: {error}")
         try:
             tables.state_id(_ANSWER_S)
         except ReplayUnavailableError:
@@ -182,8 +198,12 @@ def _serve(
             given_up = service is not None and (num_silent >= _MAX_SILENT_LOOKS or not service.is_running)
             if service is not None and given_up and not stop():
                 note("the replay server doesn't answer; starting it again")
-                service.restart()
                 num_silent = 0
+                try:
+                    service.restart()
+                except ReplayUnavailableError as error:  # the port is still held, or the machine is busy
+                    note(f"it did not start, and will be tried again: {error}")
+                    stop.wait(_RESTART_PAUSE_S)
             continue
         num_silent = 0
         report = look()
@@ -193,4 +213,5 @@ def _serve(
                 + (f", {report.relabelled} labelled anew" if report.relabelled else "")
                 + (", tables rebuilt" if report.rebuilt else "")
             )
-        stop.wait(poll_interval_s)
+        if not report.goes_on:
+            stop.wait(poll_interval_s)

@@ -65,7 +65,7 @@ ROBOT = (
 
 REPLAY = (
     Series("intake_backlog_episodes", _GAUGE, "look", "Episodes found and not yet dealt with.", "num_new"),
-    Series("intake_backlog_episodes", _GAUGE, "intake", "Episodes found and not yet dealt with.", "pending"),
+    Series("intake_backlog_episodes", _GAUGE, "intake", "Episodes found and not yet dealt with.", "waiting"),
     Series("intake_problems", _COUNT, "intake", "Looks at the store that met a problem.", "problem"),
     Series("intake_episodes", _COUNT, "episode", "Episodes dealt with.", labels=("intake",)),
     Series("intake_seconds", _TIMES, "episode", "From finding an episode until its items are in the tables.", "intake_s"),

@@ -4,21 +4,30 @@ The tables are a pure function of the store (and of the labeler and the table co
 filled again, and inserting an episode twice changes nothing.
 """
 
+import bisect
 import contextlib
 import dataclasses
+import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sop_jax.episodes.episode_images import EpisodeImages, ImagesUnavailableError, StoredImages
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.verify import VerifiedEpisode
 from sop_jax.replay.episode_reader import EpisodeReader, Invalid, Unreadable
 from sop_jax.replay.intake_log import IntakeLog, IntakeReport
-from sop_jax.replay.items import DEFAULT_SEGMENT_LENGTH, FrameLabels, encode_segment, possible_keys, segments_of
-from sop_jax.replay.removal import Removal
+from sop_jax.replay.items import (
+    DEFAULT_SEGMENT_LENGTH,
+    FrameLabels,
+    PackedSegment,
+    encode_segment,
+    possible_keys,
+    segments_of,
+)
+from sop_jax.replay.removal import Held, Removal
 from sop_jax.replay.table_names import table_not_found
 from sop_jax.specs.clock import Clock, WallClock
-from sop_jax.specs.errors import ConfigError, InvalidEpisodeError, ReplayAccessError, SopError
+from sop_jax.specs.errors import ConfigError, InvalidEpisodeError, RateLimitedError, ReplayAccessError, SopError
 from sop_jax.specs.identifiers import offline_table, online_table
 from sop_jax.specs.interfaces import Item, Metrics, ReplayTables, TableInfo
 from sop_jax.specs.metrics import NoMetrics
@@ -35,6 +44,9 @@ Labeler = Callable[[EpisodeManifest, EpisodeArrays, EpisodeImages], FrameLabels]
 have the episode set aside."""
 
 _UNTRAINABLE = (Outcome.ERROR, Outcome.ABORTED)
+_ITEMS_LOOKED_AT = 8
+"""Items of a table that tell whether other labels than ours are in it."""
+_COMPARE_TIMEOUT_S = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +57,7 @@ class IntakeConfig:
     poll_interval_s: pause between looks at the store.
     insert_timeout_s: how long one insert may take before intake leaves the rest for the next look.
     items_per_insert: items sent in one call; they may come from several episodes.
+    episodes_per_look: episodes read before their items are inserted and the next ones are read.
     num_readers: episodes read and verified at once.
     decode_all_images: decode every pixel while verifying, for robots that aren't trusted.
     table_stats_interval_s: how often the tables' sizes are written to the metrics.
@@ -54,12 +67,13 @@ class IntakeConfig:
     poll_interval_s: float = 1.0
     insert_timeout_s: float = 30.0
     items_per_insert: int = 512
+    episodes_per_look: int = 256
     num_readers: int = 4
     decode_all_images: bool = False
     table_stats_interval_s: float = 10.0
 
     def __post_init__(self) -> None:
-        for name in ("segment_length", "items_per_insert", "num_readers"):
+        for name in ("segment_length", "items_per_insert", "episodes_per_look", "num_readers"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"IntakeConfig.{name} must be at least 1, got {getattr(self, name)}")
         for name in ("poll_interval_s", "insert_timeout_s", "table_stats_interval_s"):
@@ -83,20 +97,42 @@ class _Prepared:
     def age_order(self) -> tuple[int, str]:
         return self.manifest.ended_ns, self.manifest.episode_id
 
+    @property
+    def held(self) -> Held:
+        return Held(self.table, self.manifest.num_frames, len(self.items), self.age_order)
+
+
+class _Newer:
+    """Counts items in a table that are newer than an episode."""
+
+    def __init__(self, held: Iterable[Held], table: str):
+        mine = sorted((one.age_order, one.num_items) for one in held if one.table == table)
+        self._ages = [age for age, _ in mine]
+        self._sums = [0, *itertools.accumulate(num for _, num in mine)]
+
+    def count(self, episode: _Prepared) -> int:
+        return self._sums[-1] - self._sums[bisect.bisect_right(self._ages, episode.age_order)]
+
 
 class Intake:
     """Fills replay tables from an episode store. Belongs to one thread.
 
         intake = Intake(store, tables, labeler, IntakeConfig(), clock, metrics)
-        intake.run(should_stop)          # or, one look at a time: report = intake.poll()
+        intake.run(should_stop)          # or, one look at a time: report = intake.look(); all that is there: intake.poll()
 
     An episode counts as taken in only after all its items were acknowledged; whatever goes wrong before that is tried
-    again at the next look. Invalid episodes, and those of a task without a table, are quarantined. Oldest first. The items of
-    retired episodes are taken out of the tables (`episodes.retirement`).
+    again at the next look. Invalid episodes, and those of a task without a table, are quarantined. The items of episodes that
+    are retired (`episodes.retirement`) or set aside later are taken out of the tables.
+
+    A look takes in `episodes_per_look` of them, so that a large store fills the tables from the first look on. Oldest
+    first, as tables that are full let the oldest go. Only beside tables that were full before it came, an intake begins with
+    the newest: those are missing, and what is missing of the older ones was let go.
 
     `relabel` gives all items another labeler's labels (a new value function or threshold) while the learner goes on sampling.
 
     Args:
+      labels_of: names what makes the labels (labeler, horizon, segment length). An intake that finds items of another name
+        in tables that were filled before it came replaces them all, as `relabel` does; "" = don't look.
       spec: if given, only episodes of this robot type (cameras, dimensions) are valid.
       newest_version: the newest policy version published, for the metrics' staleness; default: the newest that acted.
     """
@@ -110,12 +146,14 @@ class Intake:
         clock: Clock | None = None,
         metrics: Metrics | None = None,
         *,
+        labels_of: str = "",
         spec: RobotSpec | None = None,
         newest_version: Callable[[], int] | None = None,
     ):
         self._store = store
         self._tables = tables
         self._labeler = labeler
+        self._labels_of = labels_of
         self._config = config or IntakeConfig()
         self._clock = clock or WallClock()
         self._log = IntakeLog(metrics or NoMetrics(), self._clock, newest_version)
@@ -126,31 +164,44 @@ class Intake:
         self._labelled: set[str] = set()  # of these, paths that a labeler had its say about
         self._stale: set[str] = set()  # paths whose items may carry an earlier labeler's labels
         self._told: set[str] = set()  # paths whose metrics were written
+        self._held: dict[str, Held] = {}  # by path: what the tables may hold through us
+        self._failed: set[str] = set()  # paths that the last look couldn't read: others go first
+        self._newest_first = False
+        self._must_compare = False
         self._stats_due_ns = 0
         self.total = IntakeReport()
 
     def run(self, should_stop: Callable[[], bool]) -> None:
         """Looks at the store every `poll_interval_s` until told to stop. Outages of tables or store don't end it."""
         while not should_stop():
-            self.poll(should_stop)
-            self._clock.sleep_s(self._config.poll_interval_s)
+            if not self.look(should_stop).goes_on:
+                self._clock.sleep_s(self._config.poll_interval_s)
 
-    def relabel(self, labeler: Labeler) -> None:
+    def relabel(self, labeler: Labeler, labels_of: str = "") -> None:
         """From now on `labeler` labels; the next looks replace the items that are in the tables.
 
         A server keeps the columns of a key that it has, so an item is deleted and inserted again, one episode at a time and
         oldest first: at any moment at most one episode's items are missing, and first-in-first-out goes on as before. Nothing
         is lost if a look breaks off: the next goes on. To a table's limiter the new items count as inserted.
         """
-        self._labeler = labeler
+        self._labeler, self._labels_of = labeler, labels_of
         self._stale.update(self._labelled)
         self._done.difference_update(self._labelled)
 
     def poll(self, should_stop: Callable[[], bool] = lambda: False) -> IntakeReport:
-        """One look at the store. Returns early, with nothing lost, once `should_stop` says so.
+        """Looks until all that is in the store now is dealt with. Returns early, with nothing lost, once `should_stop` says
+        so, or when store or tables don't serve.
 
         Raises ReplayAccessError if the replay server refuses this intake for good.
         """
+        report = whole = self.look(should_stop)
+        while report.goes_on and not should_stop():
+            report = self.look(should_stop)
+            whole = whole.then(report)
+        return whole
+
+    def look(self, should_stop: Callable[[], bool] = lambda: False) -> IntakeReport:
+        """One look at the store, for `episodes_per_look` at most. Otherwise as `poll`."""
         try:
             state_id = self._tables.state_id(self._config.insert_timeout_s)
             known = self._tables.info(self._config.insert_timeout_s)
@@ -161,33 +212,77 @@ class Intake:
         rebuilt = self._state_id is not None and state_id != self._state_id
         if state_id != self._state_id:
             self._state_id = state_id
-            for paths in (self._done, self._labelled, self._stale):
-                paths.clear()
-            self._removal.start_again()
+            self._begin(known)
         counts: Counter[str] = Counter()
         try:
             listed = self._store.list_paths()
             self._removal.look()
-            new = [path for path in listed if path not in self._done and path not in self._removal.retired]
-            set_aside = set(self._store.quarantined_paths()) if new else set()
+            self._compare_labels(known, listed)
+        except ReplayAccessError:
+            raise
         except Exception as error:  # storage drivers raise what they like; the store is asked again at the next look
             return self._finish(IntakeReport(rebuilt=rebuilt), f"store: {error}")
-        self._log.found(path for path in new if path not in set_aside)
-        trouble = self._take_out_retired(counts)
-        prepared = self._prepare([path for path in new if path not in set_aside], known, counts, should_stop)
-        problem = self._insert_all(_drop_overflow(prepared, known), counts, should_stop)
+        new = [path for path in listed if path not in self._done and path not in self._removal.unwanted]
+        self._log.found(new)
+        chosen = self._choose(new)
+        counts["backlog"] = len(new) - len(chosen)
+        prepared = self._prepare(chosen, known, counts, should_stop)
+        trouble = self._take_out(known, counts)
+        problem = self._insert_all(self._drop_overflow(prepared, known), counts, should_stop)
         return self._finish(dataclasses.replace(IntakeReport(rebuilt=rebuilt), **counts), problem or trouble)
 
-    def _take_out_retired(self, counts: Counter[str]) -> str:
-        """Takes the items of retired episodes out of the tables; returns what kept some of them in, or ""."""
+    def _begin(self, known: Mapping[str, TableInfo]) -> None:
+        """These are other tables than at the last look."""
+        for paths in (self._done, self._labelled, self._stale, self._failed):
+            paths.clear()
+        self._held.clear()
+        filled = any(table.size for table in known.values())
+        self._removal.start_again(filled)
+        self._newest_first = filled
+        self._must_compare = filled and bool(self._labels_of)
+
+    def _compare_labels(self, known: Mapping[str, TableInfo], listed: Sequence[str]) -> None:
+        """Beside tables that were filled before: whatever may have come from another labeler is to be replaced."""
+        if self._must_compare and self._are_others_labels(known):
+            self._newest_first = False
+            self._stale.update(listed)
+        self._must_compare = False
+
+    def _are_others_labels(self, known: Mapping[str, TableInfo]) -> bool:
+        """Whether an item here carries the labels of another labeler, or of another way to pack frames."""
+        for table in known.values():
+            if not table.size:
+                continue
+            try:
+                items = self._tables.sample(table.name, _ITEMS_LOOKED_AT, _COMPARE_TIMEOUT_S)
+            except RateLimitedError:  # nobody may draw now: it can't be told
+                continue
+            if any(PackedSegment(item.columns).labels_of != self._labels_of for item in items):
+                return True
+        return False
+
+    def _choose(self, new: Sequence[str]) -> list[str]:
+        """What this look takes in, of all that is to be done; those that the last look couldn't read come last."""
+        num, failed = self._config.episodes_per_look, self._failed
+        if self._newest_first:
+            chosen = sorted(new, key=lambda path: (path in failed, -_started_ns(path)))[:num]
+            self._newest_first = len(new) > num
+        else:
+            chosen = sorted(new, key=lambda path: (path in failed, _started_ns(path)))[:num]
+        self._failed = set()
+        return chosen
+
+    def _take_out(self, known: Mapping[str, TableInfo], counts: Counter[str]) -> str:
+        """Takes out of the tables what has no business there any more; returns what kept some of it in, or ""."""
         try:
-            for path in self._removal.take_out():
+            for path in self._removal.take_out(self._held, known):
+                counts["removed"] += path in self._removal.retired or path in self._held
+                self._held.pop(path, None)
                 for paths in (self._done, self._labelled, self._stale, self._told):
                     paths.discard(path)
                 self._reader.forget(path)
-                counts["removed"] += 1
         except Exception as error:  # storage drivers raise what they like; the rest is taken out at the next look
-            return f"retired episodes: {error}"
+            return f"retired episodes, or set aside: {error}"
         return ""
 
     def _prepare(
@@ -203,8 +298,7 @@ class Intake:
             if should_stop():
                 break
             if isinstance(result, Unreadable):
-                counts["unreadable"] += 1
-                self._log.unreadable(path, result.reason)
+                self._leave(path, result.reason, counts)
                 continue
             if isinstance(result, Invalid):
                 self._quarantine(path, result.reason, result.size, counts)
@@ -212,14 +306,16 @@ class Intake:
             try:
                 episode = self._prepare_one(path, result, known)
             except ImagesUnavailableError as error:
-                counts["unreadable"] += 1
-                self._log.unreadable(path, str(error))
+                self._leave(path, str(error), counts)
                 continue
             except InvalidEpisodeError as error:
                 self._quarantine(path, str(error), result.index.size, counts)
-                if path not in self._stale:
-                    continue
-                episode = self._without_items(path, result)
+                continue
+            except (
+                SopError
+            ) as error:  # the labeler lacks something, a value function for this task: another intake may have it
+                self._leave(path, f"can't be labelled here: {error}", counts)
+                continue
             if result.manifest.outcome in _UNTRAINABLE:
                 self._count_done(episode, "untrainable", counts)
             elif not episode.items and not episode.stale_keys:
@@ -242,7 +338,9 @@ class Intake:
         except ValueError as error:  # another robot's dimensions or cameras
             raise InvalidEpisodeError(f"episode {manifest.episode_id} can't be labelled: {error}") from error
         segments = segments_of(manifest, episode.index, arrays, labels, self._config.segment_length)
-        return dataclasses.replace(prepared, items=tuple(encode_segment(segment) for segment in segments))
+        return dataclasses.replace(
+            prepared, items=tuple(encode_segment(segment, self._labels_of) for segment in segments)
+        )
 
     def _without_items(self, path: str, episode: VerifiedEpisode) -> _Prepared:
         manifest, arrays = episode.manifest, episode.arrays
@@ -261,6 +359,7 @@ class Intake:
                 if should_stop():
                     problem = problem or "stopped"
                     break
+                self._held.update((episode.path, episode.held) for episode in group)
                 items = [item for episode in group for item in episode.items]
                 stale_keys = [key for episode in group for key in episode.stale_keys]
                 try:
@@ -279,16 +378,39 @@ class Intake:
         counts["pending"] = len(prepared) - counts["inserted"] - counts["relabelled"]
         return problem
 
+    def _drop_overflow(self, prepared: Sequence[_Prepared], tables: Mapping[str, TableInfo]) -> list[_Prepared]:
+        """Without the items that a table's newer items would push out again at once. Given oldest first, and returned so.
+
+        So an intake that starts again beside full tables doesn't bring back what they had pushed out.
+        """
+        replaced = {episode.path for episode in prepared}
+        others = [held for path, held in self._held.items() if path not in replaced]
+        newer = {table: _Newer(others, table) for table in {episode.table for episode in prepared}}
+        kept, num_kept = [], Counter[str]()
+        for episode in reversed(prepared):
+            num_newer = newer[episode.table].count(episode) + num_kept[episode.table]
+            if num_newer >= tables[episode.table].max_size:
+                episode = dataclasses.replace(episode, items=())
+            num_kept[episode.table] += len(episode.items)
+            kept.append(episode)
+        return kept[::-1]
+
     def _quarantine(self, path: str, reason: str, size: int | None, counts: Counter[str]) -> None:
         """Sets an episode aside. If the store can't write that down now, the episode comes up again at the next look."""
         try:
             self._store.quarantine(path, reason, size=size)
         except Exception as error:  # storage drivers raise what they like
-            counts["unreadable"] += 1
-            self._log.unreadable(path, f"quarantine failed: {error}")
+            self._leave(path, f"quarantine failed: {error}", counts)
             return
+        self._removal.add(path)
         counts["quarantined"] += 1
         self._log.quarantined(path, reason)
+
+    def _leave(self, path: str, reason: str, counts: Counter[str]) -> None:
+        """Leaves an episode for a later look."""
+        self._failed.add(path)
+        counts["unreadable"] += 1
+        self._log.unreadable(path, reason)
 
     def _count_done(self, episode: _Prepared, kind: str, counts: Counter[str]) -> None:
         self._done.add(episode.path)
@@ -304,12 +426,7 @@ class Intake:
 
     def _finish(self, report: IntakeReport, problem: str) -> IntakeReport:
         """Adds up, writes the metrics, and returns the report."""
-        sums = {
-            field.name: getattr(self.total, field.name) + getattr(report, field.name)
-            for field in dataclasses.fields(IntakeReport)
-            if field.type is int and field.name not in ("pending", "unreadable")
-        }
-        self.total = dataclasses.replace(report, **sums, rebuilt=self.total.rebuilt or report.rebuilt)
+        self.total = self.total.then(report)
         if report.changed or problem:
             self._log.report(report, problem)
         now_ns = self._clock.now_ns()
@@ -337,15 +454,6 @@ def _groups(episodes: Sequence[_Prepared], items_per_insert: int) -> list[list[_
     return groups
 
 
-def _drop_overflow(prepared: Sequence[_Prepared], tables: Mapping[str, TableInfo]) -> list[_Prepared]:
-    """Without the items that the table's newer items would push out again at once. Given oldest first, and returned so.
-
-    So an intake that starts again beside full tables doesn't bring back what they had pushed out.
-    """
-    kept, num_newer = [], Counter[str]()
-    for episode in reversed(prepared):
-        if num_newer[episode.table] >= tables[episode.table].max_size:
-            episode = dataclasses.replace(episode, items=())
-        num_newer[episode.table] += len(episode.items)
-        kept.append(episode)
-    return kept[::-1]
+def _started_ns(path: str) -> int:
+    """From `episodes/<robot_id>/<robot_id>.<start ns>.<number>.zip`."""
+    return int(path.rsplit(".", 3)[1])

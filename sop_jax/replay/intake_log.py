@@ -4,7 +4,7 @@
 |---|---|---|
 | episode | once per episode that was dealt with | ids, outcome, policy_version, interventions, items, delay, staleness |
 | look | a look that found something new begins | num_new |
-| intake | a look that changed something or met a problem | the report's counts, problem |
+| intake | a look that changed something or met a problem | the report's counts, problem, waiting (pending and backlog) |
 | table | after a change, and every `table_stats_interval_s` | table, size, max_size, num_inserted, num_sampled |
 | quarantine | an episode was set aside | episode_id, path, reason |
 | unreadable_episode | the store didn't serve an episode this time | episode_id, path, reason |
@@ -26,8 +26,9 @@ class IntakeReport:
     quarantined: set aside in the store, with a reason.
     untrainable: outcome ERROR or ABORTED; kept in the store, never trained on. empty: no trainable frame with images.
     relabelled: had their items replaced by items with the present labeler's labels.
-    removed: retired; none of their items is in the tables now.
-    unreadable, pending: left for the next look, because the store or the tables did not serve them.
+    removed: retired, or set aside after they had come in; none of their items is in the tables now.
+    unreadable, pending: left for the next look, because the store or the tables did not serve them. backlog: not looked at
+        yet, because a look takes in so many and no more.
     rebuilt: the tables had lost their contents and are filled again. available: the tables answered.
     """
 
@@ -40,6 +41,7 @@ class IntakeReport:
     pending: int = 0
     relabelled: int = 0
     removed: int = 0
+    backlog: int = 0
     rebuilt: bool = False
     available: bool = True
 
@@ -47,6 +49,21 @@ class IntakeReport:
     def changed(self) -> bool:
         changes = (self.inserted, self.quarantined, self.untrainable, self.empty, self.relabelled, self.removed)
         return self.rebuilt or any(changes)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is more to do at once: a backlog, and nothing in the way."""
+        return self.backlog > 0 and self.available and not self.pending
+
+    def then(self, later: "IntakeReport") -> "IntakeReport":
+        """Both looks together: counts are added, what is left is the later one's."""
+        left = ("pending", "unreadable", "backlog", "rebuilt", "available")
+        sums = {
+            field.name: getattr(self, field.name) + getattr(later, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in left
+        }
+        return dataclasses.replace(later, **sums, rebuilt=self.rebuilt or later.rebuilt)
 
 
 class IntakeLog:
@@ -114,7 +131,8 @@ class IntakeLog:
         self._metrics.write("unreadable_episode", episode_id=_episode_id(path), path=path, reason=reason)
 
     def report(self, report: IntakeReport, problem: str) -> None:
-        self._metrics.write("intake", problem=problem, **dataclasses.asdict(report))
+        waiting = report.pending + report.backlog
+        self._metrics.write("intake", problem=problem, waiting=waiting, **dataclasses.asdict(report))
 
     def tables(self, tables: Iterable[TableInfo]) -> None:
         for info in tables:

@@ -72,7 +72,7 @@ def test_a_corrections_latency_ends_with_the_first_publication_that_learnt_from_
 def test_texts_count_unless_empty_and_missing_values_are_left_out(clock):
     metrics = PrometheusMetrics("replay", clock)
     metrics.write("intake", problem="")
-    metrics.write("intake", problem="the server is away", pending=3)
+    metrics.write("intake", problem="the server is away", waiting=3)
     metrics.write("something_new", anything=1)
     window = scraped(metrics)
     assert window.value("intake_problems_total", "replay") == 1

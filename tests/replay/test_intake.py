@@ -1,5 +1,6 @@
 """Intake: the tables are a pure function of the store, whatever goes wrong on the way."""
 
+import dataclasses
 import random
 import struct
 import threading
@@ -430,3 +431,60 @@ def test_an_episode_that_was_restored_is_tried_again_by_the_same_intake(store, t
     file.write_bytes(whole)
     (tmp_path / "store" / quarantine_path(path)).unlink()
     assert intake.poll() == IntakeReport(inserted=1, num_items=2)
+
+
+def test_a_large_store_fills_the_tables_look_by_look_oldest_first(store):
+    paths = [store.put(episode(seed, robot_id=f"robot-{seed % 3}", started_ns=seed * 10**9)).path for seed in range(7)]
+    store.failing = {paths[0], paths[1]}  # what can't be read now holds up nobody
+    tables = FlakyTables(DUMP)
+    config = IntakeConfig(segment_length=2, num_readers=2, episodes_per_look=2)
+    intake = make_intake(store, tables, config=config)
+    assert intake.look() == IntakeReport(unreadable=2, backlog=5)
+    assert intake.look() == IntakeReport(inserted=2, num_items=4, backlog=5)
+    store.failing = set()
+    assert intake.look().inserted == 2
+    assert [s.path for s in drain(tables, ONLINE)] == [path for n in (2, 3, 0, 1) for path in (paths[n], paths[n])]
+    report = intake.poll()
+    assert (report.inserted, report.backlog, report.goes_on) == (3, 0, False)
+    assert [s.path for s in drain(tables, ONLINE)] == [path for n in (4, 5, 6) for path in (paths[n], paths[n])]
+    assert store.num_full_reads == 7 + 2
+
+
+def test_beside_full_tables_the_newest_come_first_and_nothing_comes_back(store):
+    small = tuple(dataclasses.replace(table, max_size=6) for table in DUMP)  # three episodes
+    config = IntakeConfig(segment_length=2, num_readers=2, episodes_per_look=2)
+    tables = LocalTables(small)
+    for seed in range(1, 7):
+        store.put(episode(seed, started_ns=seed * 10**9))
+        make_intake(store, tables, config=config).poll()
+    before = tables.info()[ONLINE].num_inserted
+    store.put(episode(7, started_ns=7 * 10**9))
+    late = make_intake(store, tables, config=config)  # another process
+    assert late.look() == IntakeReport(inserted=2, num_items=4, backlog=5)  # 7, and 6 that is there already
+    assert tables.info()[ONLINE].num_inserted == before + 2
+    late.poll()
+    assert tables.info()[ONLINE].num_inserted == before + 2
+    store.put(episode(8, started_ns=8 * 10**9))
+    assert late.poll() == IntakeReport(inserted=1, num_items=2)
+    found = [decode_segment(item.columns).episode_id[-1] for item in tables.sample(ONLINE, 6)]
+    assert found == ["6", "6", "7", "7", "8", "8"]
+
+
+def test_a_task_that_the_labeler_does_not_know_stops_no_other(store):
+    paths = [store.put(episode(seed)).path for seed in (1, 2)]
+
+    def labeler(manifest, arrays, images):
+        if manifest.episode_id.endswith("1"):
+            raise ConfigError("the value function knows no such task")
+        return label_all(manifest, arrays, images)
+
+    tables, metrics = LocalTables(DUMP), MemoryMetrics()
+    assert make_intake(store, tables, labeler, metrics=metrics).poll() == IntakeReport(
+        inserted=1, num_items=2, unreadable=1
+    )
+    assert {s.path for s in drain(tables, ONLINE)} == {paths[1]}
+    assert store.quarantined() == {}
+    (event,) = [e for e in metrics.events if e["event"] == "unreadable_episode"]
+    assert (event["path"], event["reason"]) == (
+        paths[0], "can't be labelled here: the value function knows no such task",
+    )  # fmt: skip

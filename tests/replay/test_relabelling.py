@@ -1,5 +1,6 @@
 """Other labels for the items in the tables: each item's new, none lost, none doubled, in the old order."""
 
+import dataclasses
 import pathlib
 import threading
 from collections import Counter
@@ -148,9 +149,15 @@ def test_a_learner_samples_on_meanwhile(store, tables):
 
 
 class Breaking(LocalTables):
-    """Refuses inserts while `broken`."""
+    """Refuses inserts while `broken`, and deletions while `keeps`."""
 
     broken = False
+    keeps = False
+
+    def update_priorities(self, table, priorities, delete=(), timeout_s=30.0):
+        if self.keeps:
+            raise ReplayUnavailableError("away")
+        super().update_priorities(table, priorities, delete, timeout_s)
 
     def insert(self, table, items, timeout_s=30.0):
         if self.broken:
@@ -224,3 +231,46 @@ def test_labelers_see_the_images_and_a_store_that_fails_is_asked_again(store, ta
     assert seen[1].shape == (2, 16, 16, 3)
     assert seen[1].std() > 1
     assert store.quarantined() == {}
+
+
+def test_an_episode_that_is_refused_while_the_tables_are_away_leaves_later(store):
+    tables = Breaking(CONTRACT_TABLES)
+    put(store, 1)
+    intake = make_intake(store, tables, labeler_of(1.0))
+    intake.poll()
+
+    def refusing(manifest, arrays, images):
+        raise InvalidEpisodeError("no sense in it")
+
+    intake.relabel(refusing)
+    tables.keeps = True
+    assert intake.poll() == IntakeReport(quarantined=1)
+    assert tables.info()[f"{UNIFORM}/online"].size == 2
+    tables.keeps = False
+    assert intake.poll() == IntakeReport(removed=1)
+    assert tables.info()[f"{UNIFORM}/online"].size == 0
+
+
+def test_an_intake_replaces_what_another_labeler_left_in_the_tables(store, tables):
+    for seed in (1, 2, 3):
+        put(store, seed)
+
+    def intake_of(labeler, labels_of):
+        config = dataclasses.replace(CONFIG, episodes_per_look=2)
+        return Intake(store, tables, labeler, config, ManualClock(start_ns=50_000_000_000), labels_of=labels_of)
+
+    first = intake_of(labeler_of(1.0), "first")
+    first.poll()
+    put(store, 4)
+    # Other frames train, so segments begin elsewhere: without a look at what is there, frames 3 and 6 would be in it twice.
+    second = intake_of(labeler_of(2.0, trainable=lambda frame: frame > 2), "second")
+    report = second.poll()
+    assert (report.relabelled, report.backlog) == (4, 0)
+    found = everything(tables)
+    assert {label for s in found for label in s.label.tolist()} == {2.0}
+    assert [frame for _, frame in frames_of(found)] == [3, 6] * 4
+    assert len({episode_id for episode_id, _ in frames_of(found)}) == 4
+    # The same labels are left alone.
+    num_inserted = tables.info()[f"{UNIFORM}/online"].num_inserted
+    assert intake_of(labeler_of(2.0, trainable=lambda frame: frame > 2), "second").poll().relabelled == 0
+    assert tables.info()[f"{UNIFORM}/online"].num_inserted == num_inserted

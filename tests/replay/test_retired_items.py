@@ -1,9 +1,11 @@
 """Retirement, removal and the tables: nobody samples an item whose object is gone. On both kinds of tables."""
 
+import pathlib
+
 import pytest
 
 from sop_jax.episodes import retirement
-from sop_jax.episodes.paths import retired_path
+from sop_jax.episodes.paths import quarantine_path, retired_path
 from sop_jax.episodes.retention import RetentionConfig, apply_plan, plan_for
 from sop_jax.episodes.retirement import RetirementRecord
 from sop_jax.episodes.store import EpisodeStore
@@ -111,7 +113,7 @@ def test_a_damaged_record_holds_up_no_other_one(store, tables):
         intake.poll()
         assert sampled_paths(tables) == {paths[0], paths[2]}
     problems = [event["problem"] for event in metrics.events if event["event"] == "intake"]
-    assert any("retired episodes: 1 records: retirement record" in problem for problem in problems)
+    assert any("retired episodes, or set aside: 1 records: retirement record" in problem for problem in problems)
     plan = plan_for(store, ManualClock(START_NS), RetentionConfig(max_bytes=0))
     assert [record.path for record in plan.retire] == paths[2:]
     assert "is damaged" in plan.damaged[0]
@@ -202,3 +204,28 @@ def test_a_task_whose_table_is_gone_holds_nobody_up(store):
     tables = LocalTables([TableConfig(TABLE, 100)])
     retirement.retire(store, record_of(put(store, 1), task="no_more"))
     assert make_intake(store, tables).poll() == IntakeReport(removed=1)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("readable", [False, True])
+def test_items_of_an_episode_that_is_set_aside_later_leave(restarted, readable, store, store_url, tables):
+    bad, good = put(store, 1), put(store, 2)
+    intake = make_intake(store, tables)
+    intake.poll()
+    place = pathlib.Path(store_url.removeprefix("file://")) / bad
+    whole = place.read_bytes()
+    if not readable:
+        place.write_bytes(b"rotten")
+    store.quarantine(bad, "a bit has rotted")
+    if restarted:  # another process, beside a server that has the items
+        intake = make_intake(store, tables)
+        assert intake.poll().inserted == 1
+    else:
+        assert intake.poll() == IntakeReport(removed=1)
+    assert (sampled_paths(tables), tables.info()[TABLE].size) == ({good}, 2)
+    assert intake.poll() == IntakeReport()
+    # Set right again, it comes back.
+    place.write_bytes(whole)
+    store.root.write(quarantine_path(bad), None).result()
+    assert intake.poll() == IntakeReport(inserted=1, num_items=2)
+    assert sampled_paths(tables) == {bad, good}
