@@ -120,7 +120,7 @@ def _intake(window: Window, limits: Limits) -> Iterator[Verdict]:
                 Weight.SLOW,
                 f"intake is behind: {backlog.value:.0f} episodes lie in the store and not yet in the tables.",
                 "Give it cores or more readers (IntakeConfig.num_readers), leave decode_all_images off where robots are "
-                "trusted, or start a second intake: two disturb each other in nothing.",
+                "trusted, or start a second intake with the same config: two disturb each other in nothing.",
             )
     for told in window.samples("last_event_timestamp_seconds"):
         silent_s = window.after.time_s - told.value

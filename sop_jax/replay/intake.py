@@ -164,7 +164,7 @@ class Intake:
         self._labelled: set[str] = set()  # of these, paths that a labeler had its say about
         self._stale: set[str] = set()  # paths whose items may carry an earlier labeler's labels
         self._told: set[str] = set()  # paths whose metrics were written
-        self._held: dict[str, Held] = {}  # by path: what the tables may hold through us
+        self._held: dict[str, Held] = {}  # by path: what the tables hold through us, or held before they were lost
         self._failed: set[str] = set()  # paths that the last look couldn't read: others go first
         self._newest_first = False
         self._must_compare = False
@@ -234,8 +234,7 @@ class Intake:
     def _begin(self, known: Mapping[str, TableInfo]) -> None:
         """These are other tables than at the last look."""
         for paths in (self._done, self._labelled, self._stale, self._failed):
-            paths.clear()
-        self._held.clear()
+            paths.clear()  # not what was held: it will be again, and tells what would be pushed out
         filled = any(table.size for table in known.values())
         self._removal.start_again(filled)
         self._newest_first = filled
