@@ -29,6 +29,7 @@ RIGHTS: dict[str, dict[str, tuple[str, ...]]] = {
         "episodes/": ("get", "list"),
         "retired/": ("get", "list"),
         "quarantine/": ("get", "list", "create"),
+        "replay/": ("get", "list", "create", "replace", "delete"),  # what labelled a server's items
     },
     "learner": {
         "episodes/": ("get", "list"),

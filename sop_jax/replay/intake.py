@@ -4,12 +4,10 @@ The tables are a pure function of the store (and of the labeler and the table co
 filled again, and inserting an episode twice changes nothing.
 """
 
-import bisect
 import contextlib
 import dataclasses
-import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sop_jax.episodes.episode_images import EpisodeImages, ImagesUnavailableError, StoredImages
 from sop_jax.episodes.store import EpisodeStore
@@ -19,17 +17,18 @@ from sop_jax.replay.intake_log import IntakeLog, IntakeReport
 from sop_jax.replay.items import (
     DEFAULT_SEGMENT_LENGTH,
     FrameLabels,
-    PackedSegment,
     encode_segment,
     possible_keys,
     segments_of,
 )
+from sop_jax.replay.labels_record import MIXED, LabelsRecord, read_labels, write_labels
+from sop_jax.replay.prepared import Prepared, drop_overflow, groups_of, started_ns
 from sop_jax.replay.removal import Held, Removal
 from sop_jax.replay.table_names import table_not_found
 from sop_jax.specs.clock import Clock, WallClock
-from sop_jax.specs.errors import ConfigError, InvalidEpisodeError, RateLimitedError, ReplayAccessError, SopError
+from sop_jax.specs.errors import ConfigError, InvalidEpisodeError, ReplayAccessError, SopError
 from sop_jax.specs.identifiers import offline_table, online_table
-from sop_jax.specs.interfaces import Item, Metrics, ReplayTables, TableInfo
+from sop_jax.specs.interfaces import Metrics, ReplayTables, TableInfo
 from sop_jax.specs.metrics import NoMetrics
 from sop_jax.specs.records import (
     EpisodeArrays,
@@ -44,9 +43,6 @@ Labeler = Callable[[EpisodeManifest, EpisodeArrays, EpisodeImages], FrameLabels]
 have the episode set aside."""
 
 _UNTRAINABLE = (Outcome.ERROR, Outcome.ABORTED)
-_ITEMS_LOOKED_AT = 8
-"""Items of a table that tell whether other labels than ours are in it."""
-_COMPARE_TIMEOUT_S = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,39 +77,6 @@ class IntakeConfig:
                 raise ConfigError(f"IntakeConfig.{name} must be positive, got {getattr(self, name)}")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Prepared:
-    """An episode on its way into a table."""
-
-    path: str
-    table: str
-    manifest: EpisodeManifest
-    num_intervention_frames: int
-    items: tuple[Item, ...]
-    stale_keys: tuple[int, ...]
-    """Keys under which the table may hold items of this episode with an earlier labeler's labels."""
-
-    @property
-    def age_order(self) -> tuple[int, str]:
-        return self.manifest.ended_ns, self.manifest.episode_id
-
-    @property
-    def held(self) -> Held:
-        return Held(self.table, self.manifest.num_frames, len(self.items), self.age_order)
-
-
-class _Newer:
-    """Counts items in a table that are newer than an episode."""
-
-    def __init__(self, held: Iterable[Held], table: str):
-        mine = sorted((one.age_order, one.num_items) for one in held if one.table == table)
-        self._ages = [age for age, _ in mine]
-        self._sums = [0, *itertools.accumulate(num for _, num in mine)]
-
-    def count(self, episode: _Prepared) -> int:
-        return self._sums[-1] - self._sums[bisect.bisect_right(self._ages, episode.age_order)]
-
-
 class Intake:
     """Fills replay tables from an episode store. Belongs to one thread.
 
@@ -131,8 +94,8 @@ class Intake:
     `relabel` gives all items another labeler's labels (a new value function or threshold) while the learner goes on sampling.
 
     Args:
-      labels_of: names what makes the labels (labeler, horizon, segment length). An intake that finds items of another name
-        in tables that were filled before it came replaces them all, as `relabel` does; "" = don't look.
+      labels_of: names what makes the labels (labeler, horizon, segment length). An intake that comes to tables which were
+        filled under another name (`labels_record`) replaces all items, as `relabel` does; "" = don't look.
       spec: if given, only episodes of this robot type (cameras, dimensions) are valid.
       newest_version: the newest policy version published, for the metrics' staleness; default: the newest that acted.
     """
@@ -167,7 +130,8 @@ class Intake:
         self._held: dict[str, Held] = {}  # by path: what the tables hold through us, or held before they were lost
         self._failed: set[str] = set()  # paths that the last look couldn't read: others go first
         self._newest_first = False
-        self._must_compare = False
+        self._compared = False
+        self._record: LabelsRecord | None = None  # as it stands in the store
         self._stats_due_ns = 0
         self.total = IntakeReport()
 
@@ -185,6 +149,7 @@ class Intake:
         is lost if a look breaks off: the next goes on. To a table's limiter the new items count as inserted.
         """
         self._labeler, self._labels_of = labeler, labels_of
+        self._newest_first = False
         self._stale.update(self._labelled)
         self._done.difference_update(self._labelled)
 
@@ -217,18 +182,19 @@ class Intake:
         try:
             listed = self._store.list_paths()
             self._removal.look()
-            self._compare_labels(known, listed)
-        except ReplayAccessError:
-            raise
         except Exception as error:  # storage drivers raise what they like; the store is asked again at the next look
             return self._finish(IntakeReport(rebuilt=rebuilt), f"store: {error}")
+        trouble = self._settle_labels(state_id, known, listed)
         new = [path for path in listed if path not in self._done and path not in self._removal.unwanted]
         self._log.found(new)
         chosen = self._choose(new)
         counts["backlog"] = len(new) - len(chosen)
         prepared = self._prepare(chosen, known, counts, should_stop)
-        trouble = self._take_out(known, counts)
-        problem = self._insert_all(self._drop_overflow(prepared, known), counts, should_stop)
+        trouble = self._take_out(known, counts) or trouble
+        problem = self._insert_all(drop_overflow(prepared, self._held, known), counts, should_stop)
+        if prepared and self._labels_of:
+            with contextlib.suppress(Exception):  # storage drivers raise what they like; the next look tries it again
+                self._record_labels(state_id)
         return self._finish(dataclasses.replace(IntakeReport(rebuilt=rebuilt), **counts), problem or trouble)
 
     def _begin(self, known: Mapping[str, TableInfo]) -> None:
@@ -238,36 +204,39 @@ class Intake:
         filled = any(table.size for table in known.values())
         self._removal.start_again(filled)
         self._newest_first = filled
-        self._must_compare = filled and bool(self._labels_of)
+        self._compared = False
 
-    def _compare_labels(self, known: Mapping[str, TableInfo], listed: Sequence[str]) -> None:
-        """Beside tables that were filled before: whatever may have come from another labeler is to be replaced."""
-        if self._must_compare and self._are_others_labels(known):
-            self._newest_first = False
-            self._stale.update(listed)
-        self._must_compare = False
+    def _settle_labels(self, state_id: str, known: Mapping[str, TableInfo], listed: Sequence[str]) -> str:
+        """Has items replaced that were labelled under another name, and keeps the record; returns what hinders it, or ""."""
+        if not self._labels_of:
+            return ""
+        try:
+            if not self._compared:
+                self._record = read_labels(self._store)
+                self._compared = True
+                found, filled = self._record, any(table.size for table in known.values())
+                if filled and found and found.state_id == state_id and found.labels_of != self._labels_of:
+                    self._newest_first = False
+                    self._stale.update(listed)
+            self._record_labels(state_id)
+        except Exception as error:  # storage drivers raise what they like; labels are settled at the next look
+            return f"record of labels: {error}"
+        return ""
 
-    def _are_others_labels(self, known: Mapping[str, TableInfo]) -> bool:
-        """Whether an item here carries the labels of another labeler, or of another way to pack frames."""
-        for table in known.values():
-            if not table.size:
-                continue
-            try:
-                items = self._tables.sample(table.name, _ITEMS_LOOKED_AT, _COMPARE_TIMEOUT_S)
-            except RateLimitedError:  # nobody may draw now: it can't be told
-                continue
-            if any(PackedSegment(item.columns).labels_of != self._labels_of for item in items):
-                return True
-        return False
+    def _record_labels(self, state_id: str) -> None:
+        now = LabelsRecord(state_id, MIXED if self._stale else self._labels_of)
+        if now != self._record:
+            write_labels(self._store, now)
+            self._record = now
 
     def _choose(self, new: Sequence[str]) -> list[str]:
         """What this look takes in, of all that is to be done; those that the last look couldn't read come last."""
         num, failed = self._config.episodes_per_look, self._failed
         if self._newest_first:
-            chosen = sorted(new, key=lambda path: (path in failed, -_started_ns(path)))[:num]
+            chosen = sorted(new, key=lambda path: (path in failed, -started_ns(path)))[:num]
             self._newest_first = len(new) > num
         else:
-            chosen = sorted(new, key=lambda path: (path in failed, _started_ns(path)))[:num]
+            chosen = sorted(new, key=lambda path: (path in failed, started_ns(path)))[:num]
         self._failed = set()
         return chosen
 
@@ -290,7 +259,7 @@ class Intake:
         known: Mapping[str, TableInfo],
         counts: Counter[str],
         should_stop: Callable[[], bool],
-    ) -> list[_Prepared]:
+    ) -> list[Prepared]:
         """Reads, verifies and segments episodes; deals with those that aren't for the tables."""
         prepared = []
         for path, result in self._reader.read(paths):
@@ -312,7 +281,7 @@ class Intake:
                 continue
             except (
                 SopError
-            ) as error:  # the labeler lacks something, a value function for this task: another intake may have it
+            ) as error:  # the labeler lacks something (a value function for this task): others may have it
                 self._leave(path, f"can't be labelled here: {error}", counts)
                 continue
             if result.manifest.outcome in _UNTRAINABLE:
@@ -323,7 +292,7 @@ class Intake:
                 prepared.append(episode)
         return sorted(prepared, key=lambda episode: episode.age_order)
 
-    def _prepare_one(self, path: str, episode: VerifiedEpisode, known: Mapping[str, TableInfo]) -> _Prepared:
+    def _prepare_one(self, path: str, episode: VerifiedEpisode, known: Mapping[str, TableInfo]) -> Prepared:
         manifest, arrays = episode.manifest, episode.arrays
         prepared = self._without_items(path, episode)
         if prepared.table not in known:
@@ -337,24 +306,22 @@ class Intake:
         except ValueError as error:  # another robot's dimensions or cameras
             raise InvalidEpisodeError(f"episode {manifest.episode_id} can't be labelled: {error}") from error
         segments = segments_of(manifest, episode.index, arrays, labels, self._config.segment_length)
-        return dataclasses.replace(
-            prepared, items=tuple(encode_segment(segment, self._labels_of) for segment in segments)
-        )
+        return dataclasses.replace(prepared, items=tuple(encode_segment(segment) for segment in segments))
 
-    def _without_items(self, path: str, episode: VerifiedEpisode) -> _Prepared:
+    def _without_items(self, path: str, episode: VerifiedEpisode) -> Prepared:
         manifest, arrays = episode.manifest, episode.arrays
         table = online_table(manifest.task) if manifest.source is Source.ONLINE else offline_table(manifest.task)
         stale_keys = possible_keys(manifest, arrays) if path in self._stale else ()
-        return _Prepared(path, table, manifest, int(arrays.intervention.sum()), (), stale_keys)
+        return Prepared(path, table, manifest, int(arrays.intervention.sum()), (), stale_keys)
 
-    def _insert_all(self, prepared: Sequence[_Prepared], counts: Counter[str], should_stop: Callable[[], bool]) -> str:
+    def _insert_all(self, prepared: Sequence[Prepared], counts: Counter[str], should_stop: Callable[[], bool]) -> str:
         """Inserts episodes oldest first, several to a call; returns what kept some of them out, or ""."""
         problem = ""
-        by_table: dict[str, list[_Prepared]] = {}
+        by_table: dict[str, list[Prepared]] = {}
         for episode in prepared:
             by_table.setdefault(episode.table, []).append(episode)
         for table, episodes in by_table.items():
-            for group in _groups(episodes, self._config.items_per_insert):
+            for group in groups_of(episodes, self._config.items_per_insert):
                 if should_stop():
                     problem = problem or "stopped"
                     break
@@ -377,23 +344,6 @@ class Intake:
         counts["pending"] = len(prepared) - counts["inserted"] - counts["relabelled"]
         return problem
 
-    def _drop_overflow(self, prepared: Sequence[_Prepared], tables: Mapping[str, TableInfo]) -> list[_Prepared]:
-        """Without the items that a table's newer items would push out again at once. Given oldest first, and returned so.
-
-        So an intake that starts again beside full tables doesn't bring back what they had pushed out.
-        """
-        replaced = {episode.path for episode in prepared}
-        others = [held for path, held in self._held.items() if path not in replaced]
-        newer = {table: _Newer(others, table) for table in {episode.table for episode in prepared}}
-        kept, num_kept = [], Counter[str]()
-        for episode in reversed(prepared):
-            num_newer = newer[episode.table].count(episode) + num_kept[episode.table]
-            if num_newer >= tables[episode.table].max_size:
-                episode = dataclasses.replace(episode, items=())
-            num_kept[episode.table] += len(episode.items)
-            kept.append(episode)
-        return kept[::-1]
-
     def _quarantine(self, path: str, reason: str, size: int | None, counts: Counter[str]) -> None:
         """Sets an episode aside. If the store can't write that down now, the episode comes up again at the next look."""
         try:
@@ -411,7 +361,7 @@ class Intake:
         counts["unreadable"] += 1
         self._log.unreadable(path, reason)
 
-    def _count_done(self, episode: _Prepared, kind: str, counts: Counter[str]) -> None:
+    def _count_done(self, episode: Prepared, kind: str, counts: Counter[str]) -> None:
         self._done.add(episode.path)
         self._stale.discard(episode.path)
         if kind != "untrainable":
@@ -434,25 +384,3 @@ class Intake:
             with contextlib.suppress(SopError):
                 self._log.tables(self._tables.info(self._config.insert_timeout_s).values())
         return report
-
-
-def _groups(episodes: Sequence[_Prepared], items_per_insert: int) -> list[list[_Prepared]]:
-    """Runs of episodes of at most `items_per_insert` items together, in order; never less than one episode.
-
-    Episodes whose items are replaced stand alone, so that few items are missing at a time.
-    """
-    groups: list[list[_Prepared]] = []
-    num_items = 0
-    for episode in episodes:
-        too_many = num_items + len(episode.items) > items_per_insert
-        if not groups or too_many or episode.stale_keys or groups[-1][-1].stale_keys:
-            groups.append([])
-            num_items = 0
-        groups[-1].append(episode)
-        num_items += len(episode.items)
-    return groups
-
-
-def _started_ns(path: str) -> int:
-    """From `episodes/<robot_id>/<robot_id>.<start ns>.<number>.zip`."""
-    return int(path.rsplit(".", 3)[1])

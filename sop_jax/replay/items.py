@@ -125,11 +125,8 @@ def draw_frame(num_frames: int, segment_length: int, uniform: float) -> int | No
     return place if place < num_frames else None
 
 
-def encode_segment(segment: Segment, labels_of: str = "") -> Item:
-    """The item of a segment. Its key comes from the episode and the first frame, so a retry changes nothing.
-
-    `labels_of` says what made the labels; "" = untold.
-    """
+def encode_segment(segment: Segment) -> Item:
+    """The item of a segment. Its key comes from the episode and the first frame, so a retry changes nothing."""
     offset, length = segment.arrays_range
     message = segment_pb2.Segment(
         episode_id=segment.episode_id,
@@ -144,7 +141,6 @@ def encode_segment(segment: Segment, labels_of: str = "") -> Item:
         arrays_length=length,
         intervention=segment.intervention.astype(bool).tobytes(),
         label=segment.label.astype("<f4").tobytes(),
-        labels_of=labels_of,
     )
     packed = np.frombuffer(message.SerializeToString(), np.uint8)
     return Item(item_key(segment.episode_id, int(segment.frames[0])), {SEGMENT_COLUMN: packed})
@@ -189,11 +185,6 @@ class PackedSegment:
                 "a replay server that starts anew is filled from the store"
             ) from error
         self._message = message
-
-    @property
-    def labels_of(self) -> str:
-        """What made its labels; "" = untold."""
-        return self._message.labels_of
 
     def frame(self, slot: int) -> SegmentFrame:
         """The frame at a place of the segment, 0 <= slot < num_frames."""

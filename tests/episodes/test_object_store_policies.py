@@ -19,6 +19,7 @@ from sop_jax.episodes import kvstore
 from sop_jax.episodes.paths import quarantine_path, retired_path
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode, make_spec
+from sop_jax.replay import labels_record
 from sop_jax.replay.intake import Intake
 from sop_jax.replay.items import label_all
 from sop_jax.replay.local_tables import LocalTables
@@ -28,14 +29,15 @@ RENDER = pathlib.Path(__file__).parents[2] / "launch" / "object_store" / "render
 OWN = "run/episodes/robot-0/robot-0.00000000001000000000.000001.zip"
 NEIGHBOUR = OWN.replace("robot-0", "robot-01")
 RECORD, RETIRED = "run/" + quarantine_path(OWN.removeprefix("run/")), "run/" + retired_path(OWN.removeprefix("run/"))
-WEIGHTS = "run/weights/latest.json"
+WEIGHTS, LABELS = "run/weights/latest.json", f"run/{labels_record.RECORD}"
 ELSEWHERE = ("other/episodes/robot-0/x.zip", "run-2/weights/latest.json", "secrets", "run/checkpoints/7")
-KEYS = (OWN, NEIGHBOUR, RECORD, RETIRED, WEIGHTS, *ELSEWHERE)
+KEYS = (OWN, NEIGHBOUR, RECORD, RETIRED, WEIGHTS, LABELS, *ELSEWHERE)
 # Role -> right -> the keys among KEYS that it holds for.
 ALLOWED = {
     "robot": {"get": {OWN, WEIGHTS}, "create": {OWN}, "list": {OWN}},
     "intake": {
-        "get": {OWN, NEIGHBOUR, RECORD, RETIRED}, "create": {RECORD}, "list": {OWN, NEIGHBOUR, RECORD, RETIRED},
+        "get": {OWN, NEIGHBOUR, RECORD, RETIRED, LABELS}, "list": {OWN, NEIGHBOUR, RECORD, RETIRED, LABELS},
+        "create": {RECORD, LABELS}, "replace": {LABELS}, "delete": {LABELS},
     },
     "learner": {
         "get": {OWN, NEIGHBOUR, WEIGHTS}, "create": {WEIGHTS}, "replace": {WEIGHTS}, "delete": {WEIGHTS},
@@ -224,7 +226,8 @@ def test_a_local_s3_server_enforces_them(tmp_path):
 
         tables = LocalTables(mix_tables(["pick"]))
         intake = account.store("intake")
-        assert Intake(intake, tables, label_all).poll().inserted == 2
+        assert Intake(intake, tables, label_all, labels_of="all").poll().inserted == 2
+        assert labels_record.read_labels(intake).labels_of == "all"
         assert intake.quarantine(theirs, "a reason", size=1) is None
         refused(lambda: kvstore.remove(intake.root, index.path))
         refused(lambda: kvstore.create(intake.root, "weights/latest.json", b"{}"))

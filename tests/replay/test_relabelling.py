@@ -14,6 +14,7 @@ from sop_jax.episodes.synthetic import make_episode, make_spec
 from sop_jax.replay.intake import Intake, IntakeConfig
 from sop_jax.replay.intake_log import IntakeReport
 from sop_jax.replay.items import FrameLabels, decode_segment
+from sop_jax.replay.labels_record import MIXED, RECORD, read_labels
 from sop_jax.replay.local_tables import LocalTables
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.errors import InvalidEpisodeError, RateLimitedError, ReplayUnavailableError
@@ -274,3 +275,30 @@ def test_an_intake_replaces_what_another_labeler_left_in_the_tables(store, table
     num_inserted = tables.info()[f"{UNIFORM}/online"].num_inserted
     assert intake_of(labeler_of(2.0, trainable=lambda frame: frame > 2), "second").poll().relabelled == 0
     assert tables.info()[f"{UNIFORM}/online"].num_inserted == num_inserted
+
+
+def test_labels_that_an_intake_was_killed_in_the_middle_of_are_replaced_by_the_next(store):
+    tables = Breaking(CONTRACT_TABLES)
+    for seed in (1, 2, 3):
+        put(store, seed)
+
+    def intake_of(label, labels_of):
+        return Intake(store, tables, labeler_of(label), CONFIG, ManualClock(10**12), labels_of=labels_of)
+
+    first = intake_of(1.0, "first")
+    first.poll()
+    assert read_labels(store).labels_of == "first"
+    first.relabel(labeler_of(2.0), "second")
+    tables.broken = True
+    assert first.poll().pending == 3
+    assert read_labels(store).labels_of == MIXED
+    tables.broken = False
+    again = intake_of(1.0, "first")  # the config was put back meanwhile: nobody knows which items have which labels
+    assert again.poll().relabelled == 3
+    assert {s.label[0] for s in everything(tables)} == {1.0}
+    assert read_labels(store).labels_of == "first"
+    store.root.write(RECORD, b"{").result()
+    assert intake_of(1.0, "first").poll().relabelled == 0  # a record that says nothing is no reason
+    assert read_labels(store).labels_of == "first"
+    tables.restart()
+    assert intake_of(2.0, "second").poll().inserted == 3  # another server: the record says nothing about it

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sop_jax/replay/proto/segment.proto\x12\x0esop_jax.replay\"\xff\x01\n\x07Segment\x12\x12\n\nepisode_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x16\n\x0epolicy_version\x18\x05 \x01(\x03\x12\x10\n\x08\x65nded_ns\x18\x06 \x01(\x03\x12\x0e\n\x06\x66rames\x18\x07 \x01(\x0c\x12\x14\n\x0cimage_ranges\x18\x08 \x01(\x0c\x12\x15\n\rarrays_offset\x18\t \x01(\x03\x12\x15\n\rarrays_length\x18\n \x01(\x03\x12\x14\n\x0cintervention\x18\x0b \x01(\x0c\x12\r\n\x05label\x18\x0c \x01(\x0c\x12\x11\n\tlabels_of\x18\r \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sop_jax/replay/proto/segment.proto\x12\x0esop_jax.replay\"\xec\x01\n\x07Segment\x12\x12\n\nepisode_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x16\n\x0epolicy_version\x18\x05 \x01(\x03\x12\x10\n\x08\x65nded_ns\x18\x06 \x01(\x03\x12\x0e\n\x06\x66rames\x18\x07 \x01(\x0c\x12\x14\n\x0cimage_ranges\x18\x08 \x01(\x0c\x12\x15\n\rarrays_offset\x18\t \x01(\x03\x12\x15\n\rarrays_length\x18\n \x01(\x03\x12\x14\n\x0cintervention\x18\x0b \x01(\x0c\x12\r\n\x05label\x18\x0c \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sop_jax.replay.proto.segmen
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SEGMENT']._serialized_start=55
-  _globals['_SEGMENT']._serialized_end=310
+  _globals['_SEGMENT']._serialized_end=291
 # @@protoc_insertion_point(module_scope)

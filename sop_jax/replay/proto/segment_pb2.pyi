@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Segment(_message.Message):
-    __slots__ = ("episode_id", "path", "task", "source", "policy_version", "ended_ns", "frames", "image_ranges", "arrays_offset", "arrays_length", "intervention", "label", "labels_of")
+    __slots__ = ("episode_id", "path", "task", "source", "policy_version", "ended_ns", "frames", "image_ranges", "arrays_offset", "arrays_length", "intervention", "label")
     EPISODE_ID_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
@@ -20,7 +20,6 @@ class Segment(_message.Message):
     ARRAYS_LENGTH_FIELD_NUMBER: _ClassVar[int]
     INTERVENTION_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
-    LABELS_OF_FIELD_NUMBER: _ClassVar[int]
     episode_id: str
     path: str
     task: str
@@ -33,5 +32,4 @@ class Segment(_message.Message):
     arrays_length: int
     intervention: bytes
     label: bytes
-    labels_of: str
-    def __init__(self, episode_id: _Optional[str] = ..., path: _Optional[str] = ..., task: _Optional[str] = ..., source: _Optional[str] = ..., policy_version: _Optional[int] = ..., ended_ns: _Optional[int] = ..., frames: _Optional[bytes] = ..., image_ranges: _Optional[bytes] = ..., arrays_offset: _Optional[int] = ..., arrays_length: _Optional[int] = ..., intervention: _Optional[bytes] = ..., label: _Optional[bytes] = ..., labels_of: _Optional[str] = ...) -> None: ...
+    def __init__(self, episode_id: _Optional[str] = ..., path: _Optional[str] = ..., task: _Optional[str] = ..., source: _Optional[str] = ..., policy_version: _Optional[int] = ..., ended_ns: _Optional[int] = ..., frames: _Optional[bytes] = ..., image_ranges: _Optional[bytes] = ..., arrays_offset: _Optional[int] = ..., arrays_length: _Optional[int] = ..., intervention: _Optional[bytes] = ..., label: _Optional[bytes] = ...) -> None: ...
