@@ -5,7 +5,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 
-from configs.registry import find_demo
+from configs.registry import find_learning
 from sop_jax.algorithms.algorithm import make_labeler
 from sop_jax.algorithms.registry import AlgorithmConfig, check_ready, create_algorithm
 from sop_jax.cli.arguments import parse
@@ -86,7 +86,7 @@ class ReplayArguments:
 
 def run(argv: Sequence[str]) -> int:
     arguments = parse(ReplayArguments, argv, "replay")
-    config = find_demo(arguments.config)
+    config = find_learning(arguments.config)
     horizon = load_bundle(find_policy(arguments.policy or config.policy)).model.horizon
     tasks = [world.task for world in config.worlds]
     watch = _AlgorithmWatch(arguments.config, config.learning.algorithm, tasks)
@@ -144,7 +144,7 @@ class _AlgorithmWatch:
             return False
         self._seen_ns = changed_ns
         try:
-            algorithm = create_algorithm(find_demo(self._config).learning.algorithm)
+            algorithm = create_algorithm(find_learning(self._config).learning.algorithm)
             check_ready(algorithm, self._tasks)
         except SopError as error:
             note(f"{self._config} was changed, but labels stay as they are: {error}")
