@@ -30,7 +30,7 @@ PRETRAININGS: Mapping[str, PretrainConfig] = types.MappingProxyType(
 FINETUNINGS: Mapping[str, DemoConfig] = types.MappingProxyType(
     {config.name: config for config in (pi05_finetune.ONE_GPU, pi05_finetune.EIGHT_GPUS, pi05_finetune.TPU_SLICE)}
 )
-"""For `sop learn` and robots; their base policies don't come with this repository, so no demo runs on them."""
+"""For `sop learn`, `sop replay` and `sop act`; their base policies don't come with this repository, so no demo runs here."""
 
 VALUE_TRAININGS: Mapping[str, ValueTrainingConfig] = types.MappingProxyType(
     {value_training.CONFIG.name: value_training.CONFIG}

@@ -52,7 +52,8 @@ def main(root: str) -> None:
     algorithm = HgDagger(HgDaggerConfig())
     tables = LocalTables(mix_tables([task]), seed=0)
     intake = Intake(store, tables, make_labeler(algorithm, policy.horizon), clock=clock)
-    print(f"intake: {intake.poll().num_items} items")
+    intake.poll()
+    print(f"intake: {intake.total.num_items} items")
 
     # sampling -> learner -> weights: a few steps, one publication.
     spec = BatchSpec(robot.spec.cameras, robot.spec.state_dim, robot.spec.action_dim, policy.horizon)

@@ -72,7 +72,8 @@ class BatchedPolicy:
 
         with BatchedPolicy.from_bundle(bundle, clock) as shared:
             seat = shared.take_seat()
-            threading.Thread(target=Actor(config, robot, seat, spool, clock).run).start()
+            actor = Actor(config, robot, seat, spool, clock, supervisor=supervisor)
+            threading.Thread(target=actor.run).start()  # and joined before the policy is closed
 
     A robot's chunk is the one it would get alone, to float tolerance: its noise follows from its own seed. Robots may act
     with different versions; each batch is of one version, the parameters of a version are loaded once, its frozen leaves

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import envs
 from configs.experiment import DemoConfig
-from configs.registry import find_demo
+from configs.registry import find_learning
 from sop_jax.actors.actor import ActorConfig
 from sop_jax.actors.operator.attended_robot import AttendedRobot
 from sop_jax.actors.operator.steering import Steering
@@ -25,12 +25,12 @@ from sop_jax.cli.station_metrics import open_metrics
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.evaluation.world import make_robot
 from sop_jax.models.bundle import load_bundle
-from sop_jax.monitoring.prometheus import LOOPBACK
 from sop_jax.robots.scripted_supervisor import ScriptedSupervisor
 from sop_jax.robots.simulated import SimulatedRobot
 from sop_jax.robots.simulated_pictures import SimulatedPictures
 from sop_jax.specs.clock import Clock, WallClock
 from sop_jax.specs.interfaces import Metrics, Robot, Supervisor
+from sop_jax.specs.metrics import LOOPBACK
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class ActArguments(OperatorOptions):
     """One simulated robot. It acts with the newest published policy, lets the scripted supervisor (or a person: --operator)
     take over, and uploads every episode to the store. Ctrl-C ends the present episode and uploads what was recorded.
 
-    `sop act --station FILE` runs the robot that a station's file describes, a real one say: `sop act --station --help`."""
+    `sop act --station FILE` runs the robot that a file describes, a real one say: `sop act --station FILE --help`."""
 
     robot_id: str
     """Name of the robot, unique in the fleet: a-z, 0-9, '_' and '-'."""
@@ -94,7 +94,7 @@ class ActArguments(OperatorOptions):
 
 def run(argv: Sequence[str]) -> int:
     arguments = parse(ActArguments, argv, "act")
-    config = find_demo(arguments.config)
+    config = find_learning(arguments.config)
     tasks = [world.task for world in config.worlds]
     if not arguments.task and len(tasks) > 1:
         raise UsageError(f"{arguments.config} has several tasks; say which with --task: {', '.join(tasks)}")

@@ -12,12 +12,13 @@ from sop_jax.cli.acting import Upkeep, run_actor, tell_report
 from sop_jax.cli.arguments import parse
 from sop_jax.cli.locations import find_policy
 from sop_jax.cli.operator_options import OperatorOptions, open_console, with_operator
+from sop_jax.cli.station_metrics import open_metrics
 from sop_jax.cli.station_robot import make_staffed
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.models.bundle import load_bundle
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.interfaces import Metrics
-from sop_jax.specs.metrics import JsonlMetrics, NoMetrics
+from sop_jax.specs.metrics import LOOPBACK
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,11 +44,21 @@ class StationArguments(OperatorOptions):
     spool: pathlib.Path | None = None
     """Folder for episodes on their way to the store; default: runs/spool/<robot-id>."""
 
+    ledger: pathlib.Path | None = None
+    """File in which the robot keeps account of what its spool accepted, for `sop doctor --drill --store`; default: none."""
+
     spool_gb: float = 16.0
     """Disk for episodes on their way to the store [GB]. When it is full, the oldest autonomous ones are given up first."""
 
     metrics: pathlib.Path | None = None
     """Folder for the robot's metrics (JSON lines); default: none are written."""
+
+    metrics_port: int | None = None
+    """Serve the metrics for Prometheus at this port; 0 = any free port. Needs the package prometheus-client. Default: not at
+    all."""
+
+    metrics_host: str = LOOPBACK
+    """Network interface of that port; the default can be reached from this machine only."""
 
     json: bool = False
     """Print one JSON object as the last line."""
@@ -57,10 +68,9 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(StationArguments, argv, "act")
     config = read_station(arguments.station)
     with contextlib.ExitStack() as stack:
-        metrics: Metrics = NoMetrics()
-        if arguments.metrics is not None:
-            path = arguments.metrics / f"{arguments.robot_id}.jsonl"
-            metrics = stack.enter_context(contextlib.closing(JsonlMetrics(path, arguments.robot_id)))
+        metrics = open_metrics(
+            stack, arguments.robot_id, arguments.metrics, arguments.metrics_port, arguments.metrics_host
+        )
         return _act(arguments, config, metrics, stack)
 
 
@@ -85,7 +95,9 @@ def _act(arguments: StationArguments, config: StationConfig, metrics: Metrics, s
         rollout=with_operator(config.rollout) if console is not None else config.rollout,
         recording=config.recording,
     )
-    upkeep = Upkeep(arguments.store, arguments.spool, arguments.spool_gb, config.weights_poll_s, config.drain_s)
+    upkeep = Upkeep(
+        arguments.store, arguments.spool, arguments.spool_gb, config.weights_poll_s, config.drain_s, arguments.ledger
+    )
     report, uploaded = run_actor(actor_config, upkeep, staffed.robot, policy, staffed.supervisor, clock, metrics, stop)
     tell_report(arguments.robot_id, report, uploaded, arguments.json)
     return 0

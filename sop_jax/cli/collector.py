@@ -28,7 +28,8 @@ def demonstrate(
     store: str,
     robot_s: float = 0.0,
 ) -> DemonstrationReport:
-    """Collects into the store; a signal to stop raises KeyboardInterrupt after the present episode.
+    """Collects into the store; a signal to stop raises KeyboardInterrupt, Ctrl-C after the present tick, SIGTERM after the
+    present episode.
 
     The clock stands still, which makes the episodes, and so their names and bytes, a function of the arguments alone.
     """
@@ -55,6 +56,8 @@ def demonstrate(
             robot_s=robot_s,
         )
     robot.close()
+    if report.interrupted:
+        raise KeyboardInterrupt
     return report
 
 

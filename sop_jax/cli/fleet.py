@@ -19,6 +19,13 @@ from sop_jax.cli.fleet_run import run_fleet
 from sop_jax.cli.output import console, print_json, say
 
 ACTIONS = ("plan",)
+_FORMS = """usage: sop fleet plan [OPTIONS]
+       sop fleet --clock virtual|wall [OPTIONS]
+
+plan: what a real deployment would do (bottleneck, staleness, data, costs), predicted in a moment.
+--clock: a fleet that learns, on virtual time or, as processes with a real replay server, on wall time. It comes first.
+
+sop fleet plan --help and sop fleet --clock virtual --help show the options."""
 
 _ADVICE = {
     "robot links": "faster robot links, fewer kept frames per second, or smaller images",
@@ -35,6 +42,9 @@ _ADVICE = {
 def run(argv: Sequence[str]) -> int:
     if argv and argv[0].startswith("--clock"):
         return run_fleet(argv)
+    if argv and argv[0] in ("-h", "--help"):
+        say(_FORMS)
+        return 0
     _, rest = take_action("fleet", ACTIONS, argv)
     arguments = parse(PlanArguments, rest, "fleet plan")
     deployment = deployment_of(arguments)

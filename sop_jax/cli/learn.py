@@ -24,10 +24,9 @@ from sop_jax.episodes.store import EpisodeStore
 from sop_jax.learner.hosts import join_hosts
 from sop_jax.learner.learner import Learner, LearnerSummary
 from sop_jax.models.bundle import PolicyBundle, load_bundle
-from sop_jax.monitoring.prometheus import LOOPBACK
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.interfaces import Metrics, ReplayTables
-from sop_jax.specs.metrics import NoMetrics
+from sop_jax.specs.metrics import LOOPBACK, NoMetrics
 from sop_jax.weights.publisher import Publisher
 
 LOCAL = "local"

@@ -21,7 +21,7 @@ COMMANDS = {
     "replay": "The replay server and the intake that fills it from the store.",
     "eval": "Success rate of a policy or of the scripted expert, with intervals.",
     "study": "A grid of experiments with simulated fleets at equal budgets, and one report.",
-    "fleet": "What a real deployment would do: bottleneck, staleness, data and costs, predicted in a moment.",
+    "fleet": "What a real deployment would do, in a moment (plan); a fleet that learns, on virtual or wall time (--clock).",
     "gallery": "A page with pictures of every task, from real rollouts of the scripted experts.",
     "episodes": "List, show, verify, retain, export and import episodes.",
     "weights": "List, verify and roll back published weights; import and export policies.",

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 from configs.files import to_json
-from configs.registry import find_demo
+from configs.registry import find_learning
 from sop_jax.algorithms.algorithm import make_labeler
 from sop_jax.algorithms.registry import AlgorithmConfig, check_ready, create_algorithm
 from sop_jax.cli.arguments import parse
@@ -91,7 +91,7 @@ class ReplayArguments:
 
 def run(argv: Sequence[str]) -> int:
     arguments = parse(ReplayArguments, argv, "replay")
-    config = find_demo(arguments.config)
+    config = find_learning(arguments.config)
     horizon = load_bundle(find_policy(arguments.policy or config.policy)).model.horizon
     tasks = [world.task for world in config.worlds]
     watch = _AlgorithmWatch(arguments.config, config.learning.algorithm, tasks)
@@ -156,7 +156,7 @@ class _AlgorithmWatch:
             return False
         self._seen_ns = changed_ns
         try:
-            config = find_demo(self._config).learning.algorithm
+            config = find_learning(self._config).learning.algorithm
             algorithm = create_algorithm(config)
             check_ready(algorithm, self._tasks)
         except SopError as error:

@@ -1,11 +1,13 @@
 """Where a station's metrics go: to a file of JSON lines, to an HTTP port for Prometheus, to both, or nowhere."""
 
 import contextlib
+import importlib
 import pathlib
+from typing import Any
 
 from sop_jax.cli.arguments import UsageError
 from sop_jax.cli.output import note
-from sop_jax.monitoring.prometheus import PrometheusMetrics
+from sop_jax.specs.errors import MissingDependencyError
 from sop_jax.specs.interfaces import Metrics
 from sop_jax.specs.metrics import BothMetrics, JsonlMetrics, NoMetrics
 
@@ -16,13 +18,16 @@ ADDRESS_SUFFIX = ".address"
 def open_metrics(
     stack: contextlib.ExitStack, station: str, directory: pathlib.Path | None, port: int | None, host: str
 ) -> Metrics:
-    """A station's metrics, until `stack` closes. `port` None serves nothing, 0 takes a free port."""
+    """A station's metrics, until `stack` closes. `port` None serves nothing, 0 takes a free port.
+
+    Raises UsageError, MissingDependencyError.
+    """
     places: list[Metrics] = []
     if directory is not None:
         path = directory / f"{station}.jsonl"
         places.append(stack.enter_context(contextlib.closing(JsonlMetrics(path, station))))
     if port is not None:
-        served = PrometheusMetrics(station)
+        served = _import_prometheus().PrometheusMetrics(station)
         try:
             address = stack.enter_context(served.serve(port, host))
         except OSError as error:
@@ -34,6 +39,17 @@ def open_metrics(
         if directory is not None:
             _leave_address(stack, directory / f"{station}{ADDRESS_SUFFIX}", address)
     return BothMetrics(*places) if places else NoMetrics()
+
+
+def _import_prometheus() -> Any:
+    """The module, imported when somebody wants a port: a robot's computer doesn't have what it needs unless asked."""
+    try:
+        return importlib.import_module("sop_jax.monitoring.prometheus")
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"--metrics-port needs a package that a robot's computer doesn't get by itself: uv pip install prometheus-client "
+            f"({error}); --metrics DIR needs nothing"
+        ) from error
 
 
 def find_addresses(run: pathlib.Path) -> list[str]:

@@ -55,7 +55,8 @@ class StudyArguments:
     hours on two cores), ablations (of the sampler), paper (the paper's size, for a machine with an accelerator).
     scaling, staleness, operators: ci (seconds), dynamics (minutes, nothing learns), small (with fleets that learn, hours on
     two cores). bases, demonstrations, forgetting: ci (minutes), small (an hour or two on two cores). endurance: ci (a quarter
-    of an hour of two robots), small (four hours: an hour or two), paper (36 hours of four)."""
+    of an hour of two robots), small (four hours: an hour or two), paper (36 hours of four), paced (the same 36 hours, with
+    scenes that take 30 s to set and a fifth of the learner steps, so that two cores keep up with it)."""
 
     folder: str = ""
     """Folder of the study; default: runs/study-<study>-<preset>."""

@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from sop_jax.monitoring.series import ALL, CORRECTION, PUBLICATION_STEPS, Kind, Series
 from sop_jax.specs.clock import Clock, WallClock
+from sop_jax.specs.metrics import LOOPBACK
 
-LOOPBACK = "127.0.0.1"
 _BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
 _MAX_WAITING = 10_000
 """Corrections that no publication holds yet; beyond that the oldest are forgotten."""

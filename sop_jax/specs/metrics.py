@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from sop_jax.specs.clock import Clock, WallClock
 from sop_jax.specs.interfaces import Metrics
 
+LOOPBACK = "127.0.0.1"
+"""The network interface where metrics are served unless another is named: this machine alone reaches it."""
+
 
 class JsonlMetrics:
     """Appends `{"time_s": ..., "process": ..., "event": ..., **values}` lines to a file; each is written at once, so that a

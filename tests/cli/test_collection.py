@@ -1,7 +1,12 @@
+import os
+import signal
+
 import pytest
 
+import envs
 from configs.experiment import DemonstrationsConfig
 from sop_jax.cli.collection import Kept, collect, kept_so_far
+from sop_jax.cli.main import INTERRUPTED, main
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
 from sop_jax.evaluation.world import WorldConfig
@@ -33,6 +38,29 @@ def test_what_is_there_already_is_not_collected_again(store_url, tmp_path):
     config = DemonstrationsConfig(robot_hours=6 / 3600)
     assert collect(config, WorldConfig(), tmp_path / "store", logs, lambda: True) == 3
     assert not logs.exists()
+
+
+def test_ctrl_c_inside_a_demonstration_interrupts_the_command(store_url, monkeypatch):
+    class Pressing:
+        """The expert; somebody presses Ctrl-C at the third tick of the second episode."""
+
+        def __init__(self, expert):
+            self._expert, self._num_episodes, self._num_ticks = expert, 0, 0
+
+        def reset(self):
+            self._num_episodes, self._num_ticks = self._num_episodes + 1, 0
+            self._expert.reset()
+
+        def act(self):
+            self._num_ticks += 1
+            if (self._num_episodes, self._num_ticks) == (2, 3):
+                os.kill(os.getpid(), signal.SIGINT)
+            return self._expert.act()
+
+    make_expert = envs.make_expert
+    monkeypatch.setattr(envs, "make_expert", lambda environment: Pressing(make_expert(environment)))
+    assert main(["act", "--expert", "--robot-id", "demo-0", "--store", store_url, "--episodes", "3"]) == INTERRUPTED
+    assert len(EpisodeStore(store_url).list_paths()) == 1  # what was whole stays
 
 
 def test_collectors_have_names_and_shares():

@@ -36,6 +36,20 @@ def test_a_plan_in_words_and_as_json(capsys):
     assert any(line.startswith("publication on robot links can't follow (4.99 times") for line in lines)
 
 
+def test_help_tells_both_forms_and_each_has_its_own(capsys):
+    assert main(["fleet", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "usage: sop fleet plan [OPTIONS]\n" in text
+    assert "sop fleet --clock virtual|wall [OPTIONS]\n" in text
+    for words, option in ((["plan"], "--site-cache"), (["--clock", "virtual"], "--recordings")):
+        assert main(["fleet", *words, "--help"]) == 0
+        assert option in capsys.readouterr().out
+    assert main(["--help"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  fleet ")]
+    assert "(plan)" in line
+    assert "(--clock)" in line
+
+
 def test_a_plan_in_which_nothing_saturates(capsys):
     assert main(["fleet", "plan", "--robots", "2", "--checkpoint", "6MB", "--steps-per-s", "4"]) == 0
     assert "Nothing saturates. The nearest to it: operators at 17%, full at 12 robots." in capsys.readouterr().out

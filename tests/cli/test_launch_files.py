@@ -1,16 +1,19 @@
 """The files in launch/ that start a learner say what `sop learn` understands, and hold no address and no secret."""
 
 import dataclasses
+import json
 import pathlib
 import re
 import subprocess
 
 import pytest
 
-from configs.registry import FINETUNINGS
+from configs.files import from_json
+from configs.registry import DEMOS, FINETUNINGS
 from configs.station import read_station
 from sop_jax.cli.act_station import StationArguments
 from sop_jax.cli.learn import LearnArguments
+from sop_jax.robots.g1.config import DEFAULT_CAMERAS, G1RobotConfig
 
 LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
 FILES = [LAUNCH / name for name in ("slurm/learner.sbatch", "kubernetes/learner-jobset.yaml", "tpu/learner.sh")]
@@ -73,6 +76,14 @@ def test_the_shipped_station_moves_nothing():
     assert (station.robot, station.g1.dry_run, station.g1.arms) == ("g1", True, ("right",))
     assert station.g1.limits.max_speed == 0.5
     assert not station.g1.posture.commanded
+
+
+def test_the_guides_cameras_give_what_the_small_policies_learn_from():
+    (text,) = re.findall(r"```json\n(.*?)```", (G1 / "README.md").read_text(), re.DOTALL)
+    cameras = from_json(G1RobotConfig, json.loads("{" + text + "}")).cameras
+    assert cameras == tuple(dataclasses.replace(camera, height=64, width=64) for camera in DEFAULT_CAMERAS)
+    assert DEMOS["restock_demo"].world.image_size == 64
+    assert {config.world.image_size for config in FINETUNINGS.values()} == {DEFAULT_CAMERAS[0].height} == {224}
 
 
 @pytest.mark.parametrize("path", sorted(G1.iterdir()), ids=lambda path: path.name)

@@ -14,6 +14,7 @@ from configs.station import StationConfig, read_station
 from sop_jax.actors.operator.desk import Desk
 from sop_jax.cli.main import BAD_INPUT, main
 from sop_jax.cli.operator_options import LINK_VARIABLE
+from sop_jax.drill.ledger import read_ledgers
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.robots.g1.config import CameraConfig, UnitsConfig
 from sop_jax.robots.g1.emulated_sdk import EmulatedCosineCamera, EmulatedRobotController, EmulatedRobotDds
@@ -90,12 +91,17 @@ def test_a_real_robot_waits_for_its_scene_and_for_a_judgement(station, tmp_path,
         monkeypatch.setenv(LINK_VARIABLE, desk.address.link)
         person = threading.Thread(target=_judge_one, args=(desk,))
         person.start()
-        assert main([*station(REAL), "--join-operator"]) == 0
+        more = ["--join-operator", "--ledger", str(tmp_path / "ledger.jsonl"), "--metrics-port", "0"]
+        assert main([*station(REAL), *more]) == 0
         person.join(30)
     environment.close()
     assert emulator.num_commands > 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["num_successes"] == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out.splitlines()[-1])["num_successes"] == 0
+    assert "g1-1 serves its metrics at http://127.0.0.1:" in captured.err
     (manifest,) = _episodes(tmp_path)
+    (entry,) = read_ledgers([tmp_path / "ledger.jsonl"]).values()
+    assert (entry.episode_id, entry.accepted) == (manifest.episode_id, True)
     assert (manifest.task, manifest.instruction, manifest.world) == ("fold", "fold it", "")
     assert (manifest.outcome, manifest.failure_kind) == (Outcome.FAILURE, "after_first_fold")
     events = [json.loads(line) for line in (tmp_path / "metrics" / "g1-1.jsonl").read_text().splitlines()]
@@ -140,6 +146,15 @@ def test_mistakes_are_one_clear_line(station, monkeypatch, capsys, change, more,
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("sop act: ")
     assert complaint in last
+
+
+def test_a_port_for_metrics_needs_a_package_that_robots_dont_get(station, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.delitem(sys.modules, "sop_jax.monitoring.prometheus", raising=False)
+    assert main([*station(REAL), "--metrics-port", "0"]) == BAD_INPUT
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("sop act: --metrics-port needs a package")
+    assert "uv pip install prometheus-client" in last
 
 
 def test_a_person_needs_a_robot_that_can_be_taken_over(capsys):
