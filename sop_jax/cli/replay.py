@@ -19,7 +19,7 @@ from sop_jax.cli.replay_service import ReplayService
 from sop_jax.cli.station_metrics import open_metrics
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.store import EpisodeStore
-from sop_jax.models.bundle import load_bundle
+from sop_jax.models.bundle import told_model
 from sop_jax.monitoring.prometheus import LOOPBACK
 from sop_jax.replay.intake import Intake
 from sop_jax.replay.intake_log import IntakeReport
@@ -92,7 +92,7 @@ class ReplayArguments:
 def run(argv: Sequence[str]) -> int:
     arguments = parse(ReplayArguments, argv, "replay")
     config = find_learning(arguments.config)
-    horizon = load_bundle(find_policy(arguments.policy or config.policy)).model.horizon
+    horizon = told_model(find_policy(arguments.policy or config.policy)).horizon
     tasks = [world.task for world in config.worlds]
     watch = _AlgorithmWatch(arguments.config, config.learning.algorithm, tasks)
     tables_config, segment_length = mix_tables(tasks, config.replay.mix), config.replay.intake.segment_length

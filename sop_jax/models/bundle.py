@@ -88,8 +88,21 @@ class PolicyBundle:
 
 def told_fingerprint(directory: pathlib.Path) -> str:
     """The fingerprint that a policy directory says it has; `load_bundle` checks it. Raises InvalidBundleError."""
+    return str(_told(directory, "fingerprint"))
+
+
+def told_model(directory: pathlib.Path) -> PolicyModel:
+    """The model of a policy directory, for those who need no parameters (gigabytes, of a full pi0.5). Raises
+    InvalidBundleError."""
     try:
-        return str(json.loads((directory / "policy.json").read_text())["fingerprint"])
+        return create_model(config_from_json(_told(directory, "model")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidBundleError(f"{directory} can't be read as a policy: {error}") from error
+
+
+def _told(directory: pathlib.Path, name: str) -> Any:
+    try:
+        return json.loads((directory / "policy.json").read_text())[name]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidBundleError(f"{directory} can't be read as a policy: {error}") from error
 

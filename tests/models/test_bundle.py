@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from model_cases import COMPACT, LORA, MODELS, norm_for, randomize
 
-from sop_jax.models.bundle import InvalidBundleError, PolicyBundle, load_bundle
+from sop_jax.models.bundle import InvalidBundleError, PolicyBundle, load_bundle, told_fingerprint, told_model
 from sop_jax.models.policy import abstract_params
 from sop_jax.models.pytrees import flatten_params
 from sop_jax.models.registry import PRESETS, config_from_json, config_to_json, create_model
@@ -141,3 +141,16 @@ def test_policies_from_before_a_field_existed_load_with_its_default():
 def test_unknown_kinds_are_refused():
     with pytest.raises(ValueError, match=r"unknown model kind 'gpt': expected one of \['compact', 'pi05'\]"):
         config_from_json({"kind": "gpt"})
+
+
+def test_what_a_directory_tells_of_itself_needs_no_parameters(saved, copy):
+    bundle, _ = saved
+    shutil.rmtree(copy / "params")
+    assert told_fingerprint(copy) == bundle.fingerprint
+    assert told_model(copy).horizon == bundle.model.horizon
+    edit(copy, lambda content: content["model"].update(kind="NoSuchModel"))
+    with pytest.raises(InvalidBundleError, match="can't be read as a policy"):
+        told_model(copy)
+    (copy / "policy.json").write_text("{")
+    with pytest.raises(InvalidBundleError, match="can't be read as a policy"):
+        told_fingerprint(copy)
