@@ -13,6 +13,7 @@ from configs.registry import DEMOS, FINETUNINGS
 from configs.station import read_station
 from sop_jax.cli.act_station import StationArguments
 from sop_jax.cli.learn import LearnArguments
+from sop_jax.cli.replay import ReplayArguments
 from sop_jax.robots.g1.config import DEFAULT_CAMERAS, G1RobotConfig
 
 LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
@@ -45,9 +46,9 @@ def test_no_address_and_no_secret(path):
 G1 = LAUNCH / "g1"
 
 
-def _command(unit: str) -> str:
+def _command(unit: pathlib.Path) -> str:
     """What a unit's shell runs, which must be whole and know its variables from the unit's head."""
-    text = (G1 / unit).read_text()
+    text = unit.read_text()
     shell = re.search(r"^ExecStart=/bin/bash -c '(.*)'$", text, re.MULTILINE)[1]
     subprocess.run(["bash", "-n", "-c", shell], check=True)
     assert "KillSignal=SIGINT" in text.splitlines()  # which ends an episode whole, and lets the SDK shut down
@@ -58,14 +59,22 @@ def _command(unit: str) -> str:
 
 
 def test_the_robots_unit_starts_sop_act_as_it_is():
-    flags = set(re.findall(r"--([a-z-]+)", _command("sop-robot.service")))
+    flags = set(re.findall(r"--([a-z-]+)", _command(G1 / "sop-robot.service")))
     known = {field.name.replace("_", "-") for field in dataclasses.fields(StationArguments)}
     assert {"station", "robot-id", "store", "operator"} <= flags <= known
 
 
+def test_the_replay_servers_unit_starts_sop_replay_with_certificates_and_for_ever():
+    unit = LAUNCH / "replay" / "sop-replay.service"
+    flags = set(re.findall(r"--([a-z-]+)", _command(unit)))
+    known = {field.name.replace("_", "-") for field in dataclasses.fields(ReplayArguments)}
+    assert {"store", "config", "port", "tls"} <= flags <= known
+    assert "Restart=always" in unit.read_text().splitlines()
+
+
 def test_the_sdks_unit_serves_the_cameras_and_the_socket_of_the_station():
     station = read_station(G1 / "station.json")
-    words = _command("sop-sdk.service").split()
+    words = _command(G1 / "sop-sdk.service").split()
     start = words.index("launch/g1/sdk_server.py")
     assert words[start + 1] == station.g1.sdk_socket
     assert words[start + 2 :] == [camera.sdk_name for camera in station.g1.cameras]
