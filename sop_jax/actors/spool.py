@@ -22,7 +22,7 @@ from sop_jax.actors.seeds import MAX_SEED, derive_seed
 from sop_jax.actors.spool_room import Waiting, choose_victim, count_marks, give_up, mark_given_up
 from sop_jax.episodes.format import pack, parse
 from sop_jax.episodes.paths import episode_path
-from sop_jax.specs.clock import Clock
+from sop_jax.specs.clock import Clock, age_s
 from sop_jax.specs.errors import ConfigError, EpisodeExistsError, InvalidEpisodeError
 from sop_jax.specs.interfaces import Metrics
 from sop_jax.specs.metrics import NoMetrics
@@ -77,7 +77,8 @@ class Spool:
     or killed. Thread-safe.
 
     Metrics: "accepted", "upload", "upload_failed" (each with the episode_id and what waits then: num_pending, pending_bytes,
-    max_bytes), "set_aside", "given_up" (episode_id, corrected, num_bytes, num_given_up, reason).
+    max_bytes), "set_aside", "given_up" (episode_id, corrected, num_bytes, num_given_up, reason). An upload's `upload_s` counts
+    from the episode's end; it is left out if the clock learnt the date in between.
     """
 
     def __init__(
@@ -296,12 +297,13 @@ class Spool:
             return False
         with self._changed:
             waits, ended_ns = self._what_waits(without=episode_id), self._pending[episode_id].ended_ns
+        upload_s = age_s(ended_ns, self._clock.now_ns())
         self._metrics.write(
             "upload",
             episode_id=episode_id,
             num_bytes=len(data),
             num_failures=self._num_failures,
-            upload_s=(self._clock.now_ns() - ended_ns) / 1e9,
+            **({} if upload_s is None else {"upload_s": upload_s}),
             **waits,
         )
         self._forget(episode_id)

@@ -26,6 +26,7 @@ from sop_jax.episodes.repair import (
     restore_from_spool,
 )
 from sop_jax.episodes.store import EpisodeStore
+from sop_jax.specs.clock import EARLIEST_WALL_NS
 from sop_jax.specs.records import EpisodeManifest
 
 ACTIONS = ("ls", "show", "verify", "retain", "trace", "export", "import")
@@ -150,7 +151,6 @@ def _show(arguments: ShowArguments) -> int:
     path = episode_path(arguments.episode)
     parsed = store.read_without_images(path)
     manifest, arrays = parsed.manifest, parsed.arrays
-    started = datetime.datetime.fromtimestamp(manifest.started_ns / 1e9, tz=datetime.UTC)
     set_aside = store.quarantined().get(path, "")
     lines = [
         f"episode      {manifest.episode_id}",
@@ -158,7 +158,7 @@ def _show(arguments: ShowArguments) -> int:
         f"task         {manifest.task}: {manifest.instruction!r}",
         f"source       {manifest.source.value}, policy version {manifest.policy_version}",
         f"outcome      {_outcome(manifest)}",
-        f"started      {started.isoformat(timespec='milliseconds')}",
+        f"started      {_moment(manifest.started_ns)}",
         f"frames       {manifest.num_frames} at {manifest.control_hz:g} Hz, {len(arrays.image_frames)} with images of "
         + ", ".join(f"{camera.name} {camera.width}x{camera.height}" for camera in manifest.cameras),
         f"intervened   {int(arrays.intervention.sum())} frames in {manifest.num_interventions} takeovers",
@@ -227,6 +227,12 @@ def _repair(arguments: VerifyArguments, store: EpisodeStore, findings: list[Find
     left = [finding for finding in findings if finding.path not in paths]
     kinds = (Kind.STRANGER,) * arguments.remove_strangers + (Kind.LEFTOVER, Kind.ORPHAN) * arguments.remove_leftovers
     return [*restored, *quarantine_corrupt(store, left), *remove_found(store, left, kinds)]
+
+
+def _moment(time_ns: int) -> str:
+    if time_ns < EARLIEST_WALL_NS:
+        return f"unknown: its clock knew no date, and said {time_ns / 1e9:.3f} s"
+    return datetime.datetime.fromtimestamp(time_ns / 1e9, tz=datetime.UTC).isoformat(timespec="milliseconds")
 
 
 def _outcome(manifest: EpisodeManifest) -> str:

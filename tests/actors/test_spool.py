@@ -104,6 +104,19 @@ def test_a_store_that_is_away_is_tried_again_later_and_later(store, place):
     spool.close()
 
 
+def test_a_clock_that_learns_the_date_makes_no_upload_last_for_decades(store, place):
+    spool = Spool(place, store, ManualClock(), background=False)
+    spool.accept(small(1))  # ended a second after 1970 began
+    spool.close()
+    metrics = MemoryMetrics()
+    spool = Spool(place, store, ManualClock(1_790_000_000 * 10**9), metrics, background=False)
+    assert spool.drain(1.0)
+    spool.close()
+    (event,) = metrics.events
+    assert event["event"] == "upload"
+    assert "upload_s" not in event
+
+
 def test_the_thread_comes_back_by_itself(store, place):
     spool = Spool(place, store, WallClock(), config=SpoolConfig(0.01, 0.05))
     store.broken = AWAY

@@ -43,6 +43,15 @@ def test_ls_and_show(store_with_episodes, store_url, capsys):
     text = capsys.readouterr().out
     assert "asked at frame 6 (synthetic), acted 9 to 15" in text
     assert "intervened   6 frames in 1 takeovers" in text
+    assert "started      unknown: its clock knew no date, and said 1.000 s" in text
+
+
+def test_show_tells_the_date_of_what_a_dated_clock_recorded(store_url, capsys):
+    EpisodeStore(store_url).put(make_episode(1, 30, started_ns=1_790_000_000 * 10**9))
+    (summary,) = EpisodeStore(store_url).summaries()
+    assert summary.manifest is not None
+    assert main(["episodes", "show", "--store", store_url, "--episode", summary.manifest.episode_id]) == 0
+    assert "started      2026-09-21T14:13:20.000+00:00" in capsys.readouterr().out
 
 
 def test_verify_finds_the_bad_one_and_forgives_what_is_set_aside(store_with_episodes, store_url, capsys):
