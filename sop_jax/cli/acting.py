@@ -57,6 +57,11 @@ def run_actor(
     room = SpoolConfig(max_bytes=round(upkeep.spool_gb * 1e9))
     robot_id = config.robot_id
     spool = Spool(upkeep.spool or pathlib.Path("runs/spool") / robot_id, store, clock, metrics, room)
+    if spool.num_unreadable:
+        note(
+            f"{spool.num_unreadable} files in the spool can't be read: they stay where they are and are not uploaded; look "
+            "at the disk (the metric `unreadable` names each file and the error)"
+        )
     ledger = None if upkeep.ledger is None else Ledger(upkeep.ledger, spool)
     try:
         # After a restart the robot goes on with new scenes instead of repeating those it has seen.
