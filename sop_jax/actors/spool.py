@@ -7,6 +7,7 @@ Layout of the spool's directory::
     <episode_id>.zip.given_up   empty: the mark of an episode that a full spool gave up
     set_aside/<name>            what can't be uploaded, with <name>.reason.json beside it
     lock                        held by the one process that uses the directory
+    next_episode.json           how far the robot has counted (`episode_counter.py`)
 """
 
 import dataclasses
