@@ -25,9 +25,11 @@ from sop_jax.actors.policy_seat import PolicySeat
 from sop_jax.actors.rollout import never
 from sop_jax.actors.spool import Spool
 from sop_jax.actors.weights_feed import BackgroundFeed, InlineFeed, SharedFeed
+from sop_jax.episodes.paths import episode_of_path
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.models.bundle import load_bundle
 from sop_jax.specs.clock import Clock, Ticker, WallClock
+from sop_jax.specs.identifiers import number_of_episode
 from sop_jax.specs.metrics import NoMetrics
 from sop_jax.weights.follower import Follower
 
@@ -162,7 +164,8 @@ class LiveProcess:
             seat = self._policy.take_seat()
             # After a restart the robot goes on with new scenes instead of repeating those it has seen.
             # (What its spool uploads meanwhile is counted twice rather than not at all.)
-            first_episode = porter.num_kept_of(robot_id) + len(store.list_paths(robot_id))
+            numbers = [number_of_episode(episode_of_path(path)) for path in store.list_paths(robot_id)]
+            first_episode = max(porter.num_kept_of(robot_id) + len(numbers), max(numbers, default=-1) + 1)
             actor = self._make_actor(index, seat, porter, feed, first_episode)
             first_tick = round(settings.first_s[index] * self._rate_hz)
             lives.append(Life(actor, seat, first_tick, lambda robot_id=robot_id: porter.is_busy(robot_id)))

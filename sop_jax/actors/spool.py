@@ -2,11 +2,12 @@
 
 Layout of the spool's directory::
 
-    <episode_id>.zip            sealed, durable, waiting for upload
+    <episode_id>.zip            sealed, durable, waiting for upload (or unreadable: left for somebody to look at)
     <episode_id>.zip.tmp        being written; never read
     <episode_id>.zip.given_up   empty: the mark of an episode that a full spool gave up
     set_aside/<name>            what can't be uploaded, with <name>.reason.json beside it
     lock                        held by the one process that uses the directory
+    next_episode.json           how far the robot has counted (`episode_counter.py`)
 """
 
 import dataclasses
@@ -18,11 +19,11 @@ import threading
 from typing import Protocol, final
 
 from sop_jax.actors.durable_files import is_disk_full, move_durably, remove_durably, write_durably
-from sop_jax.actors.seeds import MAX_SEED, derive_seed
 from sop_jax.actors.spool_room import Waiting, choose_victim, count_marks, give_up, mark_given_up
+from sop_jax.actors.upload_order import UploadOrder
 from sop_jax.episodes.format import pack, parse
 from sop_jax.episodes.paths import episode_path
-from sop_jax.specs.clock import Clock
+from sop_jax.specs.clock import Clock, age_s
 from sop_jax.specs.errors import ConfigError, EpisodeExistsError, InvalidEpisodeError
 from sop_jax.specs.interfaces import Metrics
 from sop_jax.specs.metrics import NoMetrics
@@ -44,7 +45,8 @@ class EpisodeSink(Protocol):
 class SpoolConfig:
     """Waits between attempts while the store is away: from `first_retry_s`, doubling, up to `max_retry_s` [clock seconds].
 
-    Each wait is shortened by up to half, differently per episode, so that a fleet doesn't come back all at once.
+    Each wait is shortened by up to half, differently per episode, so that a fleet doesn't come back all at once. An episode
+    that fails while others get through waits like that by itself (`upload_order.py`).
 
     max_bytes: what waits takes no more of the disk than this. When it is full, or the disk is, the oldest autonomous episodes
         are given up first, and those with interventions last.
@@ -72,12 +74,15 @@ class Spool:
         spool.drain(timeout_s=60)        # True if everything is in the store
         spool.close()
 
-    Uploading is a background thread's work, oldest episode first; with `background=False` it happens in `upload_due` and
-    `drain` only (simulation on virtual time). A new Spool on the same directory goes on where the last one was stopped
-    or killed. Thread-safe.
+    Uploading is a background thread's work, oldest episode first, and no episode that can't be uploaded holds up another
+    (`upload_order.py`); with `background=False` it happens in `upload_due` and `drain` only (simulation on virtual time).
+    A new Spool on the same directory goes on where the last one was stopped or killed. A file that it can't read then stays
+    where it is, counted and told, until the next start tries again. Thread-safe.
 
     Metrics: "accepted", "upload", "upload_failed" (each with the episode_id and what waits then: num_pending, pending_bytes,
-    max_bytes), "set_aside", "given_up" (episode_id, corrected, num_bytes, num_given_up, reason).
+    max_bytes), "set_aside", "given_up" (episode_id, corrected, num_bytes, num_given_up, reason), "unreadable" (episode_id,
+    file, reason). An upload's `upload_s` counts from the episode's end; it is left out if the clock learnt the date in
+    between.
     """
 
     def __init__(
@@ -100,8 +105,8 @@ class Spool:
         self._pending: dict[str, Waiting] = {}
         self._in_flight: str | None = None
         self._num_given_up = 0
-        self._num_failures = 0
-        self._retry_at_ns = 0
+        self._num_unreadable = 0
+        self._order = UploadOrder(self._config.first_retry_s, self._config.max_retry_s)
         self._closed = False
         self._directory.mkdir(parents=True, exist_ok=True)
         self._lock_file = _lock(self._directory)
@@ -127,6 +132,11 @@ class Spool:
         """Episodes that found no room here, since the directory was made."""
         with self._changed:
             return self._num_given_up
+
+    @property
+    def num_unreadable(self) -> int:
+        """Files that this Spool found when it began, and could neither read nor set aside."""
+        return self._num_unreadable
 
     def accept(self, episode: Episode) -> bool:
         """Writes the episode to the disk, atomically and durably, and returns; the upload comes later.
@@ -192,6 +202,7 @@ class Spool:
             # Under the lock, so that no upload of it begins meanwhile.
             give_up(self._path(victim))
             lost = self._pending.pop(victim)
+            self._order.done(victim, store_answers=False)
         self._tell_given_up(victim, lost, reason)
         return True
 
@@ -219,14 +230,12 @@ class Spool:
     def upload_due(self) -> int:
         """Uploads what waits, unless a failed attempt says to wait longer; returns how many episodes reached the store.
 
-        Stops at the first failure. Blocks while uploading.
+        Stops when the store fails. Blocks while uploading.
         """
         with self._uploading:
             num_uploaded = 0
             while (episode_id := self._next_due()) is not None:
-                if not self._upload(episode_id):
-                    break
-                num_uploaded += 1
+                num_uploaded += self._upload(episode_id)
             return num_uploaded
 
     def drain(self, timeout_s: float) -> bool:
@@ -263,96 +272,119 @@ class Spool:
                     self._changed.wait()
                 if self._closed:
                     return
-                if self._clock.now_ns() < self._retry_at_ns:
+                if self._order.choose(self._pending, self._clock.now_ns()) is None:
                     self._changed.wait(_WAKE_S)
                     continue
             self.upload_due()
 
     def _next_due(self) -> str | None:
         with self._changed:
-            if self._closed or not self._pending or self._clock.now_ns() < self._retry_at_ns:
+            if self._closed:
                 return None
-            self._in_flight = min(self._pending)
+            self._in_flight = self._order.choose(self._pending, self._clock.now_ns())
             return self._in_flight
 
     def _upload(self, episode_id: str) -> bool:
+        """False if it has to be tried again later; the episode is safe here."""
         path = self._path(episode_id)
         try:
-            try:
-                data = path.read_bytes()
-                self._store.put_bytes(episode_id, data)
-            except (EpisodeExistsError, InvalidEpisodeError) as error:  # Trying again would change nothing.
-                self._set_aside(path, f"{type(error).__name__}: {error}")
-                self._forget(episode_id)
-                return True
-            except FileNotFoundError:
-                if path.exists():
-                    raise
-                self._lose(episode_id, "somebody removed its file from the spool")
-                return True
-            remove_durably(path)
-        except Exception as error:  # Whatever keeps the store away, the episode is safe here: try again later.
-            self._wait_longer(episode_id, error)
-            return False
+            data = path.read_bytes()
+        except FileNotFoundError:
+            self._lose(episode_id, "somebody removed its file from the spool")
+            return True
+        except OSError as error:
+            return self._wait_longer(episode_id, error, its_own=True)
+        refusal = None
+        try:
+            self._store.put_bytes(episode_id, data)
+        except (EpisodeExistsError, InvalidEpisodeError) as error:  # Trying again would change nothing.
+            refusal = error
+        except Exception as error:  # storage drivers raise what they like
+            return self._wait_longer(episode_id, error, its_own=False)
+        try:
+            if refusal is None:
+                remove_durably(path)
+            else:
+                self._set_aside(path, f"{type(refusal).__name__}: {refusal}")
+        except OSError as error:
+            return self._wait_longer(episode_id, error, its_own=True)
+        if refusal is None:
+            self._tell_uploaded(episode_id, len(data))
+        # Bytes that aren't this episode are refused before the store is asked.
+        self._forget(episode_id, store_answers=not isinstance(refusal, InvalidEpisodeError))
+        return True
+
+    def _tell_uploaded(self, episode_id: str, num_bytes: int) -> None:
         with self._changed:
             waits, ended_ns = self._what_waits(without=episode_id), self._pending[episode_id].ended_ns
+            num_failures = self._order.num_failures(episode_id)
+        upload_s = age_s(ended_ns, self._clock.now_ns())
         self._metrics.write(
             "upload",
             episode_id=episode_id,
-            num_bytes=len(data),
-            num_failures=self._num_failures,
-            upload_s=(self._clock.now_ns() - ended_ns) / 1e9,
+            num_bytes=num_bytes,
+            num_failures=num_failures,
+            **({} if upload_s is None else {"upload_s": upload_s}),
             **waits,
         )
-        self._forget(episode_id)
-        return True
 
     def _lose(self, episode_id: str, reason: str) -> None:
         with self._changed:
             lost = self._pending[episode_id]
         self._refuse(episode_id, lost, reason)
-        self._forget(episode_id)
+        self._forget(episode_id, store_answers=False)
 
-    def _forget(self, episode_id: str) -> None:
+    def _forget(self, episode_id: str, store_answers: bool) -> None:
         with self._changed:
-            self._num_failures = 0
+            self._order.done(episode_id, store_answers=store_answers)
             self._in_flight = None
             del self._pending[episode_id]
             self._changed.notify_all()
 
-    def _wait_longer(self, episode_id: str, error: Exception) -> None:
-        full_s = min(self._config.max_retry_s, self._config.first_retry_s * 2.0 ** min(self._num_failures, 30))
-        delay_s = full_s * (0.5 + 0.5 * derive_seed(episode_id, self._num_failures) / MAX_SEED)
+    def _wait_longer(self, episode_id: str, error: Exception, its_own: bool) -> bool:
         with self._changed:
-            self._num_failures += 1
+            delay_s = self._order.failed(episode_id, self._clock.now_ns(), its_own=its_own)
+            num_failures = self._order.num_failures(episode_id)
             self._in_flight = None
-            self._retry_at_ns = self._clock.now_ns() + round(delay_s * 1e9)
             waits = self._what_waits()
         self._metrics.write(
             "upload_failed",
             episode_id=episode_id,
-            num_failures=self._num_failures,
+            num_failures=num_failures,
             retry_in_s=delay_s,
             **waits,
             reason=f"{type(error).__name__}: {error}"[:300],
         )
+        return False
 
     def _recover(self) -> None:
         """Takes stock of what a former process left: whole episodes are pending, torn ones are set aside."""
         self._num_given_up = count_marks(self._directory)
         for path in sorted(self._directory.iterdir()):
-            if path.name.endswith(_TMP_SUFFIX):
-                self._set_aside(path, "torn: the process ended while it wrote this file, before it was sealed")
-            elif path.name.endswith(_SUFFIX):
-                data = path.read_bytes()
-                episode_id = path.name.removesuffix(_SUFFIX)
-                try:
-                    parsed = parse(data, episode_path(episode_id))
-                except InvalidEpisodeError as error:
-                    self._set_aside(path, f"corrupt: {error}")
-                else:
-                    corrected = bool(parsed.arrays.intervention.any())
-                    self._pending[episode_id] = Waiting(len(data), corrected, parsed.manifest.ended_ns)
+            try:
+                self._recover_file(path)
+            except OSError as error:  # One bad sector must not keep the robot from starting.
+                self._num_unreadable += 1
+                self._metrics.write(
+                    "unreadable",
+                    episode_id=path.name.removesuffix(_TMP_SUFFIX).removesuffix(_SUFFIX),
+                    file=path.name,
+                    reason=f"left in place: {type(error).__name__}: {error}"[:300],
+                )
+
+    def _recover_file(self, path: pathlib.Path) -> None:
+        if path.name.endswith(_TMP_SUFFIX):
+            self._set_aside(path, "torn: the process ended while it wrote this file, before it was sealed")
+        elif path.name.endswith(_SUFFIX):
+            data = path.read_bytes()
+            episode_id = path.name.removesuffix(_SUFFIX)
+            try:
+                parsed = parse(data, episode_path(episode_id))
+            except InvalidEpisodeError as error:
+                self._set_aside(path, f"corrupt: {error}")
+            else:
+                corrected = bool(parsed.arrays.intervention.any())
+                self._pending[episode_id] = Waiting(len(data), corrected, parsed.manifest.ended_ns)
 
     def _set_aside(self, path: pathlib.Path, reason: str) -> None:
         directory = self._directory / _SET_ASIDE

@@ -48,9 +48,10 @@ def mark_given_up(path: pathlib.Path) -> None:
 
 
 def count_marks(directory: pathlib.Path) -> int:
-    """How many episodes this directory has given up; finishes what a crash cut short."""
+    """How many episodes this directory has given up; finishes what a crash cut short, as far as the disk lets it."""
     marks = [path for path in directory.iterdir() if path.name.endswith(MARK_SUFFIX)]
     for mark in marks:
-        if mark.stat().st_size:
-            os.truncate(mark, 0)
+        with contextlib.suppress(OSError):
+            if mark.stat().st_size:
+                os.truncate(mark, 0)
     return len(marks)

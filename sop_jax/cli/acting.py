@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable
 
 from sop_jax.actors.actor import Actor, ActorConfig, ActorReport
+from sop_jax.actors.episode_counter import EpisodeCounter
 from sop_jax.actors.policy_runner import PolicyRunner
 from sop_jax.actors.spool import Spool, SpoolConfig
 from sop_jax.actors.weights_feed import BackgroundFeed, InlineFeed
@@ -12,8 +13,10 @@ from sop_jax.cli.locations import as_store_url
 from sop_jax.cli.output import note, print_json, say
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.drill.ledger import Ledger
+from sop_jax.episodes.paths import episode_of_path
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.specs.clock import Clock
+from sop_jax.specs.identifiers import number_of_episode
 from sop_jax.specs.interfaces import Metrics, Robot, Supervisor
 from sop_jax.specs.records import Episode
 from sop_jax.weights.follower import Follower
@@ -56,11 +59,19 @@ def run_actor(
     )
     room = SpoolConfig(max_bytes=round(upkeep.spool_gb * 1e9))
     robot_id = config.robot_id
-    spool = Spool(upkeep.spool or pathlib.Path("runs/spool") / robot_id, store, clock, metrics, room)
+    directory = upkeep.spool or pathlib.Path("runs/spool") / robot_id
+    spool = Spool(directory, store, clock, metrics, room)
+    counter = EpisodeCounter(directory, store.url)
+    if spool.num_unreadable:
+        note(
+            f"{spool.num_unreadable} files in the spool can't be read: they stay where they are and are not uploaded; look "
+            "at the disk (the metric `unreadable` names each file and the error)"
+        )
     ledger = None if upkeep.ledger is None else Ledger(upkeep.ledger, spool)
     try:
         # After a restart the robot goes on with new scenes instead of repeating those it has seen.
-        first_episode = _num_stored(store, robot_id, clock) + spool.num_pending + spool.num_given_up
+        num_kept = spool.num_pending + spool.num_given_up
+        first_episode = max(counter.next_number(), _first_after_stored(store, robot_id, num_kept, clock))
         actor = Actor(
             dataclasses.replace(config, first_episode=first_episode),
             robot,
@@ -70,7 +81,7 @@ def run_actor(
             supervisor=supervisor,
             feed=feed,
             metrics=metrics,
-            on_episode=teller(clock),
+            on_episode=_counting(counter, teller(clock)),
         )
         stop.call(actor.stop)
         report = actor.run()
@@ -107,6 +118,19 @@ def teller(clock: Clock) -> Callable[[Episode], None]:
     return tell
 
 
+def _counting(counter: EpisodeCounter, tell: Callable[[Episode], None]) -> Callable[[Episode], None]:
+    """Counts each episode as well as telling it."""
+
+    def count(episode: Episode) -> None:
+        try:
+            counter.note(number_of_episode(episode.manifest.episode_id))
+        except OSError as error:  # The worst that can come of it is a scene that the robot meets twice.
+            note(f"the number of the next episode wasn't written down: {error}")
+        tell(episode)
+
+    return count
+
+
 def _warn(report: ActorReport, uploaded: bool, num_pending: int) -> None:
     if report.num_given_up:
         note(
@@ -117,11 +141,12 @@ def _warn(report: ActorReport, uploaded: bool, num_pending: int) -> None:
         note(f"{num_pending} episodes still wait in the spool; the next start uploads them")
 
 
-def _num_stored(store: EpisodeStore, robot_id: str, clock: Clock) -> int:
-    """How many episodes of this robot the store has; a number that no other start gets, if the store is away: the spool is
-    there for that."""
+def _first_after_stored(store: EpisodeStore, robot_id: str, num_kept: int, clock: Clock) -> int:
+    """A number after those of this robot's episodes in the store, and of the `num_kept` that its spool knows; one that no
+    other start gets, if the store is away: the spool is there for that."""
     try:
-        return len(store.list_paths(robot_id))
+        numbers = [number_of_episode(episode_of_path(path)) for path in store.list_paths(robot_id)]
     except Exception as error:  # storage drivers raise what they like
         note(f"the store doesn't answer, episodes wait in the spool: {error}")
-        return clock.now_ns() // 10**9
+        return clock.now_ns() // 10**9 + num_kept
+    return max(len(numbers) + num_kept, max(numbers, default=-1) + 1)

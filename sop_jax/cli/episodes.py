@@ -21,11 +21,13 @@ from sop_jax.episodes.repair import (
     Kind,
     Repair,
     find_problems,
+    finish_repairs,
     quarantine_corrupt,
     remove_found,
     restore_from_spool,
 )
 from sop_jax.episodes.store import EpisodeStore
+from sop_jax.specs.clock import EARLIEST_WALL_NS
 from sop_jax.specs.records import EpisodeManifest
 
 ACTIONS = ("ls", "show", "verify", "retain", "trace", "export", "import")
@@ -65,7 +67,7 @@ class ShowArguments:
 @dataclasses.dataclass(frozen=True)
 class VerifyArguments:
     """Reads every byte of every episode and checks it; says what else is wrong in the store. Exit code 1 if an episode is bad
-    that isn't set aside. Without --repair nothing is changed."""
+    that isn't set aside, or couldn't be put back. Without --repair nothing is changed."""
 
     store: str
     """Store root: a folder, or a URL."""
@@ -74,7 +76,8 @@ class VerifyArguments:
     """Only this robot's."""
 
     repair: bool = False
-    """Set bad episodes aside with the reason, after what the options below can do. No episode's object is ever removed."""
+    """Set bad episodes aside with the reason, after what the options below can do. No episode's object is ever removed, but
+    to make place for a whole copy of it."""
 
     from_spool: pathlib.Path | None = None
     """A copy of a robot's spool directory: whole copies replace bad or missing episodes. Needs --repair."""
@@ -150,7 +153,6 @@ def _show(arguments: ShowArguments) -> int:
     path = episode_path(arguments.episode)
     parsed = store.read_without_images(path)
     manifest, arrays = parsed.manifest, parsed.arrays
-    started = datetime.datetime.fromtimestamp(manifest.started_ns / 1e9, tz=datetime.UTC)
     set_aside = store.quarantined().get(path, "")
     lines = [
         f"episode      {manifest.episode_id}",
@@ -158,7 +160,7 @@ def _show(arguments: ShowArguments) -> int:
         f"task         {manifest.task}: {manifest.instruction!r}",
         f"source       {manifest.source.value}, policy version {manifest.policy_version}",
         f"outcome      {_outcome(manifest)}",
-        f"started      {started.isoformat(timespec='milliseconds')}",
+        f"started      {_moment(manifest.started_ns)}",
         f"frames       {manifest.num_frames} at {manifest.control_hz:g} Hz, {len(arrays.image_frames)} with images of "
         + ", ".join(f"{camera.name} {camera.width}x{camera.height}" for camera in manifest.cameras),
         f"intervened   {int(arrays.intervention.sum())} frames in {manifest.num_interventions} takeovers",
@@ -194,9 +196,10 @@ def _verify(arguments: VerifyArguments) -> int:
         say(f"{label:<15}{finding.path}: {finding.reason}")
     repairs = _repair(arguments, store, findings) if arguments.repair else []
     for repair in repairs:
-        say(f"{repair.action:<15}{repair.path}")
+        say(f"{repair.action:<15}{repair.path}" + (f": {repair.problem}" if repair.problem else ""))
     bad = {finding.path: finding.reason for finding in findings if finding.kind is Kind.CORRUPT}
-    mended = {repair.path for repair in repairs}
+    failed = [repair for repair in repairs if repair.action == "failed"]
+    mended = {repair.path for repair in repairs if repair.action != "failed"}
     unexpected = [
         finding.path
         for finding in findings
@@ -204,7 +207,7 @@ def _verify(arguments: VerifyArguments) -> int:
     ]
     say(
         f"{num_episodes} episodes read, {len(bad)} bad, {len(unexpected)} of them not set aside; "
-        f"{len(findings) - len(bad)} other findings"
+        f"{len(findings) - len(bad)} other findings" + (f"; {len(failed)} repairs failed" if failed else "")
     )
     if arguments.json:
         others = [finding for finding in findings if finding.kind is not Kind.CORRUPT]
@@ -218,15 +221,23 @@ def _verify(arguments: VerifyArguments) -> int:
                 "repairs": repairs,
             }
         )
-    return 1 if unexpected else 0
+    return 1 if unexpected or failed else 0
 
 
 def _repair(arguments: VerifyArguments, store: EpisodeStore, findings: list[Finding]) -> list[Repair]:
-    restored = [] if arguments.from_spool is None else restore_from_spool(store, findings, arguments.from_spool)
-    paths = {repair.path for repair in restored}
-    left = [finding for finding in findings if finding.path not in paths]
+    repairs = finish_repairs(store, findings)
+    if arguments.from_spool is not None:
+        repairs += restore_from_spool(store, findings, arguments.from_spool)
+    restored = {repair.path for repair in repairs if repair.action == "restored"}
+    left = [finding for finding in findings if finding.path not in restored]
     kinds = (Kind.STRANGER,) * arguments.remove_strangers + (Kind.LEFTOVER, Kind.ORPHAN) * arguments.remove_leftovers
-    return [*restored, *quarantine_corrupt(store, left), *remove_found(store, left, kinds)]
+    return [*repairs, *quarantine_corrupt(store, left), *remove_found(store, left, kinds)]
+
+
+def _moment(time_ns: int) -> str:
+    if time_ns < EARLIEST_WALL_NS:
+        return f"unknown: its clock knew no date, and said {time_ns / 1e9:.3f} s"
+    return datetime.datetime.fromtimestamp(time_ns / 1e9, tz=datetime.UTC).isoformat(timespec="milliseconds")
 
 
 def _outcome(manifest: EpisodeManifest) -> str:

@@ -61,6 +61,8 @@ def _values(event: Event) -> str:
     keys = _SHOWN.get(event.name, tuple(key for key in event.values if key != "episode_id"))
     parts = []
     for key in keys:
-        value = event.values.get(key, "")
+        if key not in event.values:
+            continue
+        value = event.values[key]
         parts.append(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}")
     return " ".join(parts)

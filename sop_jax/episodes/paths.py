@@ -1,7 +1,8 @@
 """Where episodes and the records about them lie below the store's root.
 
-`episodes/<robot_id>/<episode_id>.zip`, `quarantine/<robot_id>/<episode_id>.zip.json` and
-`retired/<robot_id>/<episode_id>.zip.json`. The robot's own prefix is what its credentials may write to, so a path that
+`episodes/<robot_id>/<episode_id>.zip`, `quarantine/<robot_id>/<episode_id>.zip.json`,
+`retired/<robot_id>/<episode_id>.zip.json` and, while `repair.py` replaces an object, a mark at
+`quarantine/<robot_id>/<episode_id>.zip.repair`. The robot's own prefix is what its credentials may write to, so a path that
 contradicts itself is refused here, before anything is opened.
 """
 
@@ -14,6 +15,7 @@ QUARANTINE = "quarantine/"
 RETIRED = "retired/"
 _OBJECT_SUFFIX = ".zip"
 _RECORD_SUFFIX = ".zip.json"
+_REPAIR_SUFFIX = ".zip.repair"
 
 
 def episode_path(episode_id: str) -> str:
@@ -29,6 +31,11 @@ def quarantine_path(path: str) -> str:
 def retired_path(path: str) -> str:
     """The record that says that the episode at `path` is on its way out, or gone."""
     return _record_path(RETIRED, path)
+
+
+def repair_path(path: str) -> str:
+    """The mark that says that somebody is replacing the episode at `path` by a whole copy."""
+    return quarantine_path(path).removesuffix(_RECORD_SUFFIX) + _REPAIR_SUFFIX
 
 
 def robot_of_path(path: str) -> str:
@@ -70,6 +77,12 @@ def quarantined_path(key: str) -> str:
 def is_quarantine_path(key: str) -> bool:
     path = quarantined_path(key)
     return is_episode_path(path) and quarantine_path(path) == key
+
+
+def episode_of_repair(key: str) -> str | None:
+    """The episode that the mark at `key` speaks of: `repair_path` undone. None if no such mark has that name."""
+    path = EPISODES + key.removeprefix(QUARANTINE).removesuffix(_REPAIR_SUFFIX) + _OBJECT_SUFFIX
+    return path if is_episode_path(path) and repair_path(path) == key else None
 
 
 def episode_of_retired(key: str) -> str | None:

@@ -2,9 +2,10 @@
 
 import dataclasses
 import enum
+import functools
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sop_jax.episodes import kvstore, paths, retirement
 from sop_jax.episodes.format import parse
@@ -23,6 +24,7 @@ class Kind(enum.StrEnum):
     CORRUPT: an episode's object that intake would refuse. STRANGER: an object that no EpisodeStore writes.
     MISPLACED: a stranger that looks like a whole episode; never removed. LEFTOVER: a dead writer's half-written file.
     ORPHAN: a quarantine record about an object that is gone. DAMAGED_RECORD: a retirement record that can't be read.
+    UNFINISHED: a whole copy was about to replace the object, and whoever did that was cut short.
     """
 
     CORRUPT = "corrupt"
@@ -31,6 +33,7 @@ class Kind(enum.StrEnum):
     LEFTOVER = "leftover"
     ORPHAN = "orphan"
     DAMAGED_RECORD = "damaged_record"
+    UNFINISHED = "unfinished"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +48,11 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Repair:
-    """One thing that was done: "quarantined", "restored" or "removed"."""
+    """One thing that was done: "quarantined", "restored" or "removed"; or "failed", and then `problem` says why."""
 
     path: str
     action: str
+    problem: str = ""
 
 
 def find_problems(store: EpisodeStore, robot_id: str | None = None) -> Iterator[Finding]:
@@ -62,6 +66,12 @@ def find_problems(store: EpisodeStore, robot_id: str | None = None) -> Iterator[
             yield Finding(path, Kind.CORRUPT, str(error), path in set_aside)
         except EpisodeNotFoundError:
             continue  # Retention removed it meanwhile.
+    for path in _unfinished(store, robot_id):
+        yield Finding(
+            path,
+            Kind.UNFINISHED,
+            "a whole copy was about to replace it: verify --repair goes on, with --from-spool if it isn't in its place yet",
+        )
     if robot_id is not None:
         return
     for path in store.list_strangers():
@@ -77,19 +87,29 @@ def find_problems(store: EpisodeStore, robot_id: str | None = None) -> Iterator[
 
 
 def quarantine_corrupt(store: EpisodeStore, findings: list[Finding]) -> list[Repair]:
-    """Sets corrupt episodes aside, with what is wrong as the reason."""
+    """Sets corrupt episodes aside, with what is wrong as the reason. Those that are gone meanwhile are left out."""
     done = []
     for finding in findings:
-        if finding.kind is Kind.CORRUPT and not finding.set_aside:
-            store.quarantine(finding.path, finding.reason)
-            done.append(Repair(finding.path, "quarantined"))
+        if finding.kind is not Kind.CORRUPT or finding.set_aside:
+            continue
+        try:
+            size = len(store.read_bytes(finding.path))
+        except InvalidEpisodeError:  # far too large
+            size = 0
+        except EpisodeNotFoundError:
+            continue
+        except Exception as error:  # storage drivers raise what they like
+            done.append(_failed(finding.path, error))
+            continue
+        set_aside = functools.partial(store.quarantine, finding.path, finding.reason, size=size)
+        done.append(_attempt(finding.path, "quarantined", set_aside))
     return done
 
 
 def restore_from_spool(store: EpisodeStore, findings: list[Finding], spool: pathlib.Path) -> list[Repair]:
     """Puts back whole copies of corrupt or missing episodes out of a robot's spool directory, and lets intake try again.
 
-    Retired episodes stay away. The spool is only read.
+    Retired episodes stay away. The spool is only read. An episode that can't be put back is told, and stops no other.
     """
     corrupt = {finding.path for finding in findings if finding.kind is Kind.CORRUPT}
     present = {*store.list_paths(), *retirement.retired_paths(store)}
@@ -97,20 +117,70 @@ def restore_from_spool(store: EpisodeStore, findings: list[Finding], spool: path
     for file in sorted([*spool.glob("*.zip"), *spool.glob("set_aside/*.zip")]):
         try:
             path = paths.episode_path(file.stem)
-            if path in present and path not in corrupt:
-                continue
+        except InvalidEpisodeError:
+            continue
+        if path in present and path not in corrupt:
+            continue
+        try:
             data = file.read_bytes()
             verify_bytes(data, path)
         except InvalidEpisodeError:
             continue
-        # The record goes first: killed in between, the object is found corrupt again. And last, if intake wrote a new one.
-        kvstore.remove(store.root, paths.quarantine_path(path))
-        store.root.write(path, data).result()
-        kvstore.remove(store.root, paths.quarantine_path(path))
-        corrupt.discard(path)
-        present.add(path)
-        done.append(Repair(path, "restored"))
+        except OSError as error:
+            done.append(_failed(path, error))  # it names the file in the spool
+            continue
+        done.append(_attempt(path, "restored", functools.partial(_put_back, store, path, data)))
+        if done[-1].action == "restored":
+            corrupt.discard(path)
+            present.add(path)
     return done
+
+
+def finish_repairs(store: EpisodeStore, findings: list[Finding]) -> list[Repair]:
+    """Finishes what `restore_from_spool` was cut short in, where the whole copy is in its place: lets intake try again."""
+    done = []
+    for finding in findings:
+        if finding.kind is not Kind.UNFINISHED:
+            continue
+        try:
+            verify_bytes(store.read_bytes(finding.path), finding.path)
+        except (InvalidEpisodeError, EpisodeNotFoundError):  # It takes the copy in the spool to go on here.
+            continue
+        except Exception as error:  # storage drivers raise what they like
+            done.append(_failed(finding.path, error))
+            continue
+        done.append(_attempt(finding.path, "restored", functools.partial(_release, store, finding.path)))
+    return done
+
+
+def _put_back(store: EpisodeStore, path: str, data: bytes) -> None:
+    """Replaces an object by a whole copy of the same episode, without ever writing over anything: a bucket forbids that.
+
+    Mark, old object away, whole copy in, quarantine record away, mark away. Whatever cuts this short, the object is set
+    aside if it was, the copy is in the spool, and the mark tells the next run. It may all be done again from the start.
+
+    Raises EpisodeExistsError if a whole episode with other bytes is there by now; it stays.
+    """
+    kvstore.create(store.root, paths.repair_path(path), b"a whole copy is about to replace this episode\n")
+    try:
+        verify_bytes(store.read_bytes(path), path)
+    except InvalidEpisodeError:
+        kvstore.remove(store.root, path)
+    except EpisodeNotFoundError:
+        pass
+    store.put_bytes(paths.episode_of_path(path), data)
+    _release(store, path)
+
+
+def _release(store: EpisodeStore, path: str) -> None:
+    kvstore.remove(store.root, paths.quarantine_path(path))
+    kvstore.remove(store.root, paths.repair_path(path))
+
+
+def _unfinished(store: EpisodeStore, robot_id: str | None) -> list[str]:
+    below = paths.QUARANTINE if robot_id is None else f"{paths.QUARANTINE}{robot_id}/"
+    found = (paths.episode_of_repair(key) for key in kvstore.list_below(store.root, below))
+    return [path for path in found if path is not None]
 
 
 def remove_found(store: EpisodeStore, findings: list[Finding], kinds: tuple[Kind, ...]) -> list[Repair]:
@@ -124,11 +194,24 @@ def remove_found(store: EpisodeStore, findings: list[Finding], kinds: tuple[Kind
         if finding.kind is Kind.LEFTOVER:
             folder = _folder(store)
             assert folder is not None, "only disks have leftovers"
-            (folder / finding.path).unlink(missing_ok=True)
+            remove = functools.partial((folder / finding.path).unlink, missing_ok=True)
         else:
-            kvstore.remove(store.root, finding.path)
-        done.append(Repair(finding.path, "removed"))
+            remove = functools.partial(kvstore.remove, store.root, finding.path)
+        done.append(_attempt(finding.path, "removed", remove))
     return done
+
+
+def _attempt(path: str, action: str, act: Callable[[], object]) -> Repair:
+    """Acts; what goes wrong with one path is told, and stops no other."""
+    try:
+        act()
+    except Exception as error:  # storage drivers raise what they like
+        return _failed(path, error)
+    return Repair(path, action)
+
+
+def _failed(path: str, error: Exception) -> Repair:
+    return Repair(path, "failed", f"{type(error).__name__}: {error}")
 
 
 def _judge_stranger(store: EpisodeStore, path: str) -> Finding:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from sop_jax.episodes import retirement
 from sop_jax.episodes.retirement import RetirementRecord
 from sop_jax.episodes.store import EpisodeStore, EpisodeSummary
-from sop_jax.specs.clock import Clock
+from sop_jax.specs.clock import Clock, age_s
 from sop_jax.specs.errors import ConfigError, InvalidEpisodeError
 from sop_jax.specs.records import NO_POLICY, EpisodeManifest, Source
 
@@ -15,10 +15,14 @@ from sop_jax.specs.records import NO_POLICY, EpisodeManifest, Source
 class RetentionConfig:
     """What to keep of each task and source. Ages count from the episode's end, by the robot's clock.
 
+    The age of an episode that was recorded by a clock without a date is unknown (`specs.clock.age_s`): all demonstrations
+    that `sop act --expert` collects, and what a robot records before it has heard of the time. Such episodes never go for
+    their age, and for size only when nothing else of their task and source is left to go.
+
     max_bytes: the oldest episodes beyond this size go; autonomous ones first, corrections last. None = any size.
     max_age_s: older autonomous episodes go. None = any age.
     correction_factor: episodes with interventions, and demonstrations, may be so many times as old.
-    min_age_s: nothing younger goes, however full the store is.
+    min_age_s: nothing that is known to be younger goes, however full the store is.
     grace_s: from retirement to the removal of the object. Must be longer than intake and learner need to let go.
     keep_record_s: how long the record outlives the object: no robot comes back with an old upload after that.
     """
@@ -61,14 +65,17 @@ class _Kept:
     path: str
     num_bytes: int
     manifest: EpisodeManifest
+    age_s: float | None
 
     @property
     def corrected(self) -> bool:
         return self.manifest.num_interventions > 0 or self.manifest.policy_version == NO_POLICY
 
     @property
-    def worth(self) -> tuple[bool, int, str]:
-        return self.corrected, self.manifest.ended_ns, self.manifest.episode_id
+    def worth(self) -> tuple[bool, bool, int, str]:
+        # Without a date the end says how long an episode was, and the shortest must not go first: there the names decide.
+        ended_ns = 0 if self.age_s is None else self.manifest.ended_ns
+        return self.age_s is None, self.corrected, ended_ns, self.manifest.episode_id
 
 
 def plan_retention(
@@ -93,15 +100,16 @@ def plan_retention(
         if summary.manifest is None or summary.path in records or summary.path in quarantined:
             continue
         key = (summary.manifest.task, summary.manifest.source)
-        groups.setdefault(key, []).append(_Kept(summary.path, summary.size, summary.manifest))
+        age = age_s(summary.manifest.ended_ns, now_ns)
+        groups.setdefault(key, []).append(_Kept(summary.path, summary.size, summary.manifest, age))
     retire = [record for kept in groups.values() for record in _overdue(kept, now_ns, config)]
     gone_ns = round((config.grace_s + config.keep_record_s) * 1e9)
     remove, forget = [], []
     for path, record in records.items():
-        age_ns = now_ns - record.retired_ns
-        if path in present and age_ns >= config.grace_s * 1e9:
+        retired_for_ns = now_ns - record.retired_ns
+        if path in present and retired_for_ns >= config.grace_s * 1e9:
             remove.append(path)
-        elif path not in present and age_ns >= gone_ns:
+        elif path not in present and retired_for_ns >= gone_ns:
             forget.append(path)
     return RetentionPlan(tuple(retire), tuple(remove), tuple(forget))
 
@@ -111,14 +119,16 @@ def _overdue(kept: list[_Kept], now_ns: int, config: RetentionConfig) -> list[Re
     total = sum(episode.num_bytes for episode in kept)
     found = []
     for episode in sorted(kept, key=lambda episode: episode.worth):
-        age_s = (now_ns - episode.manifest.ended_ns) / 1e9
-        if age_s < config.min_age_s:
+        age = episode.age_s
+        if age is not None and age < config.min_age_s:
             continue
         longest_s = (config.max_age_s or 0.0) * (config.correction_factor if episode.corrected else 1.0)
-        if config.max_age_s is not None and age_s > longest_s:
-            reason = f"{age_s:.0f} s old, kept for {longest_s:.0f} s"
+        if config.max_age_s is not None and age is not None and age > longest_s:
+            reason = f"{age:.0f} s old, kept for {longest_s:.0f} s"
         elif config.max_bytes is not None and total > config.max_bytes:
             reason = f"{total} bytes of its task and source, kept are {config.max_bytes}"
+            if age is None:
+                reason += "; its age is unknown (its clock knew no date), and nothing else of them is left to go"
         else:
             continue
         total -= episode.num_bytes

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from sop_jax.sampling.batch_source import LoadedBatch
+from sop_jax.specs.clock import age_s
 from sop_jax.specs.records import Source
 
 
@@ -35,7 +36,8 @@ class StepStats:
     online_share/<task>: share of the task's examples that came from its online buffer; requested_online_share/<task>: what
         the sampler had asked for. The difference was held back by a rate limiter.
     staleness_versions, staleness_versions_max: learner version minus acting version, over frames that a policy acted on.
-    staleness_s: mean age of the online frames' episodes since they ended, seconds.
+    staleness_s: mean age of the online frames' episodes since they ended, seconds; without those whose robot's clock knew
+        no date.
     intervention_share: share of examples in which a human acted.
     """
 
@@ -72,9 +74,14 @@ class StepStats:
             behind = np.maximum(settled.learner_version - acted, 0)
             means["staleness_versions"].append(float(behind.mean()))
             self._versions_max = max(self._versions_max, int(behind.max()))
-        online = np.array([draw.source is Source.ONLINE for draw in loaded.draws])
-        if online.any():
-            means["staleness_s"].append(float(np.mean(now_ns - loaded.ended_ns[online])) / 1e9)
+        ended_ns = [
+            int(ended)
+            for draw, ended in zip(loaded.draws, loaded.ended_ns, strict=True)
+            if draw.source is Source.ONLINE
+        ]
+        ages_s = [age for ended in ended_ns if (age := age_s(ended, now_ns)) is not None]
+        if ages_s:
+            means["staleness_s"].append(float(np.mean(ages_s)))
 
     def flush(self, learning_rate: float, now_ns: int) -> dict[str, float | int]:
         """The window's values; starts the next window."""

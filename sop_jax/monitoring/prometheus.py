@@ -8,7 +8,7 @@ from typing import Any, final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
 
 from sop_jax.monitoring.series import ALL, CORRECTION, PUBLICATION_STEPS, Kind, Series
-from sop_jax.specs.clock import Clock, WallClock
+from sop_jax.specs.clock import Clock, WallClock, age_s
 from sop_jax.specs.metrics import LOOPBACK
 
 _BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
@@ -116,7 +116,8 @@ class PrometheusMetrics:
         for episode_id, (step, ended_ns) in list(self._corrections.items()):
             if step <= published:
                 del self._corrections[episode_id]
-                self._note(CORRECTION, (created_ns - ended_ns) / 1e9, [])
+                if (latency_s := age_s(ended_ns, created_ns)) is not None:
+                    self._note(CORRECTION, latency_s, [])
         if self._published_step is not None and published > self._published_step:
             self._note(PUBLICATION_STEPS, published - self._published_step, [])
         self._published_step = published

@@ -11,9 +11,9 @@
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
-from sop_jax.specs.clock import Clock
+from sop_jax.specs.clock import Clock, age_s
 from sop_jax.specs.interfaces import Metrics, TableInfo
 from sop_jax.specs.records import NO_POLICY, EpisodeManifest
 
@@ -96,12 +96,15 @@ class IntakeLog:
     def episode(
         self, path: str, manifest: EpisodeManifest, intake: str, num_items: int, num_intervention_frames: int
     ) -> None:
-        """`intake` says what became of it: inserted, untrainable or empty. `intake_s` runs from the look that found it."""
+        """`intake` says what became of it: inserted, untrainable or empty. `intake_s` runs from the look that found it,
+        `intake_delay_s` from the episode's end; it is left out where the robot's clock knew no date (all demonstrations)."""
         self._newest_seen = max(self._newest_seen, manifest.policy_version)
-        staleness: Mapping[str, int] = {}
+        known: dict[str, float | int] = {}
         if manifest.policy_version != NO_POLICY:
-            staleness = {"staleness_versions": max(0, self._newest_version() - manifest.policy_version)}
+            known["staleness_versions"] = max(0, self._newest_version() - manifest.policy_version)
         now_ns = self._clock.now_ns()
+        if (delay_s := age_s(manifest.ended_ns, now_ns)) is not None:
+            known["intake_delay_s"] = delay_s
         found_ns = self._found_ns.pop(path, now_ns)
         self._metrics.write(
             "episode",
@@ -118,9 +121,8 @@ class IntakeLog:
             num_items=num_items,
             intake=intake,
             duration_s=(manifest.ended_ns - manifest.started_ns) / 1e9,
-            intake_delay_s=(now_ns - manifest.ended_ns) / 1e9,
             intake_s=(now_ns - found_ns) / 1e9,
-            **staleness,
+            **known,
         )
 
     def quarantined(self, path: str, reason: str) -> None:

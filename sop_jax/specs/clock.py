@@ -18,6 +18,18 @@ class Clock(Protocol):
     def sleep_s(self, duration_s: float) -> None: ...
 
 
+EARLIEST_WALL_NS = 1_577_836_800_000_000_000
+"""2020-01-01 UTC. A clock that tells less doesn't know the date, and counts from its own start: a simulated one, or that of a
+robot without a real-time clock that hasn't been told the time yet."""
+
+
+def age_s(since_ns: int, now_ns: int) -> float | None:
+    """Seconds from `since_ns` to `now_ns`, which two clocks may have told; None if only one of them knew the date."""
+    if (since_ns < EARLIEST_WALL_NS) != (now_ns < EARLIEST_WALL_NS):
+        return None
+    return (now_ns - since_ns) / 1e9
+
+
 class WallClock:
     """Real time, optionally sped up: at `rate` 2.0 a robot's second passes in half a second of the machine's."""
 

@@ -40,6 +40,12 @@ def robot_of_episode(episode_id: str) -> str:
     return match["robot"]
 
 
+def number_of_episode(episode_id: str) -> int:
+    """The episode number inside an episode_id. Raises InvalidEpisodeError as `robot_of_episode` does."""
+    robot_of_episode(episode_id)
+    return int(episode_id.rpartition(".")[2])
+
+
 def item_key(episode_id: str, segment: int) -> int:
     """The replay key of a segment: a 64-bit hash, so that inserting the same segment twice changes nothing.
 

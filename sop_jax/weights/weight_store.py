@@ -114,9 +114,13 @@ class WeightStore:
 
     def commit(self, publication: Publication) -> bool:
         """Writes the manifest if the version has none yet. False means that another writer took the number."""
-        key = f"{publication.version:08d}/manifest.json"
-        stamp = self._kv.write(key, encode_manifest(publication), if_equal=_MISSING).result()
-        return stamp.generation != b""
+        data = encode_manifest(publication)
+        stamp = self._kv.write(f"{publication.version:08d}/manifest.json", data, if_equal=_MISSING).result()
+        if stamp.generation != b"":
+            return True
+        # The driver repeats a write whose answer was lost, and is then refused because of its own manifest. No other attempt
+        # writes the same bytes: they name files in this one's directory.
+        return self.read_file(publication.version, "manifest.json") == data
 
     def read_manifest(self, version: int) -> Publication | None:
         """The publication of `version`, or None if it was never committed or has been removed."""

@@ -77,15 +77,19 @@ def make_shared(version: int = 0, chunking: ChunkingConfig | None = None, clock=
 
 
 class FlakyStore:
-    """A store that fails whenever `broken` holds an exception; else passes on. `attempts` keeps what was tried."""
+    """A store that fails whenever `broken` holds an exception, and for the ids in `refused`; else passes on. `attempts` keeps
+    what was tried."""
 
     def __init__(self, url: str):
         self.store = EpisodeStore(url)
         self.broken: Exception | None = None
+        self.refused: set[str] = set()
         self.attempts: list[str] = []
 
     def put_bytes(self, episode_id: str, data: bytes) -> object:
         self.attempts.append(episode_id)
         if self.broken is not None:
             raise self.broken
+        if episode_id in self.refused:
+            raise PermissionError(f"403: {episode_id} is not below your prefix")
         return self.store.put_bytes(episode_id, data)

@@ -1,6 +1,8 @@
 import dataclasses
+import errno
 import json
 import os
+import pathlib
 import threading
 
 import pytest
@@ -102,6 +104,104 @@ def test_a_store_that_is_away_is_tried_again_later_and_later(store, place):
     ended_s = small(1).manifest.ended_ns / 1e9
     assert metrics.events[-2]["upload_s"] == pytest.approx(sum(waits) - ended_s)
     spool.close()
+
+
+def test_an_episode_that_the_store_refuses_holds_up_no_other(store, place):
+    clock, metrics = ManualClock(), MemoryMetrics()
+    spool = Spool(place, store, clock, metrics, background=False)
+    refused = small(1).manifest.episode_id
+    store.refused = {refused}
+    for count in (1, 2, 3):
+        spool.accept(small(count))
+    assert not spool.drain(5.0)
+    assert ids(store) == [small(count).manifest.episode_id for count in (2, 3)]
+    for count in range(4, 50):  # new ones go up at once, while the first is tried again later and later
+        clock.advance_s(30.0)
+        spool.accept(small(count))
+        assert spool.upload_due() == 1
+    assert store.attempts.count(refused) <= 1 + 6 + 46
+    waits = [event["retry_in_s"] for event in metrics.events if event["event"] == "upload_failed"]
+    assert 30 <= waits[-1] <= 60
+    assert (spool.num_pending, names(place)) == (1, [f"{refused}.zip"])
+
+    store.refused = set()
+    clock.advance_s(60.0)
+    assert spool.upload_due() == 1
+    spool.close()
+
+
+def test_a_bad_sector_under_one_episode_holds_up_no_other(store, place, monkeypatch):
+    clock, metrics = ManualClock(), MemoryMetrics()
+    spool = Spool(place, store, clock, metrics, background=False)
+    for count in (1, 2, 3):
+        spool.accept(small(count))
+    with monkeypatch.context() as patch:
+        break_sector(patch, place / names(place)[0])
+        assert spool.upload_due() == 2  # without any wait: the store is there
+        assert "Input/output error" in str(metrics.events[3]["reason"])
+    clock.advance_s(1.0)
+    assert spool.upload_due() == 1  # the disk has thought better of it
+    assert len(ids(store)) == 3
+    spool.close()
+
+
+def break_sector(patch, bad):
+    real = pathlib.Path.read_bytes
+
+    def read_bytes(self):
+        if self == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self))
+        return real(self)
+
+    patch.setattr(pathlib.Path, "read_bytes", read_bytes)
+
+
+def test_a_file_that_cant_be_read_keeps_no_spool_from_starting(store, place, monkeypatch):
+    spool = Spool(place, store, ManualClock(), background=False)
+    for count in (1, 2):
+        spool.accept(small(count))
+    spool.close()
+    bad, good = names(place)
+    metrics = MemoryMetrics()
+    with monkeypatch.context() as patch:
+        break_sector(patch, place / bad)
+        spool = Spool(place, store, ManualClock(), metrics, background=False)
+        assert (spool.num_unreadable, spool.num_pending) == (1, 1)
+        assert spool.drain(1.0)
+        spool.close()
+    assert (names(place), ids(store)) == ([bad], [good.removesuffix(".zip")])
+    told = metrics.events[0]
+    assert (told["event"], told["episode_id"], told["file"]) == ("unreadable", bad.removesuffix(".zip"), bad)
+    assert "left in place: OSError: [Errno 5] Input/output error" in str(told["reason"])
+    spool = Spool(place, store, ManualClock(), background=False)
+    assert (spool.num_unreadable, spool.num_pending) == (0, 1)
+    assert spool.drain(1.0)
+    spool.close()
+
+
+def test_a_disk_that_refuses_to_set_aside_keeps_no_spool_from_starting(store, place):
+    spool = Spool(place, store, ManualClock(), background=False)
+    spool.accept(small(1))
+    spool.close()
+    (place / "half.zip.tmp").write_bytes(b"half")
+    (place / "set_aside").write_bytes(b"no folder")
+    spool = Spool(place, store, ManualClock(), background=False)
+    assert (spool.num_unreadable, spool.num_pending) == (1, 1)
+    assert (place / "half.zip.tmp").exists()
+    spool.close()
+
+
+def test_a_clock_that_learns_the_date_makes_no_upload_last_for_decades(store, place):
+    spool = Spool(place, store, ManualClock(), background=False)
+    spool.accept(small(1))  # ended a second after 1970 began
+    spool.close()
+    metrics = MemoryMetrics()
+    spool = Spool(place, store, ManualClock(1_790_000_000 * 10**9), metrics, background=False)
+    assert spool.drain(1.0)
+    spool.close()
+    (event,) = metrics.events
+    assert event["event"] == "upload"
+    assert "upload_s" not in event
 
 
 def test_the_thread_comes_back_by_itself(store, place):

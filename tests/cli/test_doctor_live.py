@@ -74,5 +74,6 @@ def test_one_episode_is_followed_through_all_stations(tmp_path, capsys):
     assert (
         "1970-01-01 00:01:43.000  replay       episode            intake=inserted num_items=4 intake_s=0.25" in out[2]
     )
+    assert "intake_delay_s" not in out[2]  # nobody knew it
     assert main(["episodes", "trace", "--metrics", str(tmp_path), "--episode", "other"]) == 1
     assert "no station wrote of other" in capsys.readouterr().out

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from sop_jax.cli.main import main
+from sop_jax.episodes import kvstore
+from sop_jax.episodes.paths import repair_path
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
 from sop_jax.specs.clock import ManualClock
@@ -43,6 +45,15 @@ def test_ls_and_show(store_with_episodes, store_url, capsys):
     text = capsys.readouterr().out
     assert "asked at frame 6 (synthetic), acted 9 to 15" in text
     assert "intervened   6 frames in 1 takeovers" in text
+    assert "started      unknown: its clock knew no date, and said 1.000 s" in text
+
+
+def test_show_tells_the_date_of_what_a_dated_clock_recorded(store_url, capsys):
+    EpisodeStore(store_url).put(make_episode(1, 30, started_ns=1_790_000_000 * 10**9))
+    (summary,) = EpisodeStore(store_url).summaries()
+    assert summary.manifest is not None
+    assert main(["episodes", "show", "--store", store_url, "--episode", summary.manifest.episode_id]) == 0
+    assert "started      2026-09-21T14:13:20.000+00:00" in capsys.readouterr().out
 
 
 def test_verify_finds_the_bad_one_and_forgives_what_is_set_aside(store_with_episodes, store_url, capsys):
@@ -123,8 +134,8 @@ def test_verify_repairs_from_a_spool_and_sets_the_rest_aside(store_with_episodes
     command = ["episodes", "verify", "--store", store_url, "--repair", "--from-spool", str(spool), "--json"]
     assert main(command) == 0
     assert _last_json(capsys)["repairs"] == [
-        {"path": first, "action": "restored"},
-        {"path": second, "action": "quarantined"},
+        {"path": first, "action": "restored", "problem": ""},
+        {"path": second, "action": "quarantined", "problem": ""},
     ]
     assert store_with_episodes.read_bytes(first) == whole
     assert list(store_with_episodes.quarantined()) == [second]
@@ -132,6 +143,55 @@ def test_verify_repairs_from_a_spool_and_sets_the_rest_aside(store_with_episodes
     assert main([*command[:-1], "--remove-strangers"]) == 0
     assert not stranger.exists()
     assert store_with_episodes.list_paths() == [first, second]
+
+
+def test_a_repair_that_fails_is_told_and_stops_no_other(store_with_episodes, store_url, tmp_path, capsys, monkeypatch):
+    first, second = store_with_episodes.list_paths()
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    for path in (first, second):
+        (spool / pathlib.Path(path).name).write_bytes(store_with_episodes.read_bytes(path))
+        _tear(store_url, path)
+    real = EpisodeStore.put_bytes
+
+    def put_bytes(self, episode_id, data):
+        if episode_id in first:
+            raise PermissionError("403: no such luck")
+        return real(self, episode_id, data)
+
+    command = ["episodes", "verify", "--store", store_url, "--repair", "--from-spool", str(spool), "--json"]
+    with monkeypatch.context() as patch:
+        patch.setattr(EpisodeStore, "put_bytes", put_bytes)
+        assert main(command) == 1
+    out = capsys.readouterr().out.strip().splitlines()
+    assert f"failed         {first}: PermissionError: 403: no such luck" in out
+    assert out[-2].endswith("; 1 repairs failed")
+    found = json.loads(out[-1])
+    assert [(repair["path"], repair["action"]) for repair in found["repairs"]] == [
+        (first, "failed"),
+        (second, "restored"),
+    ]
+    assert found["not_set_aside"] == [first]
+    assert store_with_episodes.list_paths() == [second]
+    assert main(command) == 0
+    assert [repair["action"] for repair in _last_json(capsys)["repairs"]] == ["restored"]
+    assert store_with_episodes.list_paths() == [first, second]
+    assert main(["episodes", "verify", "--store", store_url, "--json"]) == 0
+    assert _last_json(capsys)["others"] == []
+
+
+def test_a_repair_that_was_cut_short_at_its_end_needs_no_spool_to_be_finished(store_with_episodes, store_url, capsys):
+    path = store_with_episodes.list_paths()[0]
+    store_with_episodes.quarantine(path, "torn, before the whole copy came")
+    kvstore.create(store_with_episodes.root, repair_path(path), b"")
+    command = ["episodes", "verify", "--store", store_url, "--json"]
+    assert main(command) == 0
+    assert [(other["kind"], other["path"]) for other in _last_json(capsys)["others"]] == [("unfinished", path)]
+    assert main([*command, "--repair"]) == 0
+    assert _last_json(capsys)["repairs"] == [{"path": path, "action": "restored", "problem": ""}]
+    assert store_with_episodes.quarantined() == {}
+    assert main(command) == 0
+    assert _last_json(capsys)["others"] == []
 
 
 def test_retain_shows_first_and_does_it_with_apply(store_with_episodes, store_url, capsys):

@@ -4,6 +4,7 @@ They show the API, not a bucket's speed; for s3:// as moto understands it, for g
 """
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import os
@@ -19,7 +20,7 @@ from s3_server import s3_server, store_spec
 from sop_jax.actors.spool import Spool
 from sop_jax.episodes import retirement
 from sop_jax.episodes.paths import episode_path
-from sop_jax.episodes.repair import Kind, find_problems, quarantine_corrupt, restore_from_spool
+from sop_jax.episodes.repair import Kind, Repair, find_problems, quarantine_corrupt, restore_from_spool
 from sop_jax.episodes.retention import RetentionConfig, apply_plan, plan_for
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
@@ -107,7 +108,8 @@ def test_quarantine_repair_and_intake(store, spec, tmp_path):
     assert (finding.path, finding.kind, finding.set_aside) == (bad, Kind.CORRUPT, True)
     assert quarantine_corrupt(store, [finding]) == []
     (tmp_path / bad.rpartition("/")[2]).write_bytes(whole)
-    restore_from_spool(store, [finding], tmp_path)
+    assert restore_from_spool(store, [finding], tmp_path) == [Repair(bad, "restored")]
+    assert list(store.root.list().result()) == [key.encode() for key in (good, bad)]  # no record, no mark
     assert (list(find_problems(store)), store.quarantined()) == ([], {})
     assert intake.poll().inserted == 1
     assert store.list_paths() == [good, bad]
@@ -145,7 +147,8 @@ def test_publications(spec, tmp_path):
     files = weights.write_directory(1, "params-1a2b3c4d", tmp_path)
     publication = Publication(1, 25, "base", "norm", NOW_NS, files, None)
     assert weights.commit(publication)
-    assert not weights.commit(publication)  # somebody else's number
+    assert weights.commit(publication)  # the answer to the first may have been lost
+    assert not weights.commit(dataclasses.replace(publication, learner_step=50))  # somebody else's number
     weights.advance_pointer(1)
     pointer = weights.read_pointer()
     assert pointer is not None

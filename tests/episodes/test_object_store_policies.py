@@ -13,10 +13,13 @@ import urllib.parse
 import urllib.request
 
 import pytest
+from recorded_store import watched
 from s3_server import BUCKET, s3_server, store_spec
 
-from sop_jax.episodes import kvstore
+from sop_jax.episodes import kvstore, retirement
 from sop_jax.episodes.paths import quarantine_path, retired_path
+from sop_jax.episodes.repair import Kind, Repair, find_problems, quarantine_corrupt, remove_found, restore_from_spool
+from sop_jax.episodes.retention import RetentionConfig, apply_plan, plan_for
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode, make_spec
 from sop_jax.replay import labels_record
@@ -24,6 +27,7 @@ from sop_jax.replay.intake import Intake
 from sop_jax.replay.items import label_all
 from sop_jax.replay.local_tables import LocalTables
 from sop_jax.replay.tables import mix_tables
+from sop_jax.specs.clock import ManualClock
 
 RENDER = pathlib.Path(__file__).parents[2] / "launch" / "object_store" / "render.py"
 OWN = "run/episodes/robot-0/robot-0.00000000001000000000.000001.zip"
@@ -69,17 +73,8 @@ def test_s3_policies_allow_what_a_role_needs_and_nothing_else():
     for role, rights in ALLOWED.items():
         policy = render("s3", role, *(("--robot", "robot-0") if role == "robot" else ()))
         for right, key in itertools.product(ACTIONS, KEYS):
-            arn = f"arn:aws:s3:::{BUCKET}" + ("" if right == "list" else f"/{key}")
-            context = {"aws:SecureTransport": "true"}
-            if right == "list":
-                context["s3:prefix"] = folder_of(key)
-            if right == "create":
-                context["s3:if-none-match"] = "*"
-            asked = (ACTIONS[right], arn, context)
-            found = any(_applies(statement, *asked) for statement in policy["Statement"]) and not any(
-                _applies(statement, *asked) for statement in bucket["Statement"]
-            )
-            assert found == (key in rights.get(right, set())), (role, right, key)
+            assert _is_allowed(policy, bucket, right, key) == (key in rights.get(right, set())), (role, right, key)
+            _, arn, context = _asked(right, key)
             assert not any(
                 _applies(statement, action, arn, context)
                 for statement in policy["Statement"]
@@ -88,6 +83,60 @@ def test_s3_policies_allow_what_a_role_needs_and_nothing_else():
         # What is missing must be told by 404, or no robot can upload.
         look = ("s3:ListBucket", f"arn:aws:s3:::{BUCKET}", {"aws:SecureTransport": "true"})
         assert any(_applies(statement, *look) for statement in policy["Statement"])
+
+
+def test_a_keeper_may_do_all_that_repair_and_retention_ask_of_the_bucket(store_url, tmp_path):
+    """What they ask is noted over a store on the disk; "replace" is a write without a condition, which nobody may do."""
+    store, recorder = watched(store_url)
+    spec = make_spec(image_size=8, camera_names=("head",))
+    for number in range(3):
+        episode = make_episode(number, 4, spec=spec, task="pick")
+        path = store.put(episode).path
+        if number < 2:  # torn in the store; of the second there is no copy
+            whole = store.read_bytes(path)
+            store.root.root.write(path, whole[:-1]).result()
+            if number == 0:
+                (tmp_path / f"{episode.manifest.episode_id}.zip").write_bytes(whole)
+                store.quarantine(path, "torn", size=1)
+    kvstore.create(store.root, "episodes/robot-0/notes.txt", b"")
+    recorder.requests.clear()
+    findings = list(find_problems(store))
+    done = restore_from_spool(store, findings, tmp_path)
+    restored = {repair.path for repair in done}
+    left = [finding for finding in findings if finding.path not in restored]
+    done += quarantine_corrupt(store, left) + remove_found(store, left, (Kind.STRANGER,))
+    assert [repair.action for repair in done] == ["restored", "quarantined", "removed"]
+    clock = ManualClock(10**15)
+    for _ in range(3):
+        apply_plan(store, plan_for(store, clock, RetentionConfig(max_bytes=0)))
+        clock.advance_s(40 * 86_400)
+    assert retirement.retired_paths(store) == []
+    assert {kind for kind, _ in recorder.requests} == {"get", "list", "create", "delete"}
+    keeper, bucket = render("s3", "keeper"), render("s3", "bucket")
+    for kind, key in recorder.requests:
+        # To create an object TensorStore looks for it first.
+        for right in ("get", "create") if kind == "create" else (kind,):
+            assert _is_allowed(keeper, bucket, right, f"run/{key}"), (right, key)
+    assert not _is_allowed(keeper, bucket, "replace", OWN)
+
+
+def _is_allowed(policy: dict, bucket: dict, right: str, key: str) -> bool:
+    """What S3 answers somebody with this policy, in a bucket with that one."""
+    asked = _asked(right, key)
+    return any(_applies(statement, *asked) for statement in policy["Statement"]) and not any(
+        _applies(statement, *asked) for statement in bucket["Statement"]
+    )
+
+
+def _asked(right: str, key: str) -> tuple[str, str, dict[str, str]]:
+    """The action, resource and context of a request."""
+    arn = f"arn:aws:s3:::{BUCKET}" + ("" if right == "list" else f"/{key}")
+    context = {"aws:SecureTransport": "true"}
+    if right == "list":
+        context["s3:prefix"] = folder_of(key)
+    if right == "create":
+        context["s3:if-none-match"] = "*"
+    return ACTIONS[right], arn, context
 
 
 def _applies(statement: dict, action: str, resource: str, context: dict[str, str]) -> bool:
@@ -241,7 +290,14 @@ def test_a_local_s3_server_enforces_them(tmp_path):
         doctor = account.store("doctor")
         assert len(doctor.list_paths()) == 2
         refused(lambda: kvstore.create(doctor.root, "episodes/x", b""))
-        kvstore.remove(account.store("keeper").root, index.path)
+        keeper = account.store("keeper")
+        whole = keeper.read_bytes(theirs)
+        (tmp_path / f"{other.manifest.episode_id}.zip").write_bytes(whole)
+        keeper.root.write(theirs, whole[:-1]).result()  # moto lets it
+        repairs = restore_from_spool(keeper, list(find_problems(keeper)), tmp_path)
+        assert repairs == [Repair(theirs, "restored")]
+        assert (doctor.read_bytes(theirs), doctor.quarantined()) == (whole, {})
+        kvstore.remove(keeper.root, index.path)
         assert doctor.list_paths() == [theirs]
 
 

@@ -6,14 +6,16 @@ import time
 
 import pytest
 from episode_strategies import small_spec
+from recorded_store import Killed, watched
 
-from sop_jax.episodes import paths, retirement
+from sop_jax.episodes import kvstore, paths, retirement
 from sop_jax.episodes.format import pack
 from sop_jax.episodes.repair import (
     Finding,
     Kind,
     Repair,
     find_problems,
+    finish_repairs,
     quarantine_corrupt,
     remove_found,
     restore_from_spool,
@@ -155,3 +157,139 @@ def test_a_spool_gives_back_what_is_corrupt_or_missing_and_touches_nothing_else(
     assert list(store.quarantined()) == [hopeless]
     assert everything(spool) == before
     assert restore_from_spool(store, list(find_problems(store)), spool) == []
+
+
+def torn_with_a_copy(store, folder, spool, seeds=(1,)):
+    """Paths of episodes that are corrupt in the store, set aside, and whole in the spool."""
+    spool.mkdir()
+    found = []
+    for seed in seeds:
+        path = store.put(tiny(seed)).path
+        (spool / pathlib.Path(path).name).write_bytes(store.read_bytes(path))
+        damage(folder, path)
+        store.quarantine(path, "flipped")
+        found.append(path)
+    return found
+
+
+def test_nothing_is_written_over_and_the_record_goes_when_the_copy_is_there(store, store_url, folder, tmp_path):
+    (path,) = torn_with_a_copy(store, folder, tmp_path / "spool")
+    findings = list(find_problems(store))
+    other, recorder = watched(store_url)
+    restore_from_spool(other, findings, tmp_path / "spool")
+    mark, record = paths.repair_path(path), paths.quarantine_path(path)
+    assert [request for request in recorder.requests if request[0] not in ("get", "list")] == [
+        ("create", mark), ("delete", path), ("create", path), ("delete", record), ("delete", mark),
+    ]  # fmt: skip
+    assert list(everything(folder)) == [path]
+
+
+@pytest.mark.parametrize("done_first", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", range(1, 6))
+def test_a_repair_that_is_killed_anywhere_is_finished_by_the_next(store, store_url, folder, tmp_path, step, done_first):
+    (path,) = torn_with_a_copy(store, folder, tmp_path / "spool")
+    other, _ = watched(store_url, step, done_first)
+    with pytest.raises(Killed):
+        restore_from_spool(other, list(find_problems(other)), tmp_path / "spool")
+    findings = list(find_problems(store))
+    if step < 5 or not done_first:
+        assert findings
+    if (path, Kind.CORRUPT) not in [(finding.path, finding.kind) for finding in findings] and step < 4:
+        assert list(store.quarantined()) == [path]  # nobody reads it meanwhile
+    done = finish_repairs(store, findings) + restore_from_spool(store, findings, tmp_path / "spool")
+    assert done in ([], [Repair(path, "restored")])
+    assert (store.list_paths(), list(find_problems(store)), store.quarantined()) == ([path], [], {})
+    assert list(everything(folder)) == [path]
+
+
+def test_a_repair_that_was_cut_short_is_found_for_its_robot_and_waits_for_the_copy(store, folder, tmp_path):
+    (path,) = torn_with_a_copy(store, folder, tmp_path / "spool")
+    kvstore.create(store.root, paths.repair_path(path), b"")
+    (folder / path).unlink()
+    findings = list(find_problems(store))
+    assert [(finding.path, finding.kind) for finding in findings] == [
+        (path, Kind.UNFINISHED), (paths.quarantine_path(path), Kind.ORPHAN),
+    ]  # fmt: skip
+    assert "with --from-spool" in findings[0].reason
+    assert [finding.path for finding in find_problems(store, "robot-0")] == [path]
+    assert list(find_problems(store, "robot-1")) == []
+    assert finish_repairs(store, findings) == []
+    with pytest.raises(ValueError, match="never removed"):
+        remove_found(store, findings, (Kind.UNFINISHED,))
+    assert restore_from_spool(store, findings, tmp_path / "spool") == [Repair(path, "restored")]
+    assert list(find_problems(store)) == []
+
+
+def test_what_is_whole_and_set_aside_by_hand_stays_so(store, tmp_path):
+    path = store.put(tiny(1)).path
+    (tmp_path / pathlib.Path(path).name).write_bytes(store.read_bytes(path))
+    store.quarantine(path, "somebody has doubts")
+    assert restore_from_spool(store, list(find_problems(store)), tmp_path) == []
+    assert list(store.quarantined()) == [path]
+
+
+def test_a_repair_that_fails_is_told_and_stops_no_other(store, folder, tmp_path, monkeypatch):
+    first, second = torn_with_a_copy(store, folder, tmp_path / "spool", (1, 2))
+    findings = list(find_problems(store))
+    real = kvstore.remove
+
+    def remove(root, key):
+        if key == first:
+            raise PermissionError("403 AccessDenied")
+        real(root, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kvstore, "remove", remove)
+        assert restore_from_spool(store, findings, tmp_path / "spool") == [
+            Repair(first, "failed", "PermissionError: 403 AccessDenied"), Repair(second, "restored"),
+        ]  # fmt: skip
+    assert list(store.quarantined()) == [first]
+    findings = list(find_problems(store))
+    assert {(finding.path, finding.kind, finding.set_aside) for finding in findings} == {
+        (first, Kind.CORRUPT, True), (first, Kind.UNFINISHED, False),
+    }  # fmt: skip
+    assert restore_from_spool(store, findings, tmp_path / "spool") == [Repair(first, "restored")]
+
+
+def test_an_object_that_was_mended_meanwhile_stays(store, folder, tmp_path):
+    """Another whole episode under the same id: nobody's to remove."""
+    (path,) = torn_with_a_copy(store, folder, tmp_path / "spool")
+    findings = list(find_problems(store))
+    theirs = pack(make_episode(1, num_frames=4, spec=small_spec, policy_version=9))
+    (folder / path).write_bytes(theirs)
+    (repair,) = restore_from_spool(store, findings, tmp_path / "spool")
+    assert (repair.action, repair.path) == ("failed", path)
+    assert "EpisodeExistsError" in repair.problem
+    assert store.read_bytes(path) == theirs
+
+
+def test_reads_that_fail_stop_no_other_repair(store, folder, tmp_path, monkeypatch):
+    first, second = torn_with_a_copy(store, folder, tmp_path / "spool", (1, 2))
+    unfinished = [Finding(path, Kind.UNFINISHED, "") for path in (first, second)]
+    corrupt = [Finding(path, Kind.CORRUPT, "flipped") for path in (first, second)]
+    (tmp_path / "spool" / pathlib.Path(first).name).unlink()
+    (tmp_path / "spool" / pathlib.Path(first).name).mkdir()  # no file, and no reading it
+    (failed, restored) = restore_from_spool(store, corrupt, tmp_path / "spool")
+    assert (failed.path, failed.action, restored) == (first, "failed", Repair(second, "restored"))
+    assert "IsADirectoryError" in failed.problem
+    assert pathlib.Path(first).name in failed.problem
+    real = store.read_bytes
+
+    def read_bytes(path):
+        if path == first:
+            raise ConnectionError("no route to the store")
+        return real(path)
+
+    monkeypatch.setattr(store, "read_bytes", read_bytes)
+    failure = Repair(first, "failed", "ConnectionError: no route to the store")
+    assert finish_repairs(store, unfinished) == [failure, Repair(second, "restored")]
+    assert quarantine_corrupt(store, corrupt) == [failure, Repair(second, "quarantined")]
+
+
+def test_what_is_gone_meanwhile_is_not_set_aside(store, folder):
+    bad = store.put(tiny(1)).path
+    damage(folder, bad)
+    findings = list(find_problems(store))
+    (folder / bad).unlink()
+    assert quarantine_corrupt(store, findings) == []
+    assert store.quarantined() == {}

@@ -8,12 +8,14 @@ from episode_strategies import small_spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sop_jax.actors.demonstrate import collect_demonstrations
 from sop_jax.episodes import retirement
 from sop_jax.episodes.paths import retired_path
 from sop_jax.episodes.retention import RetentionConfig, apply_plan, plan_for, plan_retention
 from sop_jax.episodes.retirement import RetirementRecord
 from sop_jax.episodes.store import EpisodeStore, EpisodeSummary
 from sop_jax.episodes.synthetic import make_episode
+from sop_jax.robots.fake import FakeExpert, FakeRobot, FakeRobotConfig
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.errors import ConfigError, InvalidEpisodeError
 from sop_jax.specs.records import NO_POLICY, Source
@@ -39,8 +41,8 @@ def summary(count, age_h, *, corrected=False, task="pick", source=Source.ONLINE,
     return EpisodeSummary(f"episodes/robot-0/{manifest.episode_id}.zip", size, manifest)
 
 
-def retired(summaries, config, records=None, quarantined=()):
-    plan = plan_retention(summaries, records or {}, quarantined, NOW_NS, config)
+def retired(summaries, config, records=None, quarantined=(), now_ns=NOW_NS):
+    plan = plan_retention(summaries, records or {}, quarantined, now_ns, config)
     return [int(record.path[-10:-4]) for record in plan.retire]
 
 
@@ -69,6 +71,42 @@ def test_the_young_the_broken_and_the_set_aside_are_left_alone():
     young, broken, aside = summary(1, 0.9), EpisodeSummary("episodes/robot-0/x.zip", 0, None, "torn"), summary(2, 9)
     assert retired([young, broken, aside], RetentionConfig(max_bytes=0), quarantined={aside.path}) == []
     assert retired([young], RetentionConfig(max_bytes=0, min_age_s=0.0)) == [1]
+
+
+TODAY_NS = 1_790_000_000 * 10**9
+
+
+def dated(found, age_h):
+    """The same episode, recorded by a clock that knows the date."""
+    return dataclasses.replace(
+        found, manifest=dataclasses.replace(found.manifest, ended_ns=TODAY_NS - round(age_h * HOUR_NS))
+    )
+
+
+def test_demonstrations_as_they_are_collected_are_of_no_age(store_url):
+    """Their clock stands still at 0, so that they are the same whenever they are collected."""
+    store, clock = EpisodeStore(store_url), ManualClock()
+    robot = FakeRobot(FakeRobotConfig(time_limit_frames=40), clock)
+    collect_demonstrations(robot, FakeExpert(robot), 3, 0, store.put, clock, robot_id="demonstrator-0")
+    assert len(store.list_paths()) == 3
+    today = ManualClock(TODAY_NS)
+    assert plan_for(store, today, RetentionConfig(max_age_s=3600)).retire == ()
+    (record, *more) = plan_for(store, today, RetentionConfig(max_bytes=2 * store.summaries()[0].size + 9)).retire
+    assert (record.path, more) == (store.list_paths()[0], [])
+    assert "its age is unknown (its clock knew no date)" in record.reason
+
+
+def test_what_is_of_unknown_age_leaves_last_and_for_size_only():
+    unknown, corrected = summary(1, 50), summary(2, 60, corrected=True)
+    old, older_correction = dated(summary(3, 0), 9), dated(summary(4, 0, corrected=True), 99)
+    young = dated(summary(5, 0), 0.5)
+    everything = [unknown, corrected, old, older_correction, young]
+    assert retired(everything, RetentionConfig(max_age_s=1), now_ns=TODAY_NS) == [3, 4]
+    assert retired(everything, RetentionConfig(max_bytes=400), now_ns=TODAY_NS) == [3]
+    assert retired(everything, RetentionConfig(max_bytes=200), now_ns=TODAY_NS) == [3, 4, 1]
+    assert retired(everything, RetentionConfig(max_bytes=0), now_ns=TODAY_NS) == [3, 4, 1, 2]
+    plan = plan_retention(everything, {}, (), TODAY_NS, RetentionConfig(max_bytes=200))
+    assert ["unknown" in record.reason for record in plan.retire] == [False, False, True]
 
 
 def test_the_record_says_why_and_holds_what_intake_needs():

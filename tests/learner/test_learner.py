@@ -11,9 +11,10 @@ from linear_policy import CONFIG, DIM, MODEL, TRACES, LinearModel, make_batches
 
 from sop_jax.learner.learner import TrainingDivergedError
 from sop_jax.learner.sharding import make_mesh, replicated
+from sop_jax.learner.stats import SettledStep, StepStats
 from sop_jax.sampling.batch_source import BatchStarvedError
 from sop_jax.specs.errors import ConfigError
-from sop_jax.specs.records import Publication
+from sop_jax.specs.records import Publication, Source
 
 
 class FakePublisher:
@@ -210,6 +211,21 @@ def test_step_events_say_what_was_sampled(make_bench):
     by_buffer = [event[f"loss/{task}/{source}"] for task in ("fold", "stock") for source in ("online", "offline")]
     assert np.mean(by_buffer) == pytest.approx(everything.mean(), rel=1e-5)
     assert event["loss"] == pytest.approx(everything.mean(), rel=1e-5)
+
+
+def test_the_age_of_frames_counts_only_where_the_robots_clock_knew_the_date():
+    today_ns = 1_790_000_000 * 10**9
+    loaded, per_example = make_batches().next(), np.zeros(8, np.float32)
+    assert np.flatnonzero([draw.source is Source.ONLINE for draw in loaded.draws]).tolist() == [2, 3, 6, 7]
+    for ages_s, expected in (([3, 5, None, None], {"staleness_s": 4.0}), ([None] * 4, {})):
+        ended_ns = np.full(8, 10**9)
+        ended_ns[[2, 3, 6, 7]] = [10**9 if age is None else today_ns - age * 10**9 for age in ages_s]
+        stats = StepStats(today_ns)
+        stats.add(
+            SettledStep(1, dataclasses.replace(loaded, ended_ns=ended_ns), 1, 0.5, 1.0, 0.1, per_example), today_ns
+        )
+        found = stats.flush(0.1, today_ns)
+        assert {name: value for name, value in found.items() if name == "staleness_s"} == expected
 
 
 def test_waits_for_data_with_progress_then_trains(make_bench):

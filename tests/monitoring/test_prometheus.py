@@ -69,6 +69,17 @@ def test_a_corrections_latency_ends_with_the_first_publication_that_learnt_from_
     assert scraped(metrics).value("correction_published_seconds_sum", "learner") == 17
 
 
+def test_a_correction_whose_robot_knew_no_date_has_no_latency():
+    metrics = PrometheusMetrics("learner", ManualClock())
+    today_s = 1_790_000_000
+    metrics.write("correction_use", episode_id="a", task="t", learner_step=20, ended_ns=2 * 10**9)
+    metrics.write("correction_use", episode_id="b", task="t", learner_step=20, ended_ns=(today_s - 4) * 10**9)
+    metrics.write("publication", version=1, learner_step=25, created_ns=today_s * 10**9, publish_s=0.1)
+    window = scraped(metrics)
+    assert window.value("correction_published_seconds_sum", "learner") == 4
+    assert window.value("correction_published_seconds_count", "learner") == 1
+
+
 def test_texts_count_unless_empty_and_missing_values_are_left_out(clock):
     metrics = PrometheusMetrics("replay", clock)
     metrics.write("intake", problem="")

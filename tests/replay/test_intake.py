@@ -359,6 +359,17 @@ def test_metrics_name_the_episode_and_how_stale_it_was(store):
     assert [e["num_new"] for e in metrics.events if e["event"] == "look"] == [2]  # nothing new, nothing told
 
 
+def test_the_delay_of_what_no_dated_clock_recorded_is_not_told(store):
+    store.put(episode(1, policy_version=NO_POLICY, source=Source.OFFLINE))
+    metrics = MemoryMetrics()
+    clock = ManualClock(1_790_000_000 * 10**9)
+    Intake(store, LocalTables(DUMP), label_all, clock=clock, metrics=metrics).poll()
+    (event,) = [e for e in metrics.events if e["event"] == "episode"]
+    assert event["duration_s"] < 10
+    assert event["intake_s"] == 0.0
+    assert "intake_delay_s" not in event
+
+
 def test_an_episode_that_waits_for_the_tables_counts_from_the_look_that_found_it(store):
     store.put(episode(1))
     metrics, tables = MemoryMetrics(), LocalTables(DUMP)

@@ -1,6 +1,6 @@
 import pytest
 
-from sop_jax.specs.clock import ManualClock, Ticker, WallClock
+from sop_jax.specs.clock import EARLIEST_WALL_NS, ManualClock, Ticker, WallClock, age_s
 
 
 def test_manual_clock_moves_only_when_told():
@@ -11,6 +11,16 @@ def test_manual_clock_moves_only_when_told():
     assert clock.now_ns() == 5 + 1_500_000_000
     with pytest.raises(ValueError, match="can't go back"):
         clock.advance_s(-0.1)
+
+
+def test_an_age_needs_two_clocks_of_one_kind():
+    today_ns = 1_790_000_000 * 10**9
+    assert age_s(today_ns - 10**9, today_ns) == 1.0
+    assert age_s(today_ns + 10**9, today_ns) == -1.0  # the other clock is ahead
+    assert age_s(EARLIEST_WALL_NS, today_ns) == pytest.approx(212_163_200)
+    assert age_s(2 * 10**9, 5 * 10**9) == 3.0  # simulated time
+    assert age_s(EARLIEST_WALL_NS - 1, today_ns) is None
+    assert age_s(today_ns, 5 * 10**9) is None
 
 
 def test_wall_clock_rate_scales_time():

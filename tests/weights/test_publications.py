@@ -1,9 +1,12 @@
 """What is published is what is followed, and nothing else."""
 
+import dataclasses
+
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
+import tensorstore as ts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_weights import BASE, NORM, make_params, version_directory
@@ -16,6 +19,58 @@ from sop_jax.weights.follower import Follower
 from sop_jax.weights.manifest import decode_manifest, encode_manifest
 from sop_jax.weights.publisher import Publisher
 from sop_jax.weights.weight_store import WeightStore
+
+
+class LostAnswer:
+    """A bucket's key-value store that commits a manifest and whose answer is lost: the driver's second try is refused."""
+
+    def __init__(self, kv: ts.KvStore):
+        self.kv = kv
+        self.num_lost = 0
+
+    def __getattr__(self, name):
+        return getattr(self.kv, name)
+
+    def write(self, key, value, **conditions):
+        answer = self.kv.write(key, value, **conditions)
+        if not key.endswith("/manifest.json") or value is None:
+            return answer
+        assert answer.result().generation != b""
+        self.num_lost += 1
+        return self.kv.write(key, value, **conditions)
+
+
+def lose_answers(patch) -> list[LostAnswer]:
+    made, real = [], WeightStore.__init__
+
+    def init(self, root):
+        real(self, root)
+        made.append(LostAnswer(self._kv))
+        self._kv = made[-1]
+
+    patch.setattr(WeightStore, "__init__", init)
+    return made
+
+
+def test_a_publication_whose_answer_was_lost_counts_and_keeps_its_files(store_url, clock, monkeypatch):
+    made = lose_answers(monkeypatch)
+    publisher = Publisher(store_url, BASE, NORM, clock)
+    assert [publisher.publish(make_params(step), step).version for step in (1, 2)] == [1, 2]
+    assert management.rollback(store_url, 1, clock).version == 3
+    assert [store.num_lost for store in made if store.num_lost] == [2, 1]
+    for version in (1, 2, 3):
+        management.verify(store_url, version)
+    assert management.current_version(store_url) == 3
+    loaded = Follower(store_url, BASE, NORM).load_latest(make_params(0), newer_than=0)
+    assert loaded is not None
+
+
+def test_a_number_that_another_writer_took_is_not_ones_own(store_url, publisher):
+    taken = publisher.publish(make_params(1), 1)
+    store = WeightStore(store_url)
+    assert store.commit(taken)  # the very same: its answer may have been lost
+    assert not store.commit(dataclasses.replace(taken, files={"params-0badcafe/x": (1, "ab" * 32)}))
+    assert store.read_manifest(1) == taken
 
 
 def test_nothing_published_is_none(store_url):
