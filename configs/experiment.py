@@ -4,6 +4,7 @@ Times are wall seconds unless named otherwise; counts are `num_x`.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -100,6 +101,7 @@ class LearningConfig:
 
     min_online_items: the learner waits until every task's online table holds so many items; 0 starts on demonstrations.
     niceness: added to the learner process's; above 0 it leaves the robots their 30 Hz on a crowded machine.
+    control_hz: rate of the robots that it learns for, 30 in the worlds; episodes of another rate are passed over.
     """
 
     algorithm: AlgorithmConfig
@@ -108,6 +110,7 @@ class LearningConfig:
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
     min_online_items: int = 1
     niceness: int = 10
+    control_hz: float = 30.0
 
     def __post_init__(self) -> None:
         if self.learner.batch_size != self.loader.batch_size:
@@ -117,6 +120,8 @@ class LearningConfig:
             )
         if self.min_online_items < 0 or not 0 <= self.niceness <= 19:
             raise ConfigError(f"LearningConfig: min_online_items must be >= 0 and niceness 0 to 19, got {self}")
+        if not 0 < self.control_hz < math.inf:
+            raise ConfigError(f"LearningConfig.control_hz must be positive and finite, got {self.control_hz}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 episodes. It suits any task; what it learns is in the store."""
 
 import dataclasses
+import math
 
 from sop_jax.algorithms.recap.returns import ReturnsConfig
 from sop_jax.learner.config import LearnerConfig
@@ -17,6 +18,7 @@ class ValueTrainingConfig:
     from_policy: start with the policy's towers; off, from fresh ones.
     held_out_share: of the episodes, drawn by name, the share that the calibration is measured on.
     seed: of the parameters' start and of the order of data.
+    control_hz: rate of the robots that the episodes are from; those of another rate are passed over.
     """
 
     name: str
@@ -26,6 +28,7 @@ class ValueTrainingConfig:
     from_policy: bool = True
     held_out_share: float = 0.2
     seed: int = 0
+    control_hz: float = 30.0
     learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
     loader: LoaderConfig = dataclasses.field(default_factory=LoaderConfig)
 
@@ -37,6 +40,8 @@ class ValueTrainingConfig:
             )
         if not 0 < self.held_out_share < 1:
             raise ConfigError(f"ValueTrainingConfig.held_out_share must lie in (0, 1), got {self.held_out_share}")
+        if not 0 < self.control_hz < math.inf:
+            raise ConfigError(f"ValueTrainingConfig.control_hz must be positive and finite, got {self.control_hz}")
 
 
 CONFIG = ValueTrainingConfig(

@@ -65,6 +65,7 @@ def make_loader(
         state_dim=model.config.state_dim,
         action_dim=model.action_dim,
         horizon=model.horizon,
+        control_hz=learning.control_hz,
     )
     sampler = AdaptiveSampler(learning.sampler, [world.task for world in worlds])
     own = share_of_host(learning.loader, jax.process_index(), jax.process_count())

@@ -6,7 +6,7 @@ import pathlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 import jax
@@ -46,7 +46,7 @@ from sop_jax.sampling.batch_spec import BatchSpec
 from sop_jax.sampling.loader import Loader
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.metrics import JsonlMetrics
-from sop_jax.specs.records import EpisodeManifest, Source
+from sop_jax.specs.records import EpisodeManifest, Source, is_same_rate
 
 DEFAULT = "restock_value"
 FLAG = "--value-of"
@@ -95,12 +95,12 @@ def run(argv: Sequence[str]) -> int:
     started = time.monotonic()
     store = EpisodeStore(as_store_url(arguments.store))
     policy = load_bundle(find_policy(arguments.value_of))
-    manifests = _read_manifests(store)
+    manifests = _read_manifests(store, arguments.training.control_hz)
     with StopRequests() as stop:
         bundle = _train(arguments, store, policy, manifests, stop)
     tasks = {task: TaskReturns(longest) for task, longest in _longest(manifests).items()}
     value_function = ValueFunction(bundle, arguments.training.returns, tasks)
-    judged = _judge_all(value_function, store, ValueRegression(arguments.training.held_out_share))
+    judged = _judge_all(value_function, store, manifests, ValueRegression(arguments.training.held_out_share))
     value_function = dataclasses.replace(value_function, tasks=_with_quantiles(tasks, judged))
     calibration = calibrate(judged, value_function)
     fingerprint = value_function.save(arguments.output)
@@ -123,8 +123,9 @@ def describe(task: TaskCalibration) -> str:
     )
 
 
-def _read_manifests(store: EpisodeStore) -> dict[str, EpisodeManifest]:
-    """Path -> manifest of the episodes whose end says how good they were. Raises UsageError if there are none."""
+def _read_manifests(store: EpisodeStore, control_hz: float) -> dict[str, EpisodeManifest]:
+    """Path -> manifest of the episodes at this rate (their length counts) whose end says how good they were. Raises
+    UsageError if there are none."""
     set_aside = store.quarantined()
     found = {
         summary.path: summary.manifest
@@ -133,7 +134,15 @@ def _read_manifests(store: EpisodeStore) -> dict[str, EpisodeManifest]:
     }
     if not found:
         raise UsageError(f"{store.url} holds no episode that ended in success, failure or timeout")
-    return found
+    fitting = {path: m for path, m in found.items() if is_same_rate(m.control_hz, control_hz)}
+    if not fitting:
+        rates = sorted({m.control_hz for m in found.values()})
+        raise UsageError(
+            f"{store.url}: expected episodes at {control_hz:g} Hz (control_hz of the config), got only such at {rates} Hz"
+        )
+    if len(fitting) < len(found):
+        note(f"{len(found) - len(fitting)} of {len(found)} episodes are passed over: they aren't at {control_hz:g} Hz")
+    return fitting
 
 
 def _longest(manifests: Mapping[str, EpisodeManifest]) -> dict[str, int]:
@@ -222,6 +231,7 @@ def _make_loader(
         state_dim=policy.model.config.state_dim,
         action_dim=policy.model.action_dim,
         horizon=1,
+        control_hz=training.control_hz,
     )
     return Loader(
         dataclasses.replace(training.loader, seed=training.seed), spec, policy.model.tokenize, tables, store,
@@ -229,9 +239,11 @@ def _make_loader(
     )  # fmt: skip
 
 
-def _judge_all(value_function: ValueFunction, store: EpisodeStore, regression: ValueRegression) -> list[Judged]:
+def _judge_all(
+    value_function: ValueFunction, store: EpisodeStore, paths: Iterable[str], regression: ValueRegression
+) -> list[Judged]:
     """What the value function thinks of every episode; held-out ones also get their stages from a replay."""
-    paths, finder, judged = list(_read_manifests(store)), StageFinder(), []
+    paths, finder, judged = list(paths), StageFinder(), []
     with WorkProgress(progress_console, "judging episodes", len(paths)) as progress:
         for number, path in enumerate(paths):
             parsed = store.read_without_images(path)

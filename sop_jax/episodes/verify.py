@@ -12,7 +12,14 @@ from sop_jax.episodes import format as episode_format
 from sop_jax.episodes.images import check_jpeg, decode_images
 from sop_jax.episodes.paths import episode_path
 from sop_jax.episodes.rejection import reject
-from sop_jax.specs.records import NO_POLICY, EpisodeArrays, EpisodeIndex, EpisodeManifest, RobotSpec
+from sop_jax.specs.records import (
+    NO_POLICY,
+    EpisodeArrays,
+    EpisodeIndex,
+    EpisodeManifest,
+    RobotSpec,
+    is_same_rate,
+)
 
 MAX_JOINT_RAD = 10.0
 """No joint of an arm turns further; a larger number is degrees, ticks or a broken encoder."""
@@ -37,7 +44,8 @@ def verify_bytes(
     Args:
         data: The object's bytes, from anywhere.
         path: Where it lies in the store; its robot_id and episode_id must be the manifest's.
-        spec: The robot that the learner's model was made for; cameras and dimensions must agree with it. None = any robot.
+        spec: The robot that the learner's model was made for; cameras, dimensions and rate must agree with it. None =
+            any robot.
         decode_all_images: Also decode every pixel (else headers and end markers only), for robots you don't trust: a
             JPEG that breaks in the middle would otherwise be found when it is sampled.
 
@@ -84,6 +92,14 @@ def _check_spec(manifest: EpisodeManifest, spec: RobotSpec, path: str) -> None:
             expected=expected,
             got=got,
             fix="Train one model per robot type, or resize the cameras' images on the robot.",
+        )
+    if not is_same_rate(manifest.control_hz, spec.control_hz):
+        raise reject(
+            path,
+            f"control_hz of robot {manifest.robot_id}, for a model of {spec.robot_type} robots",
+            expected=spec.control_hz,
+            got=manifest.control_hz,
+            fix="What was recorded at another rate is played back at another speed: train one model per rate.",
         )
 
 

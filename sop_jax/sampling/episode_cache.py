@@ -18,7 +18,7 @@ from sop_jax.sampling.batch_spec import BatchSpec
 from sop_jax.sampling.byte_lru import ByteLru
 from sop_jax.specs.clock import Clock
 from sop_jax.specs.errors import EpisodeNotFoundError, InvalidEpisodeError
-from sop_jax.specs.records import CameraSpec, EpisodeArrays, EpisodeManifest
+from sop_jax.specs.records import CameraSpec, EpisodeArrays, EpisodeManifest, is_same_rate
 
 _MAX_REMEMBERED_FAULTS = 10_000
 _LEFT_ALONE_S = 600.0
@@ -183,6 +183,11 @@ def _misfit(spec: BatchSpec, manifest: EpisodeManifest, arrays: EpisodeArrays) -
         return (
             f"episode {manifest.episode_id} has state and action dimensions {got}, the policy wants "
             f"{(spec.state_dim, spec.action_dim)}; it comes from another type of robot"
+        )
+    if not is_same_rate(manifest.control_hz, spec.control_hz):
+        return (
+            f"episode {manifest.episode_id} was recorded at {manifest.control_hz:g} Hz, the policy is played at "
+            f"{spec.control_hz:g} Hz (control_hz of the learner's config): what it shows would be done at another speed"
         )
     recorded = {camera.name: camera for camera in manifest.cameras}
     for camera in spec.cameras:

@@ -9,6 +9,7 @@ joints 1-7 [rad], left gripper, right gripper [0 open .. 1 closed]. An action is
 
 import dataclasses
 import enum
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -73,6 +74,11 @@ class RobotSpec:
     def state_dim(self) -> int:
         """The state has the action's dimensions and units: measured joint positions and gripper openings."""
         return len(self.action_names)
+
+
+def is_same_rate(first_hz: float, second_hz: float) -> bool:
+    """Whether chunks recorded at one control rate can be played at the other: their speeds differ by less than 1%."""
+    return math.isclose(first_hz, second_hz, rel_tol=0.01)
 
 
 @dataclasses.dataclass(frozen=True)

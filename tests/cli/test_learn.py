@@ -16,7 +16,8 @@ from configs.experiment import LearningConfig
 from configs.files import to_json
 from configs.registry import DEMOS
 from sop_jax.algorithms.behaviour_cloning import BehaviourCloningConfig
-from sop_jax.cli.assembly import share_of_host
+from sop_jax.cli import assembly
+from sop_jax.cli.assembly import make_loader, share_of_host
 from sop_jax.cli.learn import PREEMPTED
 from sop_jax.cli.main import main
 from sop_jax.episodes.store import EpisodeStore
@@ -27,7 +28,9 @@ from sop_jax.models.compact import CompactConfig
 from sop_jax.models.normalization import compute_norm_stats
 from sop_jax.models.registry import create_model
 from sop_jax.sampling.loader import LoaderConfig
+from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.metrics import NoMetrics
 from sop_jax.specs.records import NO_POLICY, Source
 
 SMALL = CompactConfig(
@@ -112,3 +115,14 @@ def test_hosts_load_different_examples_of_one_batch():
 def test_a_host_without_its_number_is_refused(folder, capsys):
     assert main([*command(folder), "--coordinator", "localhost:1", "--num-processes", "2"]) == 2
     assert "process_id in [0, num_processes), got 2 and None" in capsys.readouterr().err
+
+
+def test_the_config_says_at_which_rate_the_policy_is_played(monkeypatch):
+    made = []
+    monkeypatch.setattr(assembly, "Loader", lambda config, spec, *rest: made.append(spec))
+    demo = DEMOS["restock_tiny"]
+    for learning in (demo.learning, dataclasses.replace(demo.learning, control_hz=50.0)):
+        make_loader(learning, demo.worlds, create_model(SMALL), None, None, None, ManualClock(), NoMetrics())
+    assert [spec.control_hz for spec in made] == [30.0, 50.0]
+    with pytest.raises(ConfigError, match="control_hz must be positive"):
+        dataclasses.replace(demo.learning, control_hz=0.0)

@@ -19,6 +19,7 @@ from sop_jax.cli.demo import DemoArguments
 from sop_jax.cli.demo import run as run_demo
 from sop_jax.cli.demo_phases import DemoPhases
 from sop_jax.cli.main import main
+from sop_jax.cli.pretrain_value import _read_manifests
 from sop_jax.cli.replay import _AlgorithmWatch
 from sop_jax.cli.run_directory import RunDirectory
 from sop_jax.cli.weights_location import find_candidate
@@ -90,6 +91,18 @@ def test_a_value_function_needs_a_store_with_ends(tmp_path, policy, capsys):
     assert "needs --store" in capsys.readouterr().err
     assert main([*words, "--store", str(tmp_path / "empty")]) == 2
     assert "no episode that ended in success, failure or timeout" in capsys.readouterr().err
+
+
+def test_a_value_function_learns_from_one_rate(tmp_path, capsys):
+    store = EpisodeStore(f"file://{tmp_path}/store/")
+    episode = make_episode(0)
+    slow = make_episode(1)
+    store.put(episode)
+    store.put(dataclasses.replace(slow, manifest=dataclasses.replace(slow.manifest, control_hz=10.0)))
+    assert [m.episode_id for m in _read_manifests(store, 30.0).values()] == [episode.manifest.episode_id]
+    assert "1 of 2 episodes are passed over" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"expected episodes at 50 Hz .*, got only such at \[10.0, 30.0\] Hz"):
+        _read_manifests(store, 50.0)
 
 
 def test_value_trainings_are_found_by_name_and_file(tmp_path):

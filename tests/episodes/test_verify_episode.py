@@ -85,6 +85,12 @@ def test_another_robot_type_is_refused():
     refuse(DATA, "is not a synthetic", spec=make_spec(image_size=16, camera_names=("head", "hand_left")))
 
 
+def test_another_rate_is_refused():
+    wanted = dataclasses.replace(small_spec, control_hz=10.0)
+    refuse(DATA, "control_hz of robot robot-0, for a model of synthetic robots: expected 10.0, got 30.0", spec=wanted)
+    verify_bytes(DATA, PATH, spec=dataclasses.replace(small_spec, control_hz=29.97))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -289,6 +289,21 @@ def test_episodes_of_another_robot_end_in_a_clear_error(world, spec, message):
     loader.stop()
 
 
+def at_rate(episode, control_hz: float):
+    return dataclasses.replace(episode, manifest=dataclasses.replace(episode.manifest, control_hz=control_hz))
+
+
+def test_episodes_of_another_rate_are_passed_over_and_told(world):
+    world.fill()
+    slow, video = at_rate(demonstration(50), 10.0), at_rate(demonstration(51), 29.97)
+    world.add(slow, video)
+    seen, num_skipped, reason = trained_on(world, 20)
+    assert slow.manifest.episode_id not in seen
+    assert video.manifest.episode_id in seen
+    assert num_skipped >= 1
+    assert f"{slow.manifest.episode_id} was recorded at 10 Hz, the policy is played at 30 Hz" in reason
+
+
 def test_a_missing_camera_is_masked(world):
     for task in TASKS:
         world.add(demonstration(1, task, spec=make_spec(16, ("hand_right", "head"))))
