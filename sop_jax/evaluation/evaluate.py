@@ -13,7 +13,7 @@ from sop_jax.actors.rollout import RolloutConfig, never
 from sop_jax.evaluation.results import RESET_S, EvaluationResult, Subject, summarise
 from sop_jax.evaluation.seeds import selection_seeds, trial_seeds
 from sop_jax.evaluation.trial_book import TrialBook
-from sop_jax.evaluation.trial_pool import num_usable_cores, run_trials
+from sop_jax.evaluation.trial_pool import ask_identity, num_usable_cores, run_trials
 from sop_jax.evaluation.trials import TrialJob
 from sop_jax.evaluation.world import WorldConfig
 from sop_jax.specs.conditioning import Conditioning
@@ -135,7 +135,8 @@ def evaluate_worlds(
 
     Args:
         for_selection: use the seeds that are kept for choosing, not those for reporting (see `seeds`).
-        folder: where trials are written as they end; those that are there already are not run again.
+        folder: where trials are written as they end; those that are there already are not run again. Even if
+            none is missing, one worker is started to tell whether they are these weights' trials.
         on_trial: called with a world's label as each trial ends, and first for those that were there already.
 
     Raises:
@@ -182,7 +183,9 @@ def _run_missing(
 ) -> None:
     jobs = [TrialJob(world, seed) for world in range(len(task.worlds)) for seed in seeds]
     missing = [job for job in jobs if job not in book.trials]
-    if not missing:
+    command = [sys.executable, "-m", "sop_jax.evaluation.worker", task.to_json()]
+    if not missing:  # who made these trials must be asked all the same: the weights may be others by now
+        book.claim(ask_identity(command, should_stop))
         return
 
     def keep(job: TrialJob, trial: TrialResult) -> None:
@@ -191,7 +194,7 @@ def _run_missing(
             on_trial(book.labels[job.world], trial)
 
     run_trials(
-        [sys.executable, "-m", "sop_jax.evaluation.worker", task.to_json()],
+        command,
         missing,
         num_workers or num_usable_cores(),
         side_by_side=task.side_by_side,

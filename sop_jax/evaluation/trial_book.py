@@ -19,7 +19,7 @@ class TrialBook:
 
         with TrialBook(worlds, asked, folder) as book:
             book.read(seeds)                        # what an earlier process has left
-            book.claim(identity)                    # refuses a folder with trials of other weights
+            book.claim(identity)                    # refuses a folder with trials of other weights; also if none is missing
             book.write(job, trial)
             book.trials, book.identity
 
@@ -46,17 +46,10 @@ class TrialBook:
 
     @property
     def identity(self) -> Identity:
-        """Whose trials these are, once there is one."""
-        if self._identity is not None:
-            return self._identity
-        headers = [log.header for log in self._logs if log.header is not None]
-        return Identity(
-            policy_version=headers[0]["policy_version"],
-            base=headers[0]["base"],
-            weights=headers[0]["weights"],
-            worlds=tuple(header["world_version"] for header in headers),
-            stages=tuple(tuple(header["stages"]) for header in headers),
-        )
+        """Whose trials these are, as `claim` was told (what is on disk may be of other weights by now)."""
+        if self._identity is None:
+            raise RuntimeError("nobody has claimed these trials: call claim(identity) before identity is read")
+        return self._identity
 
     def read(self, seeds: Sequence[int]) -> None:
         """Takes up the trials of these seeds that are on disk."""
@@ -66,7 +59,7 @@ class TrialBook:
                     self.trials[TrialJob(index, seed)] = log.trials[seed]
 
     def claim(self, identity: Identity) -> None:
-        """Says whose trials will be written. Raises ForeignTrialsError."""
+        """Says whose trials these are and those that will be written. Raises ForeignTrialsError."""
         self._identity = identity
         known = {"policy_version": identity.policy_version, "base": identity.base, "weights": identity.weights}
         for index, log in enumerate(self._logs):

@@ -108,13 +108,7 @@ def run_trials(
     side_by_side = max(1, min(side_by_side, -(-len(jobs) // num_workers)))
     todo = collections.deque(jobs)
     news: queue.SimpleQueue[_News] = queue.SimpleQueue()
-    surroundings = {
-        **os.environ,
-        "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl"),
-        **SINGLE_THREADED,
-        **(environment or {}),
-    }
-    workers = [_Worker(command, surroundings) for _ in range(num_workers)]
+    workers = [_Worker(command, environment) for _ in range(num_workers)]
     trials: dict[TrialJob, TrialResult] = {}
     identity: Identity | None = None
     try:
@@ -146,6 +140,29 @@ def run_trials(
             worker.close()
     assert identity is not None
     return PoolResult(identity, tuple(trials[job] for job in jobs))
+
+
+def ask_identity(command: Sequence[str], should_stop: Callable[[], bool] = never) -> Identity:
+    """Whom the command's workers would evaluate: starts one, which is given nothing to run. Blocks until it has loaded.
+
+    Raises:
+        KeyboardInterrupt: `should_stop` said so; it is asked several times a second.
+        EvaluationFailedError: the worker died.
+    """
+    worker = _Worker(command)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            try:
+                asked = pool.submit(worker.read_identity)
+                while not concurrent.futures.wait([asked], timeout=_LOOK_S).done:
+                    if should_stop():
+                        raise KeyboardInterrupt
+                return asked.result()
+            except BaseException:
+                worker.kill()  # unblocks the thread that waits for it
+                raise
+    finally:
+        worker.close()
 
 
 def serve(
@@ -200,7 +217,13 @@ def _agree(known: Identity | None, new: Identity, on_identity: Callable[[Identit
 
 
 class _Worker:
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]):
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None):
+        surroundings = {
+            **os.environ,
+            "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl"),
+            **SINGLE_THREADED,
+            **(environment or {}),
+        }
         self._jobs: list[TrialJob] = []
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         self._process = subprocess.Popen(
@@ -208,7 +231,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env=dict(environment),
+            env=surroundings,
             text=True,
             bufsize=1,
         )
@@ -263,7 +286,8 @@ class _Worker:
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         why = lines[-1] if lines else "it said nothing"
         seeds = ", ".join(str(job.seed) for job in self._jobs)
-        return f"an evaluation worker died at seed {seeds} with exit code {code}: {why}"
+        where = f"at seed {seeds}" if seeds else "before its first trial"
+        return f"an evaluation worker died {where} with exit code {code}: {why}"
 
 
 _News = Identity | tuple[TrialJob, TrialResult] | BaseException

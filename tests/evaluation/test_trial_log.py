@@ -73,7 +73,13 @@ def fake_workers(monkeypatch):
         jobs.append(len(todo))
         return real([sys.executable, str(HERE / "trial_worker.py")], todo, num_workers, **options)
 
+    def ask(command, should_stop):
+        del command
+        return real_ask([sys.executable, str(HERE / "trial_worker.py")], should_stop)
+
+    real_ask = evaluate_module.ask_identity
     monkeypatch.setattr(evaluate_module, "run_trials", run)
+    monkeypatch.setattr(evaluate_module, "ask_identity", ask)
     return jobs
 
 
@@ -117,8 +123,10 @@ def test_other_weights_of_the_same_name_are_refused(tmp_path, fake_workers):
     evaluate_worlds(Candidate(bundle="policies/mine"), {"fake": WORLDS["fake"]}, 1, **options)
     path = tmp_path / "trials" / "fake.jsonl"
     path.write_text(path.read_text().replace(IDENTITY.weights, "others"))
-    with pytest.raises(ForeignTrialsError, match=f"weights: others there, {IDENTITY.weights} now"):
-        evaluate_worlds(Candidate(bundle="policies/mine"), {"fake": WORLDS["fake"]}, 2, **options)
+    for num_trials in (2, 1):  # one to run; none to run: then the old trials would be reported as the new weights'
+        with pytest.raises(ForeignTrialsError, match=f"weights: others there, {IDENTITY.weights} now"):
+            evaluate_worlds(Candidate(bundle="policies/mine"), {"fake": WORLDS["fake"]}, num_trials, **options)
+    assert len(path.read_text().splitlines()) == 2
 
 
 def test_trials_for_selection_have_their_own_seeds(fake_workers):

@@ -23,7 +23,7 @@ from sop_jax.evaluation.seeds import (
     selection_seeds,
     trial_seeds,
 )
-from sop_jax.evaluation.trial_pool import run_trials
+from sop_jax.evaluation.trial_pool import ask_identity, run_trials
 from sop_jax.evaluation.trials import EvaluationFailedError, SideBySide, TrialJob, Workplace
 from sop_jax.evaluation.world import WorldConfig
 from sop_jax.robots.fake import FakeExpert, FakeRobot, FakeRobotConfig
@@ -149,6 +149,16 @@ def test_a_dead_worker_ends_the_evaluation_with_its_last_words():
     started = time.monotonic()
     with pytest.raises(EvaluationFailedError, match=f"seed {seeds[2]} with exit code 7: the gripper fell off"):
         run_trials([*WORKER, str(seeds[2])], [TrialJob(0, seed) for seed in seeds], 2)
+    assert time.monotonic() - started < 20
+
+
+def test_a_worker_tells_whom_it_evaluates_without_a_trial():
+    assert ask_identity(WORKER) == IDENTITY
+    with pytest.raises(EvaluationFailedError, match="died before its first trial with exit code 3: no such policy"):
+        ask_identity([sys.executable, "-c", "import sys; sys.stderr.write('no such policy'); sys.exit(3)"])
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        ask_identity([sys.executable, "-c", "import time; time.sleep(60)"], should_stop=lambda: True)
     assert time.monotonic() - started < 20
 
 
