@@ -61,8 +61,20 @@ class StationConfig:
                 raise ConfigError("StationConfig.instruction must say what the robot is to do, got nothing")
             if not self.rollout.realtime:
                 raise ConfigError("StationConfig.rollout.realtime must be true on a real robot")
+        num_frames = round(self.g1.time_limit_s * self.g1.timing.control_hz)
+        if self.is_dry_run and self.rollout.max_frames < num_frames:
+            # The robot ends its dry runs as such; an episode that is cut off from outside would be trained on.
+            raise ConfigError(
+                "StationConfig: in a dry run rollout.max_frames must be at least g1.time_limit_s, which is "
+                f"{num_frames} frames, got {self.rollout.max_frames}; lower g1.time_limit_s"
+            )
         if min(self.standstill_s, self.weights_poll_s, self.drain_s) <= 0:
             raise ConfigError(f"StationConfig: standstill_s, weights_poll_s and drain_s must be positive, got {self}")
+
+    @property
+    def is_dry_run(self) -> bool:
+        """Whether nothing that is decided here reaches the robot."""
+        return self.robot != "simulated" and self.g1.dry_run
 
 
 def read_station(path: pathlib.Path) -> StationConfig:

@@ -12,6 +12,7 @@ from sop_jax.cli.acting import Upkeep, run_actor, tell_report
 from sop_jax.cli.arguments import parse
 from sop_jax.cli.locations import find_policy
 from sop_jax.cli.operator_options import OperatorOptions, open_console, with_operator
+from sop_jax.cli.output import note
 from sop_jax.cli.station_metrics import open_metrics
 from sop_jax.cli.station_robot import make_staffed
 from sop_jax.cli.stopping import StopRequests
@@ -85,6 +86,11 @@ def _act(arguments: StationArguments, config: StationConfig, metrics: Metrics, s
         console = stack.enter_context(opened)
     staffed = make_staffed(config, arguments.robot_id, console, clock, metrics, stop)
     stack.enter_context(contextlib.closing(staffed.robot))
+    if config.is_dry_run:
+        note(
+            f"{arguments.robot_id}: DRY RUN, nothing is sent to the robot; episodes end as aborted (dry_run) and are never "
+            f'trained on. "dry_run": false in {arguments.station} ends that'
+        )
     actor_config = ActorConfig(
         robot_id=arguments.robot_id,
         task=staffed.robot.task,

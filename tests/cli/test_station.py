@@ -12,6 +12,7 @@ import envs
 from configs.files import from_json, to_json
 from configs.station import StationConfig, read_station
 from sop_jax.actors.operator.desk import Desk
+from sop_jax.cli import act_station
 from sop_jax.cli.main import BAD_INPUT, main
 from sop_jax.cli.operator_options import LINK_VARIABLE
 from sop_jax.drill.ledger import read_ledgers
@@ -76,6 +77,18 @@ def test_a_station_without_a_real_robot(station, tmp_path, capsys, robot):
     assert 1 <= manifest.num_frames <= 16  # Half a second at 30 Hz; a busy machine misses ticks.
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_dry_run_says_so_at_the_start(station, monkeypatch, capsys, dry_run):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(act_station, "run_actor", stop)
+    main(station({"robot": "g1_emulator", "policy": POLICY, "g1": {"dry_run": dry_run}}))
+    assert (
+        "g1-1: DRY RUN, nothing is sent to the robot; episodes end as aborted" in capsys.readouterr().err
+    ) is dry_run
+
+
 def test_a_real_robot_waits_for_its_scene_and_for_a_judgement(station, tmp_path, monkeypatch, capsys):
     environment = envs.load("restock_shelf", image_size=64)
     cameras = [CameraConfig(**camera) for camera in CAMERAS]
@@ -136,6 +149,11 @@ def _judge_one(desk):
         ({"robot": "g2"}, [], "expected one of ['g1', 'g1_emulator', 'simulated'], got 'g2'"),
         ({"g1": {"dry_runs": True}}, [], "did you mean 'dry_run'?"),
         ({"rollout": {"realtime": False}}, [], "realtime must be true"),
+        (
+            {"g1": {"dry_run": True}, "rollout": {"realtime": True, "max_frames": 99}},
+            [],
+            "which is 3600 frames, got 99",
+        ),
         ({"policy": "no/such"}, [], "no/such is no policy"),
     ],
 )

@@ -1,6 +1,7 @@
 """The fault table: whole episodes of an emulated G1 with one thing wrong, on a simulated clock."""
 
 import dataclasses
+import itertools
 import time
 
 import numpy as np
@@ -12,11 +13,17 @@ from envs.g1.kinematics import load_kinematics
 from sop_jax.actors.episode import EmptyEpisodeError, EpisodeHeader, run_episode
 from sop_jax.actors.fake import FakePolicy
 from sop_jax.actors.rollout import RolloutConfig
+from sop_jax.algorithms.algorithm import make_labeler
+from sop_jax.algorithms.hg_dagger import HgDagger
+from sop_jax.episodes.store import EpisodeStore
+from sop_jax.replay.intake import Intake
+from sop_jax.replay.local_tables import LocalTables
+from sop_jax.replay.tables import mix_tables
 from sop_jax.robots.g1.config import PostureConfig, TimingConfig, UnitsConfig
 from sop_jax.robots.g1.emulated_sdk import connect_emulator
 from sop_jax.robots.g1.emulator import PERIOD_NS, Emulator
 from sop_jax.robots.g1.robot import G1Robot
-from sop_jax.specs.clock import WallClock
+from sop_jax.specs.clock import ManualClock, WallClock
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.metrics import MemoryMetrics
 from sop_jax.specs.records import EpisodeEnd, Outcome
@@ -235,10 +242,32 @@ def test_limits_hold_against_a_wild_policy_and_each_breach_is_an_event(environme
 def test_a_dry_run_sends_nothing(environment):
     bench = make_bench(environment, dataclasses.replace(CONFIG, dry_run=True))
     episode = run(bench, FakePolicy(stretch))
-    assert end_of(episode) == EpisodeEnd(Outcome.TIMEOUT, "timeout")
+    assert end_of(episode) == EpisodeEnd(Outcome.ABORTED, "dry_run")
     assert bench.emulator.num_commands == 0
     np.testing.assert_allclose(episode.arrays.state[-1], episode.arrays.state[0], atol=1e-3)
     assert np.abs(episode.arrays.action[-1] - episode.arrays.action[0]).max() > 0.1  # What it would have sent.
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SUCCESS, Outcome.FAILURE, Outcome.TIMEOUT])
+def test_a_dry_run_is_no_training_data_whatever_is_said_of_it(environment, store_url, monkeypatch, outcome):
+    bench = make_bench(environment, dataclasses.replace(CONFIG, dry_run=True))
+    looks = itertools.count()
+    monkeypatch.setattr(bench.emulator, "verdict", lambda: EpisodeEnd(outcome) if next(looks) > 8 else None)
+    episode = run(bench, FakePolicy(stretch))
+    assert end_of(episode) == EpisodeEnd(Outcome.ABORTED, "dry_run")
+    (report,) = bench.events("g1_episode")
+    assert (report["outcome"], report["failure_kind"], report["dry_run"]) == ("aborted", "dry_run", True)
+    store, tables = EpisodeStore(store_url), LocalTables(mix_tables((episode.manifest.task,)))
+    store.put(episode)
+    intake = Intake(store, tables, make_labeler(HgDagger(), 4), clock=ManualClock())
+    report = intake.poll()
+    assert (report.untrainable, report.inserted) == (1, 0)
+
+
+def test_a_fault_of_a_dry_run_keeps_its_name(environment):
+    bench = make_bench(environment, dataclasses.replace(CONFIG, dry_run=True))
+    bench.emulator.at(FAULT_TICK, emergency_stop=True)
+    assert end_of(run(bench)) == EpisodeEnd(Outcome.ERROR, "emergency_stop")
 
 
 def test_the_way_to_the_start_is_slow_and_ends_there(environment):

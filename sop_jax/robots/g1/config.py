@@ -240,8 +240,8 @@ class G1RobotConfig:
     link: over the vendor's SDK, or over the robot's ROS 2 topics.
 
     start_rad: arm joints [14] at the start of episodes, brought there slowly; None = wherever they are.
-    dry_run: everything but sending. sdk_socket: where `launch/g1/sdk_server.py` answers for an SDK that this Python can't
-    import; "" imports it here.
+    dry_run: everything but sending; its episodes end as ABORTED and are never trained on.
+    sdk_socket: where `launch/g1/sdk_server.py` answers for an SDK that this Python can't import; "" imports it here.
     """
 
     arms: tuple[Literal["left", "right"], ...] = ("left", "right")

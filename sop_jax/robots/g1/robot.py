@@ -19,6 +19,7 @@ from sop_jax.specs.records import CameraSpec, EpisodeEnd, EpisodeMark, Observati
 
 ROBOT_TYPE = "g1"
 TIME_UP = EpisodeEnd(Outcome.TIMEOUT, "timeout")
+DRY_RUN = EpisodeEnd(Outcome.ABORTED, "dry_run")
 
 
 class G1Robot:
@@ -30,6 +31,9 @@ class G1Robot:
     An observation with images carries the states of the pictures' instant; one without, the newest. Faults end the episode
     as ERROR, kind as in `faults`: the tick under way is completed with the last command, which isn't sent again, and nothing
     is sent until `reset`. Between episodes the robot is held where it was sent last.
+
+    A dry run's episodes end as ABORTED, kind "dry_run", whatever the verdict: their actions were never carried out, so
+    nothing may learn from them.
 
     `background` watches over late commands on a thread; without it, somebody must call `watch` (simulated time).
     Metrics: "g1_breach", "g1_hold", "g1_fault" as they happen (see `safety_log`), "g1_episode" at the end.
@@ -167,10 +171,10 @@ class G1Robot:
         if (fault := self._body.fault) is not None:
             return EpisodeEnd(Outcome.ERROR, fault.kind)
         self._present()
-        if (verdict := self._workplace.verdict()) is not None:
-            return verdict
-        limit = round(self._config.time_limit_s * self._spec.control_hz)
-        return TIME_UP if self._num_frames >= limit else None
+        end = self._workplace.verdict()
+        if end is None and self._num_frames >= round(self._config.time_limit_s * self._spec.control_hz):
+            end = TIME_UP
+        return DRY_RUN if end is not None and self._config.dry_run else end
 
     def _present(self) -> BodyState:
         if self._state is None:
