@@ -1,5 +1,6 @@
 """Events become series; a real scrape over HTTP reads them back."""
 
+import socket
 import urllib.request
 
 import pytest
@@ -115,6 +116,19 @@ def test_it_listens_on_the_loopback_and_stops(clock):
             assert answer.headers["Content-Type"].startswith("text/plain")
     reading = read_stations([address], 0.0, timeout_s=1.0)
     assert list(reading.silent) == [address]
+
+
+def test_a_proxy_is_not_asked(monkeypatch, clock):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        proxy = f"http://127.0.0.1:{nobody.getsockname()[1]}"  # bound, and nobody listens
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, proxy)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(urllib.request, "_opener", None)  # what earlier calls learnt of the variables
+        with PrometheusMetrics("x", clock).serve() as address:
+            assert read_stations([address], 0.0).silent == {}
 
 
 def test_nonsense_is_refused():
