@@ -269,6 +269,7 @@ def _make_pilot(
             config.execute_steps,
             config.inference_delay_frames,
             continues=config.chunking.mode != "none",
+            max_inference_ticks=config.max_inference_ticks(robot.spec.control_hz),
         )
         handover = Handover(config.handover, robot.spec)
         return PolicyPilot(player, supervisor, config.delay_frames(robot.spec.control_hz), handover)
@@ -291,5 +292,6 @@ def _write_report(metrics: Metrics, episode_id: str, report: RolloutReport) -> N
         max_late_s=report.max_late_s,
         num_chunks=report.chunks.num_chunks,
         num_held_ticks=report.chunks.num_held_ticks,
+        num_stale_chunks=report.chunks.num_stale,
         max_inference_ticks=report.chunks.max_delay_ticks,
     )
