@@ -182,6 +182,20 @@ def test_the_scene_waits_for_a_person():
     assert not console.wait_for_scene("fold", "fold it", should_stop=lambda: True)
 
 
+def test_a_takeover_on_the_way_to_the_start_stops_the_robot(place):
+    place.console.end_episode(EpisodeEnd(Outcome.SUCCESS))
+    place.console.obey(Take())  # Nothing moves yet.
+    assert place.console.allow_way()
+    assert place.console.status.control == "start"
+    place.console.obey(FAILURE)
+    place.console.obey(Take())
+    assert not place.console.allow_way()
+    assert [event["event"] for event in place.metrics.events] == ["operator_stop"]
+    place.robot.reset(5)
+    assert place.console.status.control == "policy"
+    assert place.console.allow_way()  # The next way is another one.
+
+
 def test_a_robot_that_stands_still_asks_for_help(place):
     gate = StandstillGate(place.robot, 30.0, patience_s=0.1)
     place.robot.observe()

@@ -15,6 +15,7 @@ from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.robots.g1.config import PostureConfig, TimingConfig, UnitsConfig
 from sop_jax.robots.g1.emulated_sdk import connect_emulator
 from sop_jax.robots.g1.emulator import PERIOD_NS, Emulator
+from sop_jax.robots.g1.faults import StartStoppedError
 from sop_jax.robots.g1.robot import G1Robot
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import ConfigError
@@ -262,6 +263,61 @@ def test_a_blocked_way_to_the_start_is_an_end(environment):
     bench.emulator.at(-7, ignores=True)
     with pytest.raises(EmptyEpisodeError, match="posture"):
         run(bench)
+
+
+def stopping(bench_of, after_ticks, error):
+    """Raises at that tick of the way, and keeps the times at which it was asked."""
+    asked = []
+
+    def watch():
+        asked.append(bench_of().clock.now_ns())
+        if len(asked) > after_ticks:
+            raise error
+
+    return watch
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), StartStoppedError("a person stopped it")])
+def test_the_way_of_the_arms_to_the_start_can_be_stopped(environment, error):
+    start = HOME.copy()
+    start[1] += 0.5
+    config = dataclasses.replace(CONFIG, start_rad=tuple(start))
+    bench = make_bench(environment, config, on_the_way=stopping(lambda: bench, 10, error))
+    _expect_stop(bench, error)
+    assert 0.02 < bench.emulator.target[1] - HOME[1] < 0.3  # Under way, and not there.
+    sent = bench.emulator.target
+    for _ in range(30):
+        bench.clock.advance_s(0.1)
+        bench.robot.watch()
+    np.testing.assert_array_equal(bench.emulator.target, sent)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), StartStoppedError("a person stopped it")])
+def test_a_lift_on_its_way_is_sent_to_where_it_is(environment, error):
+    posture = PostureConfig(lift_m=0.2, commanded=True)
+    config = dataclasses.replace(CONFIG, posture=posture)
+    bench = make_bench(environment, config, on_the_way=stopping(lambda: bench, 10, error))
+    place, sent = bench.emulator.place, []
+
+    def slowly(head=None, waist=None):
+        if waist is not None:
+            sent.append(waist[1])
+            place(waist=(waist[0], 0.07))  # It gets so far by the time that it is stopped.
+
+    bench.emulator.place = slowly
+    _expect_stop(bench, error)
+    assert sent == [pytest.approx(0.2), pytest.approx(0.07)]
+
+
+def _expect_stop(bench, error):
+    started_ns = bench.clock.now_ns()
+    if isinstance(error, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            bench.robot.reset(3)
+    else:
+        bench.robot.reset(3)
+        assert bench.robot.check_end() == EpisodeEnd(Outcome.ERROR, "start_stopped")
+    assert (bench.clock.now_ns() - started_ns) / 1e9 < 1.0  # of the 20 s that the way may take
 
 
 def test_a_posture_that_is_not_the_configured_one_is_refused_or_brought_about(environment):

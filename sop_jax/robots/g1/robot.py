@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+from collections.abc import Callable
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from sop_jax.robots.g1.body import G1Body
 from sop_jax.robots.g1.config import CameraConfig, G1RobotConfig
 from sop_jax.robots.g1.faults import G1Fault
 from sop_jax.robots.g1.link import BodyState, G1Link
-from sop_jax.robots.g1.start import go_to_start
+from sop_jax.robots.g1.start import go_to_start, unwatched
 from sop_jax.robots.g1.workplace import Workplace
 from sop_jax.robots.two_arm import ACTION_NAMES
 from sop_jax.specs.clock import Clock, Ticker
@@ -32,6 +33,8 @@ class G1Robot:
     is sent until `reset`. Between episodes the robot is held where it was sent last.
 
     `background` watches over late commands on a thread; without it, somebody must call `watch` (simulated time).
+    `on_the_way` is called on every tick of the way to the start; what it raises stops the robot there. A G1Fault is then the
+    end of the episode, anything else is raised by `reset`.
     Metrics: "g1_breach", "g1_hold", "g1_fault" as they happen (see `safety_log`), "g1_episode" at the end.
     """
 
@@ -43,11 +46,13 @@ class G1Robot:
         clock: Clock,
         metrics: Metrics | None = None,
         background: bool = True,
+        on_the_way: Callable[[], None] = unwatched,
     ):
         self._config = config
         self._workplace = workplace
         self._clock = clock
         self._metrics = metrics or NoMetrics()
+        self._on_the_way = on_the_way
         self._spec = _make_spec(config)
         self._body = G1Body(config, link, clock, self._metrics)
         self._ticker = Ticker(clock, config.timing.control_hz)
@@ -91,7 +96,7 @@ class G1Robot:
         self._images = {camera.name: _black(camera) for camera in self._config.cameras}
         try:
             self._state = self._body.start()
-            self._state = go_to_start(self._config, self._body, self._clock)
+            self._state = go_to_start(self._config, self._body, self._clock, self._on_the_way)
         except G1Fault as fault:
             self._body.fail(fault)
         self._started_ns = self._clock.now_ns()
