@@ -12,7 +12,7 @@ import numpy as np
 from sop_jax.actors.chunk_player import ChunkPlayer
 from sop_jax.actors.handover import Handover
 from sop_jax.actors.interrupts import deferred_interrupt
-from sop_jax.actors.marks import MakesMarks
+from sop_jax.actors.marks import MakesMarks, tell_end
 from sop_jax.actors.pilot import Demonstrator, ExpertPilot, FrameLabel, Pilot, PolicyPilot
 from sop_jax.actors.rollout import (
     INTERRUPTED,
@@ -170,6 +170,7 @@ def episode_steps(
     listening = deferred_interrupt() if interrupted is None else contextlib.nullcontext(interrupted)
     with contextlib.closing(pilot), listening as was_pressed:
         report = yield from rollout_steps(robot, pilot, sink, config, clock, was_pressed, should_stop)
+        tell_end(robot, report.end)  # first, as closing may wait for an inference
     sink.keep_marks()
     if report.num_frames == 0:
         if report.end == INTERRUPTED:
@@ -218,6 +219,7 @@ def trial_steps(
     watch = StageWatch(robot) if isinstance(robot, ShowsStages) else None
     with contextlib.closing(pilot):
         report = yield from rollout_steps(robot, pilot, watch or NoSink(), config, clock, interrupted, should_stop)
+        tell_end(robot, report.end)
     if report.end == INTERRUPTED:
         raise KeyboardInterrupt
     stages = (watch.last, watch.furthest) if watch else ("", "")

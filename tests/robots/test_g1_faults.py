@@ -1,6 +1,7 @@
 """The fault table: whole episodes of an emulated G1 with one thing wrong, on a simulated clock."""
 
 import dataclasses
+import itertools
 import time
 
 import numpy as np
@@ -11,6 +12,8 @@ import envs
 from envs.g1.kinematics import load_kinematics
 from sop_jax.actors.episode import EmptyEpisodeError, EpisodeHeader, run_episode
 from sop_jax.actors.fake import FakePolicy
+from sop_jax.actors.operator.attended_robot import AttendedRobot
+from sop_jax.actors.operator.console import Console
 from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.robots.g1.config import PostureConfig, TimingConfig, UnitsConfig
 from sop_jax.robots.g1.emulated_sdk import connect_emulator
@@ -136,6 +139,47 @@ def test_a_robot_that_ignores_commands_is_noticed(environment):
     bench.emulator.at(FAULT_TICK, ignores=True)
     assert end_of(run(bench, FakePolicy(stretch))) == EpisodeEnd(Outcome.ERROR, "not_following")
     assert "rad from its command" in bench.events("g1_fault")[0]["reason"]
+
+
+def _nan(observation):
+    return np.full(16, np.nan)
+
+
+@pytest.mark.parametrize(
+    ("config", "act", "stops_at", "end"),
+    [
+        (RolloutConfig(realtime=True, max_frames=12), None, None, EpisodeEnd(Outcome.TIMEOUT, "max_frames")),
+        (RolloutConfig(realtime=True), None, 12, EpisodeEnd(Outcome.ABORTED, "stopped")),
+        (RolloutConfig(realtime=True), _nan, None, EpisodeEnd(Outcome.ERROR, "non_finite_action")),
+    ],
+)
+def test_an_end_that_the_loop_finds_reaches_robot_and_people(environment, config, act, stops_at, end):
+    bench = make_bench(environment)
+    console = Console("g1-1", bench.clock)
+    attended = AttendedRobot(bench.robot, console)
+    taken = itertools.count(1)
+    episode = None
+    try:
+        episode = run_episode(
+            attended, FakePolicy(act), None, EPISODE, config, bench.clock,
+            should_stop=lambda: stops_at is not None and next(taken) > stops_at,
+        )  # fmt: skip
+    except EmptyEpisodeError:
+        assert act is _nan  # on the first tick of all
+    assert episode is None or end_of(episode) == end
+    assert bench.robot.check_end() == attended.check_end() == end
+    (report,) = bench.events("g1_episode")
+    assert (report["outcome"], report["failure_kind"]) == (end.outcome.value, end.failure_kind)
+    status = console.status
+    assert (status.control, status.num_episodes) == ("between", 1)
+    assert status.last_end == f"{end.outcome.value} ({end.failure_kind})"
+    assert status.fault == ("non_finite_action" if act is _nan else "")
+    num_sent = bench.emulator.num_commands
+    for _ in range(50):
+        bench.clock.advance_s(0.1)
+        bench.robot.watch()
+    assert bench.emulator.num_commands > num_sent  # It is held,
+    assert bench.events("g1_fault") == []  # and nobody is said to have stopped commanding.
 
 
 @pytest.mark.parametrize("fault", [{"state_gap": True}, {"silent_cameras": frozenset({"head"})}])

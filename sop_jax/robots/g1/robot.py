@@ -138,10 +138,15 @@ class G1Robot:
 
     def check_end(self) -> EpisodeEnd | None:
         if self._end is None and (end := self._find_end()) is not None:
+            self.told_end(end)
+        return self._end
+
+    def told_end(self, end: EpisodeEnd) -> None:
+        """Implements `actors.marks.HearsEnd`: from here on nobody commands, and the watchdog holds the robot."""
+        if self._end is None:
             self._end = end
             self._body.pause()
             self._write_report(end)
-        return self._end
 
     def watch(self) -> None:
         """Looks after late commands; the background thread's work."""
