@@ -200,6 +200,7 @@ function hold(hand) { driver.letGo(); driver.hand = hand; draw(); }
 function grip() { if (drives()) { driver.toggleGripper(); draw(); } }
 
 document.addEventListener("keydown", (event) => {
+  if (event.metaKey) letGo(); // macOS tells no keyup of what is released while Cmd is down
   if (event.repeat || event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input:not([type=range])")) return;
   if (MOVES[event.code]) { driver.press(event.code); padOf(event.code).classList.add("on"); }
   else if (event.code === "KeyT") takeOver();
@@ -211,6 +212,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 document.addEventListener("keyup", (event) => {
+  if (event.key === "Meta") letGo();
   if (MOVES[event.code]) { driver.release(event.code); padOf(event.code).classList.remove("on"); }
   if (event.code === "Space" && !event.target.matches("input")) event.preventDefault(); // else it clicks the focused button
 });
