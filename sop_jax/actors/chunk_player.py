@@ -35,12 +35,14 @@ class ChunkStats:
     """What became of an episode's chunks.
 
     num_chunks: chunks that were executed, in part at least. num_held_ticks: ticks on which the robot held its last target
-    because none was there. max_delay_ticks: the longest from an observation to its chunk.
+    because none was there. max_delay_ticks: the longest from an observation to its chunk. num_stale: chunks that came too
+    late to be executed.
     """
 
     num_chunks: int = 0
     num_held_ticks: int = 0
     max_delay_ticks: int = 0
+    num_stale: int = 0
 
 
 @final
@@ -57,6 +59,9 @@ class ChunkPlayer:
 
     delay_frames: ticks that an inference takes (simulated, repeatable); None = a thread computes, for as long as it takes.
     continues: tell the policy what is left of the chunk under way (real-time chunking).
+    max_inference_ticks: of a thread beside a robot in real time. An inference that takes longer raises InferenceTimeoutError;
+        a chunk that comes later than its horizon speaks of a scene that is gone, so it is dropped and the policy is asked
+        afresh. None = neither.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class ChunkPlayer:
         execute_steps: int,
         delay_frames: int | None = 0,
         continues: bool = False,
+        max_inference_ticks: int | None = None,
     ):
         if not 1 <= execute_steps <= policy.horizon:
             raise ConfigError(
@@ -83,11 +89,12 @@ class ChunkPlayer:
         self._chunk_shape = (policy.horizon, action_dim)
         self._execute_steps = execute_steps
         self._continues = continues
-        self._inference = make_inference(delay_frames)
+        self._inference = make_inference(delay_frames, max_inference_ticks)
+        self._max_age = policy.horizon if max_inference_ticks is not None else None
         self._queue = ChunkQueue()
         self._frame = self._started = 0
         self._last_target: np.ndarray | None = None
-        self._num_chunks = self._num_held = 0
+        self._num_chunks = self._num_held = self._num_stale = 0
         self._has_acted = False
 
     @property
@@ -97,7 +104,7 @@ class ChunkPlayer:
 
     @property
     def stats(self) -> ChunkStats:
-        return ChunkStats(self._num_chunks, self._num_held, self._inference.max_delay_ticks)
+        return ChunkStats(self._num_chunks, self._num_held, self._inference.max_delay_ticks, self._num_stale)
 
     @property
     def needs_images(self) -> bool:
@@ -143,7 +150,7 @@ class ChunkPlayer:
         self._last_target = last_target
 
     def close(self) -> None:
-        """Waits for an inference that is still running."""
+        """Waits for an inference that is still running; with `max_inference_ticks` not for long."""
         self._inference.close()
 
     def _start(self, request: ChunkRequest) -> None:
@@ -153,9 +160,14 @@ class ChunkPlayer:
 
     def _take(self) -> None:
         chunk = self._inference.take(self._frame)
-        if chunk is not None:
-            self._queue.replace(chunk)
-            self._num_chunks += 1
+        if chunk is None:
+            return
+        if self._max_age is not None and self._frame - self._started >= self._max_age:
+            self._num_stale += 1
+            self._queue.clear()  # What is left of the chunk before is older still.
+            return
+        self._queue.replace(chunk)
+        self._num_chunks += 1
 
     def _infer(self, request: ChunkRequest, frame: int) -> np.ndarray:
         prefix = () if request.prefix is None else (request.prefix,)

@@ -12,7 +12,7 @@ import numpy as np
 from sop_jax.actors.chunk_player import ChunkPlayer
 from sop_jax.actors.handover import Handover
 from sop_jax.actors.interrupts import deferred_interrupt
-from sop_jax.actors.marks import MakesMarks
+from sop_jax.actors.marks import MakesMarks, tell_end
 from sop_jax.actors.pilot import Demonstrator, ExpertPilot, FrameLabel, Pilot, PolicyPilot
 from sop_jax.actors.rollout import (
     INTERRUPTED,
@@ -170,6 +170,7 @@ def episode_steps(
     listening = deferred_interrupt() if interrupted is None else contextlib.nullcontext(interrupted)
     with contextlib.closing(pilot), listening as was_pressed:
         report = yield from rollout_steps(robot, pilot, sink, config, clock, was_pressed, should_stop)
+        tell_end(robot, report.end)  # first, as closing may wait for an inference
     sink.keep_marks()
     if report.num_frames == 0:
         if report.end == INTERRUPTED:
@@ -218,6 +219,7 @@ def trial_steps(
     watch = StageWatch(robot) if isinstance(robot, ShowsStages) else None
     with contextlib.closing(pilot):
         report = yield from rollout_steps(robot, pilot, watch or NoSink(), config, clock, interrupted, should_stop)
+        tell_end(robot, report.end)
     if report.end == INTERRUPTED:
         raise KeyboardInterrupt
     stages = (watch.last, watch.furthest) if watch else ("", "")
@@ -269,6 +271,7 @@ def _make_pilot(
             config.execute_steps,
             config.inference_delay_frames,
             continues=config.chunking.mode != "none",
+            max_inference_ticks=config.max_inference_ticks(robot.spec.control_hz),
         )
         handover = Handover(config.handover, robot.spec)
         return PolicyPilot(player, supervisor, config.delay_frames(robot.spec.control_hz), handover)
@@ -291,5 +294,6 @@ def _write_report(metrics: Metrics, episode_id: str, report: RolloutReport) -> N
         max_late_s=report.max_late_s,
         num_chunks=report.chunks.num_chunks,
         num_held_ticks=report.chunks.num_held_ticks,
+        num_stale_chunks=report.chunks.num_stale,
         max_inference_ticks=report.chunks.max_delay_ticks,
     )

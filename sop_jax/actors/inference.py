@@ -5,12 +5,14 @@ Delays are counted in control ticks, which the rollout paces by its clock. Each 
 
 import collections
 import concurrent.futures
+import queue
+import threading
 from collections.abc import Callable
 from typing import Protocol, final
 
 import numpy as np
 
-from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.errors import ConfigError, InferenceTimeoutError
 
 _NUM_RECENT = 10
 
@@ -84,10 +86,18 @@ class ThreadedInference:
     """Computes on a thread of its own, for as long as that takes; ticks go on meanwhile.
 
     A computation that nobody wants any more can't be stopped: the next one waits for it. `close` waits too.
+
+    max_ticks: `take` raises InferenceTimeoutError for a computation that isn't there after so many ticks, and `close` waits
+    no longer than `close_s`. What hangs is left behind on its thread, which doesn't keep the process alive; its result is
+    thrown away. None = wait for ever.
     """
 
-    def __init__(self) -> None:
-        self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="inference")
+    def __init__(self, max_ticks: int | None = None, close_s: float = 1.0) -> None:
+        self._max_ticks = max_ticks
+        self._close_s = None if max_ticks is None else close_s
+        self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        # A thread pool's threads would be waited for at the process's end, hung or not.
+        self._thread = threading.Thread(target=_compute, args=(self._work,), name="inference", daemon=True)
         self._future: concurrent.futures.Future[np.ndarray] | None = None
         self._started = 0
         self._recent: collections.deque[int] = collections.deque(maxlen=_NUM_RECENT)
@@ -102,15 +112,26 @@ class ThreadedInference:
         return max(self._recent, default=0)
 
     def start(self, frame: int, compute: Callable[[], np.ndarray]) -> None:
+        if self._thread.ident is None:
+            self._thread.start()
         self._started = frame
-        self._future = self._pool.submit(compute)
+        self._future = concurrent.futures.Future()
+        self._work.put((self._future, compute))
 
     def take(self, frame: int) -> np.ndarray | None:
-        if self._future is None or not self._future.done():
+        if self._future is None:
+            return None
+        ticks = frame - self._started
+        if not self._future.done():
+            if self._max_ticks is not None and ticks > self._max_ticks:
+                raise InferenceTimeoutError(
+                    f"no chunk {ticks} ticks after its observation of frame {self._started}, expected within "
+                    f"{self._max_ticks}: the policy or its device hangs, or is too slow (RolloutConfig.max_inference_s)"
+                )
             return None
         future, self._future = self._future, None
-        self._recent.append(frame - self._started)
-        self.max_delay_ticks = max(self.max_delay_ticks, frame - self._started)
+        self._recent.append(ticks)
+        self.max_delay_ticks = max(self.max_delay_ticks, ticks)
         return future.result()
 
     def drop(self) -> None:
@@ -120,9 +141,25 @@ class ThreadedInference:
 
     def close(self) -> None:
         self.drop()
-        self._pool.shutdown(wait=True)
+        self._work.put(None)
+        if self._thread.ident is not None:
+            self._thread.join(self._close_s)
 
 
-def make_inference(delay_frames: int | None) -> Inference:
-    """Delayed by so many ticks, or (None) by as many as it takes."""
-    return ThreadedInference() if delay_frames is None else DelayedInference(delay_frames)
+_Work = tuple["concurrent.futures.Future[np.ndarray]", Callable[[], np.ndarray]]
+
+
+def _compute(work: "queue.SimpleQueue[_Work | None]") -> None:
+    while (each := work.get()) is not None:
+        future, compute = each
+        if not future.set_running_or_notify_cancel():
+            continue
+        try:
+            future.set_result(compute())
+        except BaseException as error:  # whoever takes the result is told, as by a thread pool
+            future.set_exception(error)
+
+
+def make_inference(delay_frames: int | None, max_ticks: int | None = None) -> Inference:
+    """Delayed by so many ticks, or (None) by as many as it takes, but `max_ticks`."""
+    return ThreadedInference(max_ticks) if delay_frames is None else DelayedInference(delay_frames)

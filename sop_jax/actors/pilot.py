@@ -102,14 +102,15 @@ class PolicyPilot:
     def act(self, observation: Observation) -> np.ndarray:
         if self._supervisor is not None and self._takeover.control is Control.SUPERVISOR:
             wish = require_finite(self._supervisor.act(), "supervisor", self._frame)
-            action = self._ease(wish, observation)
-            self._player.drop(action)
-            return action
+            return self._ease(wish, observation)
         action = self._player.act(observation)
         # Until its first chunk is there the policy holds what it was left: there is nothing to ease yet.
         return self._ease(action, observation) if self._player.has_acted else action
 
     def end_tick(self, executed: np.ndarray) -> None:
+        if self._supervisor_acted:
+            # What was executed, not the wish: a policy that is still without a chunk after the handback holds this.
+            self._player.drop(executed)
         if self._handover is not None:
             self._handover.end_tick(executed)
 

@@ -4,6 +4,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from sop_jax.actors.marks import tell_end
 from sop_jax.specs.interfaces import Robot
 from sop_jax.specs.records import EpisodeEnd, Observation, RobotSpec
 
@@ -39,6 +40,9 @@ class RobotWrapper(Generic[R]):
 
     def check_end(self) -> EpisodeEnd | None:
         return self._robot.check_end()
+
+    def told_end(self, end: EpisodeEnd) -> None:
+        tell_end(self._robot, end)
 
     def close(self) -> None:
         self._robot.close()

@@ -8,6 +8,7 @@ Legend: `A` action dimensions.
 
 import dataclasses
 import enum
+import math
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -55,6 +56,7 @@ class RolloutConfig:
     inference_delay_frames: ticks from an observation to its chunk. 0 computes inside the tick and acts on it at once; more
         simulates an inference that takes so long, repeatably; None computes on a thread while the robot goes on, for as long
         as it takes (real robots).
+    max_inference_s: in real time, such a thread may take so long; then the episode ends as ERROR, kind "inference_timeout".
     chunking: whether a new chunk continues the one under way (real-time chunking).
     handover: how the command eases from the policy's targets to the supervisor's and back; off unless set.
     reaction_delay_s: from a supervisor's request to its takeover [robot seconds].
@@ -67,12 +69,15 @@ class RolloutConfig:
     max_frames: int = 18_000
     realtime: bool = False
     inference_delay_frames: int | None = 0
+    max_inference_s: float = 2.0
     chunking: ChunkingConfig = dataclasses.field(default_factory=ChunkingConfig)
     handover: HandoverConfig = dataclasses.field(default_factory=HandoverConfig)
 
     def __post_init__(self) -> None:
         if self.execute_steps < 1 or self.max_frames < 1:
             raise ConfigError(f"RolloutConfig: execute_steps and max_frames must be >= 1, got {self}")
+        if not (math.isfinite(self.max_inference_s) and self.max_inference_s > 0):
+            raise ConfigError(f"RolloutConfig.max_inference_s must be positive, got {self.max_inference_s}")
         if self.reaction_delay_s < 0:
             raise ConfigError(f"RolloutConfig.reaction_delay_s must be >= 0, got {self.reaction_delay_s}")
         if self.inference_delay_frames is not None and self.inference_delay_frames < 0:
@@ -89,6 +94,11 @@ class RolloutConfig:
     def delay_frames(self, control_hz: float) -> int:
         """The reaction delay in control ticks, rounded to the nearest."""
         return round(self.reaction_delay_s * control_hz)
+
+    def max_inference_ticks(self, control_hz: float) -> int | None:
+        """The ticks that an inference on a thread may take; None without real time, where ticks don't measure it."""
+        is_timed = self.realtime and self.inference_delay_frames is None
+        return max(1, round(self.max_inference_s * control_hz)) if is_timed else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ Imports nothing that trains: a robot's computer doesn't have it. `a2d_sdk` is im
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 
 import envs
 from configs.station import StationConfig
@@ -20,6 +21,7 @@ from sop_jax.robots.g1.config import CameraConfig, G1RobotConfig
 from sop_jax.robots.g1.connecting import connect_robot, import_ros2
 from sop_jax.robots.g1.emulated_sdk import connect_emulator
 from sop_jax.robots.g1.emulator import Emulator
+from sop_jax.robots.g1.faults import StartStoppedError
 from sop_jax.robots.g1.robot import G1Robot
 from sop_jax.robots.g1.workplace import AttendedWorkplace, JudgedWorkplace
 from sop_jax.robots.simulated_pictures import SimulatedPictures
@@ -49,7 +51,7 @@ def make_staffed(
     if config.robot == "simulated":
         return _simulated(config, robot_id, console, clock)
     if config.robot == "g1_emulator":
-        return _emulated(config, robot_id, console, clock, metrics)
+        return _emulated(config, robot_id, console, clock, metrics, stop)
     return _real(config, console, clock, metrics, stop)
 
 
@@ -61,7 +63,14 @@ def _simulated(config: StationConfig, robot_id: str, console: Console | None, cl
     return _staff(attended, console, envs.make_gate(robot.environment), None, robot.world)
 
 
-def _emulated(config: StationConfig, robot_id: str, console: Console | None, clock: Clock, metrics: Metrics) -> Staffed:
+def _emulated(
+    config: StationConfig,
+    robot_id: str,
+    console: Console | None,
+    clock: Clock,
+    metrics: Metrics,
+    stop: StopRequests,
+) -> Staffed:
     environment = make_robot(config.world, clock, robot_id).environment
     size = config.world.image_size
     cameras = tuple(CameraConfig(each.name, each.sdk_name, size, size, size, size) for each in config.g1.cameras)
@@ -72,7 +81,7 @@ def _emulated(config: StationConfig, robot_id: str, console: Console | None, clo
         link = import_ros2("emulated_ros2").EmulatedRos2Link(emulator, g1.ros2)
     else:
         link = connect_emulator(emulator)
-    robot = G1Robot(g1, link, workplace, clock, metrics)
+    robot = G1Robot(g1, link, workplace, clock, metrics, on_the_way=_watch_of(console, stop))
     if console is None:
         return Staffed(robot, None, environment.world)
     attended = AttendedRobot(robot, console, workplace.mark)
@@ -104,11 +113,25 @@ def _real(
     with contextlib.ExitStack() as unless_made:
         link = connect_robot(config.g1)
         unless_made.callback(link.close)
-        robot = G1Robot(config.g1, link, workplace, clock, metrics)
+        robot = G1Robot(config.g1, link, workplace, clock, metrics, on_the_way=_watch_of(console, stop))
         unless_made.pop_all()
     attended = AttendedRobot(robot, console, workplace.mark)
     gate = StandstillGate(attended, robot.spec.control_hz, config.standstill_s)
     return _staff(attended, console, gate, _body(config.g1), "")
+
+
+def _watch_of(console: Console | None, stop: StopRequests) -> Callable[[], None]:
+    """Stops a robot on the way to its start for a signal, which ends the program, or for a person."""
+
+    def watch() -> None:
+        if stop():
+            raise KeyboardInterrupt
+        if console is not None and not console.allow_way():
+            raise StartStoppedError(
+                "a person stopped the robot on the way to its start; look at the scene, then set it again"
+            )
+
+    return watch
 
 
 def _staff(robot: AttendedRobot, console: Console, gate: Gate, body: G1Config | None, world: str) -> Staffed:

@@ -30,7 +30,7 @@ class ReplayAccessError(SopError):
 
 
 class InferenceTimeoutError(SopError):
-    """A policy that serves several robots gave no chunk within the request's deadline."""
+    """A policy gave no chunk within the request's deadline: it serves too many robots, is too slow, or hangs."""
 
 
 class RateLimitedError(SopError):

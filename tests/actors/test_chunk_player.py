@@ -1,5 +1,8 @@
 """Chunks beside the ticks: what is executed on which tick, whatever the delay."""
 
+import itertools
+import subprocess
+import sys
 import threading
 import time
 
@@ -17,7 +20,7 @@ from sop_jax.actors.inference import DelayedInference, ThreadedInference
 from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.actors.seeds import inference_seed
 from sop_jax.robots.fake import FakeRobot, FakeRobotConfig, TimelineSupervisor
-from sop_jax.specs.clock import ManualClock
+from sop_jax.specs.clock import ManualClock, WallClock
 from sop_jax.specs.errors import ConfigError, InferenceTimeoutError
 from sop_jax.specs.metrics import MemoryMetrics
 from sop_jax.specs.records import Observation, Outcome
@@ -196,6 +199,97 @@ def test_a_threaded_episode_ends_with_nothing_left_running():
     assert event["num_held_ticks"] >= 4  # The first inference leaves the robot nothing to do.
 
 
+REAL = RolloutConfig(realtime=True, inference_delay_frames=None, max_inference_s=0.3)
+
+
+def hang_up(policy, first=0):
+    """From call `first` on, `infer` doesn't come back until the event that this returns is set."""
+    infer, release, num_calls = policy.infer, threading.Event(), itertools.count()
+
+    def hung(observation, seed):
+        if next(num_calls) >= first:
+            release.wait(30)
+        return infer(observation, seed)
+
+    policy.infer = hung
+    return release
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_policy_that_hangs_ends_the_episode_in_bounded_time(first):
+    policy, clock, metrics = FakePolicy(), WallClock(), MemoryMetrics()
+    release = hang_up(policy, first)
+    robot = FakeRobot(FakeRobotConfig(time_limit_frames=10**6), clock)
+    started = time.monotonic()
+    try:
+        episode = run_episode(robot, policy, None, HEADER, REAL, clock, metrics=metrics)
+        assert time.monotonic() - started < 10  # and not the 30 for which it hangs
+    finally:
+        release.set()
+    assert (episode.manifest.outcome, episode.manifest.failure_kind) == (Outcome.ERROR, "inference_timeout")
+    # 9 ticks from the look to the end; the second look is taken when the first chunk's 8 ticks are over.
+    assert 10 <= episode.manifest.num_frames <= 10 + first * 20
+
+
+def test_a_hung_inference_does_not_keep_the_process_alive():
+    program = (
+        "import threading\n"
+        "from sop_jax.actors.inference import ThreadedInference\n"
+        "inference = ThreadedInference(max_ticks=3, close_s=0.1)\n"
+        "inference.start(0, threading.Event().wait)\n"
+        "inference.close()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_an_inference_has_its_ticks_and_no_more():
+    release = threading.Event()
+    inference = ThreadedInference(max_ticks=3, close_s=0.1)
+    inference.start(5, lambda: np.zeros(1) if release.wait(30) else np.ones(1))
+    assert [inference.take(frame) for frame in (6, 7, 8)] == [None] * 3
+    with pytest.raises(
+        InferenceTimeoutError, match="no chunk 4 ticks after its observation of frame 5, expected within 3"
+    ):
+        inference.take(9)
+    inference.drop()  # Somebody takes over; the next question waits behind the hung one, and is late in its turn.
+    inference.start(20, lambda: np.ones(1))
+    with pytest.raises(InferenceTimeoutError, match="of frame 20"):
+        inference.take(24)
+    inference.close()
+    release.set()
+
+
+def test_a_chunk_older_than_its_horizon_is_not_played():
+    policy, release = CountingPolicy(horizon=4), threading.Event()
+    infer = policy.infer
+
+    def slow(observation, seed):
+        assert len(policy.seeds) != 1 or release.wait(10)
+        return infer(observation, seed)
+
+    policy.infer = slow
+    player = ChunkPlayer(policy, 0, 16, execute_steps=2, delay_frames=None, max_inference_ticks=60)
+    played = []
+    for frame in range(12):
+        if frame == 8:
+            release.set()
+        if frame in (1, 8, 9):  # The chunks of frames 0, 3 and 8 are done by now.
+            wait_for(player)
+        player.begin_tick(frame)
+        played.append(divmod(round(float(player.act(observe(frame))[0]) * 1e4), 100))
+    # Chunk 0 plays until 4, while the second look (at 3) hangs until 8: that chunk is 5 ticks old then, and dropped.
+    assert played[1:9] == [(0, 0), (0, 1), (0, 2), (0, 3), *[(0, 3)] * 4]
+    assert played[9][0] == 8
+    assert player.stats.num_stale == 1
+    player.close()
+
+
+def test_only_a_thread_in_real_time_has_a_deadline():
+    assert REAL.max_inference_ticks(30.0) == 9
+    assert RolloutConfig(inference_delay_frames=None).max_inference_ticks(30.0) is None
+    assert RolloutConfig(realtime=True).max_inference_ticks(30.0) is None
+
+
 def test_held_ticks_are_counted_in_the_rollouts_metrics():
     robot, metrics = FakeRobot(FakeRobotConfig(time_limit_frames=30), ManualClock()), MemoryMetrics()
     config = RolloutConfig(execute_steps=8, inference_delay_frames=3)
@@ -284,6 +378,8 @@ def test_wrong_settings_are_refused():
         ChunkPlayer(FakePolicy(horizon=4), 0, 16, 5)
     with pytest.raises(ConfigError, match="inference_delay_frames must be >= 0"):
         RolloutConfig(inference_delay_frames=-1)
+    with pytest.raises(ConfigError, match="max_inference_s must be positive, got 0"):
+        RolloutConfig(max_inference_s=0)
     with pytest.raises(ConfigError, match="max_weight"):
         ChunkingConfig(max_guidance_weight=-1.0)
     with pytest.raises(ConfigError, match="mode must be one of"):

@@ -3,13 +3,16 @@ import threading
 import numpy as np
 import pytest
 
+from sop_jax.actors.episode import EpisodeHeader, run_episode
+from sop_jax.actors.fake import FakePolicy
 from sop_jax.actors.operator.attended_robot import AttendedRobot
 from sop_jax.actors.operator.commands import HandBack, Mark, Move, Ready, StageMark, Take, Targets
 from sop_jax.actors.operator.console import Console
 from sop_jax.actors.operator.standstill import StandstillGate
 from sop_jax.actors.operator.steering import Steering
 from sop_jax.actors.operator.supervisor import OperatorSupervisor
-from sop_jax.robots.fake import FakeRobot
+from sop_jax.actors.rollout import RolloutConfig
+from sop_jax.robots.fake import FakeRobot, FakeRobotConfig
 from sop_jax.robots.g1.workplace import AttendedWorkplace
 from sop_jax.robots.two_arm import two_arm_spec
 from sop_jax.specs.clock import ManualClock
@@ -20,6 +23,7 @@ from sop_jax.specs.records import EpisodeEnd, EpisodeMark, Outcome
 SPEC = two_arm_spec("g1", 16)
 HOME = np.array([-1.075, 0.6108, 0.279, -1.284, 0.731, 1.495, -0.188])
 POSE = np.concatenate([HOME, -HOME, [0.0, 0.0]]).astype(np.float32)
+HEADER = EpisodeHeader("g1-1.00000000000000000001.000000", seed=5)
 FAILURE, SUCCESS = Mark(Outcome.FAILURE), Mark(Outcome.SUCCESS)
 
 
@@ -178,6 +182,20 @@ def test_the_scene_waits_for_a_person():
     assert not console.wait_for_scene("fold", "fold it", should_stop=lambda: True)
 
 
+def test_a_takeover_on_the_way_to_the_start_stops_the_robot(place):
+    place.console.end_episode(EpisodeEnd(Outcome.SUCCESS))
+    place.console.obey(Take())  # Nothing moves yet.
+    assert place.console.allow_way()
+    assert place.console.status.control == "start"
+    place.console.obey(FAILURE)
+    place.console.obey(Take())
+    assert not place.console.allow_way()
+    assert [event["event"] for event in place.metrics.events] == ["operator_stop"]
+    place.robot.reset(5)
+    assert place.console.status.control == "policy"
+    assert place.console.allow_way()  # The next way is another one.
+
+
 def test_a_robot_that_stands_still_asks_for_help(place):
     gate = StandstillGate(place.robot, 30.0, patience_s=0.1)
     place.robot.observe()
@@ -230,8 +248,121 @@ def test_pictures_for_people_are_made_while_somebody_watches(steering):
 
 
 def _drive(steering, motion, ticks=30):
+    """On a robot that does all that it is told."""
+    steering.begin(pose := POSE)
+    for _ in range(ticks):
+        pose = steering.step(motion, pose)
+    return pose
+
+
+class LimitedRobot:
+    """Executes at most `max_step_rad` per tick and joint, and nothing while it is blocked, as a safety filter may."""
+
+    def __init__(self, max_step_rad):
+        self.pose, self.max_step_rad, self.is_blocked = POSE, max_step_rad, False
+
+    def apply(self, action):
+        step = np.clip(action - self.pose, -self.max_step_rad, self.max_step_rad)
+        step[14:] = (action - self.pose)[14:]
+        self.pose = self.pose if self.is_blocked else self.pose + step
+        return self.pose
+
+
+def _drive_limited(steering, robot, motion, ticks):
+    """The robot's poses."""
+    return np.array([robot.apply(steering.step(motion, robot.pose)) for _ in range(ticks)])
+
+
+@pytest.mark.parametrize(
+    "motion",
+    [Move("right", (0.25, 0.0, 0.0)), Move("left", angular=(0.0, 0.0, 1.2)), Targets((0.0,) * 14 + (0.5, 0.5))],
+)
+def test_who_lets_go_of_a_slow_robot_has_stopped_it(steering, motion):
+    robot = LimitedRobot(0.5 / 30)  # the shipped station's max_speed
+    steering.begin(robot.pose)
+    driven = _drive_limited(steering, robot, motion, 60)
+    assert np.abs(driven[-1, :14] - driven[-2, :14]).max() > 0.005  # It was on its way.
+    rested = _drive_limited(steering, robot, None, 60)
+    np.testing.assert_array_equal(rested, np.tile(driven[-1], (60, 1)))
+
+
+def test_a_slow_robot_is_driven_at_its_speed_and_the_way_that_it_is_told(steering):
+    robot = LimitedRobot(0.5 / 30)
+    steering.begin(robot.pose)
+    start = steering.hand_position("right")
+    driven = _drive_limited(steering, robot, Move("right", (0.0, 0.0, 0.25)), 30)
+    assert np.median(np.abs(np.diff(driven, axis=0)).max(axis=1)) == pytest.approx(0.5 / 30, rel=0.01)
+    moved = steering.hand_position("right") - start
+    assert moved[2] > 0.1
+    assert np.abs(moved[:2]).max() < 0.003
+
+
+@pytest.mark.parametrize(
+    ("held", "away"),
+    [
+        (Move("right", (0.1, 0.0, 0.0)), Move("right", (-0.1, 0.0, 0.0))),
+        (Move("right", (0.1, 0.0, 0.0)), Move("right", (0.0, 0.1, 0.0))),
+        (Move("right", angular=(0.0, 0.0, 0.5)), Move("right", angular=(0.0, 0.0, -0.5))),
+    ],
+)
+def test_a_key_held_against_a_limit_needs_no_way_back(steering, held, away):
+    robot = LimitedRobot(1.0)
+    robot.is_blocked = True
+    steering.begin(robot.pose)
+    _drive_limited(steering, robot, held, 90)
+    robot.is_blocked = False
+    turned = robot.apply(steering.step(away, robot.pose))
+    # The same as if nothing had been held: the first tick goes the new way.
     steering.begin(POSE)
-    return [steering.step(motion) for _ in range(ticks)][-1]
+    np.testing.assert_allclose(turned, steering.step(away, POSE), atol=1e-6)
+
+
+def test_the_wanted_pose_stays_near_an_arm_that_is_held(steering):
+    robot = LimitedRobot(1.0)
+    robot.is_blocked = True
+    steering.begin(robot.pose)
+    start = steering.hand_position("right")
+    for _ in range(90):
+        steering.step(Move("right", (0.25, 0.0, 0.0)), robot.pose)
+    assert np.linalg.norm(steering.hand_position("right") - start) < 0.03 + 0.25 / 30
+
+
+def test_a_policy_that_is_handed_a_slow_robot_holds_what_was_executed(steering):
+    """Steered by hand through the whole loop, with an inference that takes three ticks after the handback."""
+    robot = SlowRobot(FakeRobotConfig(time_limit_frames=40, tolerance=1e-6), ManualClock())
+    console = Console("g1-1", ManualClock())
+    attended = AttendedRobot(robot, console)
+    supervisor = OperatorSupervisor(console, attended, steering)
+    apply, label = robot.apply, {5: Take(), 20: HandBack()}
+
+    def apply_and_command(action):
+        if (command := label.get(robot.frame)) is not None:
+            console.obey(command)
+        if robot.frame == 6:
+            console.obey(Targets((1.0,) * 14 + (0.0, 0.0)))
+        return apply(action)
+
+    robot.apply = apply_and_command
+    config = RolloutConfig(execute_steps=4, reaction_delay_s=0.0, inference_delay_frames=3)
+    episode = run_episode(attended, FakePolicy(), supervisor, HEADER, config, ManualClock())
+    actions, acted = episode.arrays.action, np.flatnonzero(episode.arrays.intervention)
+    assert acted[-1] == 20
+    assert actions[20, 0] - actions[10, 0] == pytest.approx(10 * SlowRobot.MAX_STEP_RAD, abs=1e-5)
+    np.testing.assert_array_equal(actions[21:24], np.tile(actions[20], (3, 1)))
+
+
+class SlowRobot(FakeRobot):
+    """Lets a command through slowly, and says so."""
+
+    MAX_STEP_RAD = 0.01
+
+    def reset(self, seed):
+        super().reset(seed)
+        self._command = self._state.copy()
+
+    def apply(self, action):
+        self._command = self._command + np.clip(action - self._command, -self.MAX_STEP_RAD, self.MAX_STEP_RAD)
+        return super().apply(self._command)
 
 
 @pytest.mark.parametrize("hand", ["left", "right"])
@@ -251,17 +382,18 @@ def test_what_cant_be_reached_is_not_run_after(steering):
     action = _drive(steering, Move("right", (0.25, 0.0, 0.0)), ticks=150)
     assert np.all(np.isfinite(action))
     reached = steering.hand_position("right")
-    steering.step(Move("right", (-0.25, 0.0, 0.0)))
-    for _ in range(11):
-        steering.step(Move("right", (-0.25, 0.0, 0.0)))
+    for _ in range(12):
+        action = steering.step(Move("right", (-0.25, 0.0, 0.0)), action)
     assert steering.hand_position("right")[0] < reached[0] - 0.03  # It turns round at once.
 
 
 def test_no_joint_hurries_and_none_passes_its_limits(steering):
     steering.begin(POSE)
     far = Targets((4.0,) * 14 + (0.5, 1.0))
-    poses = np.array([steering.step(far) for _ in range(200)])
-    assert np.max(np.abs(np.diff(np.concatenate([POSE[None], poses])[:, :14], axis=0))) <= 0.06 + 1e-6
+    poses = [POSE]
+    for _ in range(200):
+        poses.append(steering.step(far, poses[-1]))
+    assert np.max(np.abs(np.diff(poses, axis=0)[:, :14])) <= 0.06 + 1e-6
     np.testing.assert_allclose(poses[-1], [*SPEC.action_high[:14], 0.5, 1.0], atol=1e-6)
 
 
@@ -272,4 +404,4 @@ def test_turning_keeps_the_hand_in_its_place(steering):
     np.testing.assert_allclose(steering.hand_position("left"), before, atol=0.01)
     assert np.max(np.abs(action[:7] - POSE[:7])) > 0.1
     assert action[14] == np.float32(0.7)
-    np.testing.assert_array_equal(steering.step(None), action)
+    np.testing.assert_array_equal(steering.step(None, action), action)

@@ -9,13 +9,18 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from sop_jax.actors.operator import device as device_module
+from sop_jax.actors.operator import link as link_module
 from sop_jax.actors.operator.commands import Move, Take, Targets
 from sop_jax.actors.operator.console import Console
 from sop_jax.actors.operator.desk import Desk
+from sop_jax.actors.operator.desk_address import PING_S, PONG_S, DeskAddress
 from sop_jax.actors.operator.link import ConsoleLink
 from sop_jax.actors.operator.pictures import read_head
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import ConfigError
+
+ADDRESS = DeskAddress("127.0.0.1", 8790, "token")
 
 
 @pytest.fixture
@@ -99,6 +104,40 @@ def test_a_person_and_a_device_at_one_robot(desk, robot):
         person.send(type="hand_back", robot="g1-1")
         wait_until(lambda: not robot.operator_wanted)
     wait_until(lambda: not robot.watched)  # They left.
+
+
+def test_a_driver_whose_network_vanished_soon_drives_no_longer(desk, robot):
+    """Without an answer to a ping the line is closed. Here: somebody who no longer reads what comes."""
+    with call_in(desk, "person") as witness:
+        wait_until(lambda: witness.hear("robots")["robots"])
+        robot.begin_episode("fold", "fold it", 30.0)
+        with call_in(desk, "person") as gone:
+            gone.send(type="take", robot="g1-1")
+            wait_until(lambda: witness.hear("robots")["robots"][0]["driver"] == "somebody else")
+            gone.line.protocol.receive_data = lambda data: None  # deaf from here on, with the socket open
+            started = time.monotonic()
+            wait_until(lambda: witness.hear("robots")["robots"][0]["driver"] == "nobody")
+            assert 1.0 < time.monotonic() - started < PING_S + PONG_S + 3.0
+            gone.line.socket.close()
+        assert witness.hear("robots")["robots"][0]["wants_operator"]  # It is held, and waits for somebody.
+
+
+@pytest.mark.parametrize(("name", "call"), [("link", "robot"), ("device", "device")])
+def test_who_calls_in_asks_whether_the_desk_is_there(monkeypatch, name, call):
+    asked = {}
+
+    def connect_and_note(url, **options):
+        asked.update(options)
+        raise OSError("no network")
+
+    module = {"link": link_module, "device": device_module}[name]
+    monkeypatch.setattr(module, "connect", connect_and_note)
+    if call == "robot":
+        ConsoleLink(Console("g1-1", WallClock()), ADDRESS, WallClock()).close()
+    else:
+        with pytest.raises(device_module.DeskClosedError, match="no network"):
+            device_module.operate(ADDRESS, "g1-1", None, None, None)
+    assert (asked["ping_interval"], asked["ping_timeout"]) == (PING_S, PONG_S)
 
 
 def test_strangers_are_turned_away(desk, robot):

@@ -142,6 +142,33 @@ def test_a_wrong_token_opens_nothing(browser):
         assert browser.evaluate("robots.length") == 0
 
 
+def _dispatch(browser, kind, code, key, meta=False):
+    details = f"{{code: '{code}', key: '{key}', metaKey: {str(meta).lower()}, bubbles: true}}"
+    browser.evaluate(f"document.body.dispatchEvent(new KeyboardEvent('{kind}', {details})); 0")
+
+
+@pytest.mark.parametrize(
+    "cmd",
+    [
+        [("keydown", "MetaLeft", "Meta", True)],
+        [("keydown", "KeyC", "c", True)],  # Cmd itself went down in another window.
+        [("keyup", "MetaLeft", "Meta", False)],
+    ],
+)
+def test_cmd_lets_go_of_keys_whose_release_macos_does_not_tell(browser, cmd):
+    with Desk() as desk:
+        browser.open(desk.address.link)
+        browser.wait_for("typeof driver === 'object' && document.querySelector('[data-code=KeyW]')")
+        _dispatch(browser, "keydown", "KeyW", "w")
+        assert browser.evaluate("driver.motion().linear[0]") == pytest.approx(0.125)
+        for kind, code, key, meta in cmd:
+            _dispatch(browser, kind, code, key, meta)
+        assert browser.evaluate("driver.motion().linear") == [0, 0, 0]
+        assert not browser.evaluate("document.querySelector('[data-code=KeyW]').classList.contains('on')")
+        _dispatch(browser, "keydown", "KeyW", "w", meta=True)
+        assert browser.evaluate("driver.motion().linear") == [0, 0, 0]
+
+
 def test_a_gamepad_drives(browser):
     """The browser's own gamepads can't be plugged in here, so the page is given one."""
     with Desk() as desk:

@@ -11,15 +11,20 @@ from websockets.sync.client import connect
 import envs
 from configs.files import from_json, to_json
 from configs.station import StationConfig, read_station
+from sop_jax.actors.operator.commands import Take
+from sop_jax.actors.operator.console import Console
 from sop_jax.actors.operator.desk import Desk
 from sop_jax.cli import act_station
 from sop_jax.cli.main import BAD_INPUT, main
 from sop_jax.cli.operator_options import LINK_VARIABLE
+from sop_jax.cli.station_robot import _watch_of
+from sop_jax.cli.stopping import StopRequests
 from sop_jax.drill.ledger import read_ledgers
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.robots.g1.config import CameraConfig, UnitsConfig
 from sop_jax.robots.g1.emulated_sdk import EmulatedCosineCamera, EmulatedRobotController, EmulatedRobotDds
 from sop_jax.robots.g1.emulator import Emulator
+from sop_jax.robots.g1.faults import StartStoppedError
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.records import Outcome
@@ -61,6 +66,21 @@ def station(tmp_path):
 def _episodes(tmp_path):
     store = EpisodeStore(f"file://{tmp_path}/store/")
     return [store.read_without_images(path).manifest for path in store.list_paths()]
+
+
+def test_a_signal_or_a_person_stops_the_way_to_the_start():
+    console = Console("g1-1", WallClock())
+    stop = StopRequests()
+    watch = _watch_of(console, stop)
+    watch()
+    console.obey(Take())
+    with pytest.raises(StartStoppedError, match="a person stopped the robot"):
+        watch()
+    stop._requested.set()
+    with pytest.raises(KeyboardInterrupt):
+        watch()
+    with pytest.raises(KeyboardInterrupt):
+        _watch_of(None, stop)()
 
 
 @pytest.mark.slow

@@ -37,12 +37,12 @@ class Bench:
         return [event for event in self.metrics.events if event["event"] == name]
 
 
-def make_bench(environment, config: G1RobotConfig = CONFIG, units: UnitsConfig | None = None) -> Bench:
+def make_bench(environment, config: G1RobotConfig = CONFIG, units: UnitsConfig | None = None, **settings) -> Bench:
     """`units` is how the emulated SDK speaks, if otherwise than the configuration says."""
     clock, metrics = ManualClock(START_NS), MemoryMetrics()
     emulator = Emulator(environment, clock, units or config.units, config.cameras)
     link = connect_emulator(emulator)
     if units is not None:
         link._units = config.units
-    robot = G1Robot(config, link, emulator, clock, metrics, background=False)
+    robot = G1Robot(config, link, emulator, clock, metrics, background=False, **settings)
     return Bench(clock, emulator, robot, metrics)

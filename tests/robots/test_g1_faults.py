@@ -12,6 +12,8 @@ import envs
 from envs.g1.kinematics import load_kinematics
 from sop_jax.actors.episode import EmptyEpisodeError, EpisodeHeader, run_episode
 from sop_jax.actors.fake import FakePolicy
+from sop_jax.actors.operator.attended_robot import AttendedRobot
+from sop_jax.actors.operator.console import Console
 from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.algorithms.algorithm import make_labeler
 from sop_jax.algorithms.hg_dagger import HgDagger
@@ -22,6 +24,7 @@ from sop_jax.replay.tables import mix_tables
 from sop_jax.robots.g1.config import PostureConfig, TimingConfig, UnitsConfig
 from sop_jax.robots.g1.emulated_sdk import connect_emulator
 from sop_jax.robots.g1.emulator import PERIOD_NS, Emulator
+from sop_jax.robots.g1.faults import StartStoppedError
 from sop_jax.robots.g1.robot import G1Robot
 from sop_jax.specs.clock import ManualClock, WallClock
 from sop_jax.specs.errors import ConfigError
@@ -142,6 +145,47 @@ def test_a_robot_that_ignores_commands_is_noticed(environment):
     bench.emulator.at(FAULT_TICK, ignores=True)
     assert end_of(run(bench, FakePolicy(stretch))) == EpisodeEnd(Outcome.ERROR, "not_following")
     assert "rad from its command" in bench.events("g1_fault")[0]["reason"]
+
+
+def _nan(observation):
+    return np.full(16, np.nan)
+
+
+@pytest.mark.parametrize(
+    ("config", "act", "stops_at", "end"),
+    [
+        (RolloutConfig(realtime=True, max_frames=12), None, None, EpisodeEnd(Outcome.TIMEOUT, "max_frames")),
+        (RolloutConfig(realtime=True), None, 12, EpisodeEnd(Outcome.ABORTED, "stopped")),
+        (RolloutConfig(realtime=True), _nan, None, EpisodeEnd(Outcome.ERROR, "non_finite_action")),
+    ],
+)
+def test_an_end_that_the_loop_finds_reaches_robot_and_people(environment, config, act, stops_at, end):
+    bench = make_bench(environment)
+    console = Console("g1-1", bench.clock)
+    attended = AttendedRobot(bench.robot, console)
+    taken = itertools.count(1)
+    episode = None
+    try:
+        episode = run_episode(
+            attended, FakePolicy(act), None, EPISODE, config, bench.clock,
+            should_stop=lambda: stops_at is not None and next(taken) > stops_at,
+        )  # fmt: skip
+    except EmptyEpisodeError:
+        assert act is _nan  # on the first tick of all
+    assert episode is None or end_of(episode) == end
+    assert bench.robot.check_end() == attended.check_end() == end
+    (report,) = bench.events("g1_episode")
+    assert (report["outcome"], report["failure_kind"]) == (end.outcome.value, end.failure_kind)
+    status = console.status
+    assert (status.control, status.num_episodes) == ("between", 1)
+    assert status.last_end == f"{end.outcome.value} ({end.failure_kind})"
+    assert status.fault == ("non_finite_action" if act is _nan else "")
+    num_sent = bench.emulator.num_commands
+    for _ in range(50):
+        bench.clock.advance_s(0.1)
+        bench.robot.watch()
+    assert bench.emulator.num_commands > num_sent  # It is held,
+    assert bench.events("g1_fault") == []  # and nobody is said to have stopped commanding.
 
 
 @pytest.mark.parametrize("fault", [{"state_gap": True}, {"silent_cameras": frozenset({"head"})}])
@@ -291,6 +335,61 @@ def test_a_blocked_way_to_the_start_is_an_end(environment):
     bench.emulator.at(-7, ignores=True)
     with pytest.raises(EmptyEpisodeError, match="posture"):
         run(bench)
+
+
+def stopping(bench_of, after_ticks, error):
+    """Raises at that tick of the way, and keeps the times at which it was asked."""
+    asked = []
+
+    def watch():
+        asked.append(bench_of().clock.now_ns())
+        if len(asked) > after_ticks:
+            raise error
+
+    return watch
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), StartStoppedError("a person stopped it")])
+def test_the_way_of_the_arms_to_the_start_can_be_stopped(environment, error):
+    start = HOME.copy()
+    start[1] += 0.5
+    config = dataclasses.replace(CONFIG, start_rad=tuple(start))
+    bench = make_bench(environment, config, on_the_way=stopping(lambda: bench, 10, error))
+    _expect_stop(bench, error)
+    assert 0.02 < bench.emulator.target[1] - HOME[1] < 0.3  # Under way, and not there.
+    sent = bench.emulator.target
+    for _ in range(30):
+        bench.clock.advance_s(0.1)
+        bench.robot.watch()
+    np.testing.assert_array_equal(bench.emulator.target, sent)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), StartStoppedError("a person stopped it")])
+def test_a_lift_on_its_way_is_sent_to_where_it_is(environment, error):
+    posture = PostureConfig(lift_m=0.2, commanded=True)
+    config = dataclasses.replace(CONFIG, posture=posture)
+    bench = make_bench(environment, config, on_the_way=stopping(lambda: bench, 10, error))
+    place, sent = bench.emulator.place, []
+
+    def slowly(head=None, waist=None):
+        if waist is not None:
+            sent.append(waist[1])
+            place(waist=(waist[0], 0.07))  # It gets so far by the time that it is stopped.
+
+    bench.emulator.place = slowly
+    _expect_stop(bench, error)
+    assert sent == [pytest.approx(0.2), pytest.approx(0.07)]
+
+
+def _expect_stop(bench, error):
+    started_ns = bench.clock.now_ns()
+    if isinstance(error, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            bench.robot.reset(3)
+    else:
+        bench.robot.reset(3)
+        assert bench.robot.check_end() == EpisodeEnd(Outcome.ERROR, "start_stopped")
+    assert (bench.clock.now_ns() - started_ns) / 1e9 < 1.0  # of the 20 s that the way may take
 
 
 def test_a_posture_that_is_not_the_configured_one_is_refused_or_brought_about(environment):

@@ -90,15 +90,23 @@ class AttendedRobot(RobotWrapper[Robot]):
 
     def check_end(self) -> EpisodeEnd | None:
         end = self._robot.check_end() or self._mark
-        if end is not None and not self._has_ended:
-            self._has_ended = True
-            self._console.end_episode(end)
+        if end is not None:
+            self._show_end(end)
         return end
+
+    def told_end(self, end: EpisodeEnd) -> None:
+        super().told_end(end)
+        self._show_end(end)
 
     def close(self) -> None:
         if self._photographer is not None:
             self._photographer.close()
         self._robot.close()
+
+    def _show_end(self, end: EpisodeEnd) -> None:
+        if not self._has_ended:
+            self._has_ended = True
+            self._console.end_episode(end)
 
     def _take_mark(self, end: EpisodeEnd) -> None:
         self._mark = self._mark or end

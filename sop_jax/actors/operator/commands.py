@@ -25,7 +25,7 @@ class BadMessageError(SopError):
 
 @dataclasses.dataclass(frozen=True)
 class Take:
-    """The person wants to act."""
+    """The person wants to act. On the way to the start: the robot shall stop there."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,8 +43,8 @@ class Console:
         if console.operator_wanted: ...
 
     Marks go to `judge`, which ends the episode; a failure's kind is "operator", or the last stage that was marked with
-    "after_" before it. Metrics: "operator_take", "operator_hand_back", "operator_stage", "operator_mark", each with the
-    frame and with `episode_started_ns`, which is the manifest's `started_ns`.
+    "after_" before it. Metrics: "operator_take", "operator_stop", "operator_hand_back", "operator_stage",
+    "operator_mark", each with the frame and with `episode_started_ns`, which is the manifest's `started_ns`.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Console:
         self._motion_ns = self._started_ns = 0
         self._images: Mapping[str, np.ndarray] = {}
         self._images_number = 0
-        self._scene_is_set = False
+        self._scene_is_set = self._stop_wanted = False
         self._marked_stage = ""
         self._marks: collections.deque[EpisodeMark] = collections.deque()
         self.watched = False
@@ -99,7 +99,7 @@ class Console:
         """Does what a person said, where it has a meaning now; else nothing."""
         match command:
             case Take():
-                self._want_operator(True)
+                self._take()
             case HandBack():
                 self._want_operator(False)
             case Ready():
@@ -125,17 +125,23 @@ class Console:
     def wait_for_scene(self, task: str, instruction: str, should_stop: Callable[[], bool] = lambda: False) -> bool:
         """Blocks until a person says that the scene is set, and returns True; False if `should_stop` came first."""
         with self._lock:
-            self._scene_is_set = False
+            self._scene_is_set = self._stop_wanted = False
             self._status = dataclasses.replace(self._status, control="scene", task=task, instruction=instruction)
         while not (self._scene_is_set or should_stop()):
             self._clock.sleep_s(_POLL_S)
         self._change(control="between")
         return self._scene_is_set
 
+    def allow_way(self) -> bool:
+        """On the way to the start, once per tick: shows it to the people. False: one of them wants the robot to stop."""
+        self.tell("start")
+        return not self._stop_wanted
+
     def begin_episode(self, task: str, instruction: str, control_hz: float, stages: tuple[str, ...] = ()) -> None:
         """The robot stands at its start."""
         with self._lock:
             self._motion, self._marked_stage, self._started_ns = None, "", 0
+            self._stop_wanted = False
             self._marks.clear()
             self._status = dataclasses.replace(
                 self._status, task=task, instruction=instruction, control="policy", control_hz=control_hz,
@@ -170,6 +176,13 @@ class Console:
                 fault=end.failure_kind if end.outcome is Outcome.ERROR else "",
                 num_episodes=self._status.num_episodes + 1,
             )  # fmt: skip
+
+    def _take(self) -> None:
+        if self._status.control == "start":
+            self._stop_wanted = True
+            self._write("operator_stop")
+        else:
+            self._want_operator(True)
 
     def _want_operator(self, wanted: bool) -> None:
         with self._lock:

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from sop_jax.actors.operator.commands import BadMessageError, read_object
-from sop_jax.actors.operator.desk_address import DeskAddress, new_token
+from sop_jax.actors.operator.desk_address import PING_S, PONG_S, DeskAddress, new_token
 from sop_jax.actors.operator.room import Guest, Room
 from sop_jax.specs.errors import ConfigError, SopError
 from sop_jax.specs.identifiers import check_name
@@ -106,7 +106,7 @@ class Desk:
     async def _serve(self) -> None:
         server = serve(
             self._answer, self._host, self._port, process_request=_give_page, compression=None,
-            max_size=_MAX_MESSAGE_BYTES, server_header=None,
+            max_size=_MAX_MESSAGE_BYTES, server_header=None, ping_interval=PING_S, ping_timeout=PONG_S,
         )  # fmt: skip
         async with server as listening:
             self._port = _port_of(listening)

@@ -6,6 +6,11 @@ import urllib.parse
 
 from sop_jax.specs.errors import ConfigError
 
+PING_S, PONG_S = 2.0, 3.0
+"""Both ends of a line ask so often whether the other is still there, and hang up if no answer comes within so long: a network
+that vanishes closes nothing by itself.
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class DeskAddress:

@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from sop_jax.actors.operator.commands import Command, Move, read_object, write_command
-from sop_jax.actors.operator.desk_address import DeskAddress
+from sop_jax.actors.operator.desk_address import PING_S, PONG_S, DeskAddress
 from sop_jax.specs.errors import SopError
 
 PERIOD_S = 0.05
@@ -39,7 +39,9 @@ def operate(
     """
     hello = {"type": "hello", "token": address.token, "role": "person"}
     try:
-        with connect(address.socket_url, compression=None, proxy=None) as line:
+        with connect(
+            address.socket_url, compression=None, proxy=None, ping_interval=PING_S, ping_timeout=PONG_S
+        ) as line:
             line.send(json.dumps(hello))
             listener = threading.Thread(target=_listen, args=(line, note), name="operator-device", daemon=True)
             listener.start()

@@ -11,7 +11,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from sop_jax.actors.operator.commands import BadMessageError, parse_command, read_object
 from sop_jax.actors.operator.console import Console
-from sop_jax.actors.operator.desk_address import DeskAddress
+from sop_jax.actors.operator.desk_address import PING_S, PONG_S, DeskAddress
 from sop_jax.actors.operator.pictures import PictureHead, join_picture
 from sop_jax.episodes.images import encode_image
 from sop_jax.specs.clock import Clock
@@ -47,7 +47,10 @@ class ConsoleLink:
         was_told = False
         while not self._closing.is_set():
             try:
-                with connect(self._desk.socket_url, compression=None, proxy=None, open_timeout=5) as connection:
+                with connect(
+                    self._desk.socket_url, compression=None, proxy=None, open_timeout=5, close_timeout=1,
+                    ping_interval=PING_S, ping_timeout=PONG_S,
+                ) as connection:  # fmt: skip
                     self._greet(connection)
                     was_told = False
                     self._talk(connection)

@@ -9,10 +9,11 @@ from sop_jax.actors.operator.commands import BadMessageError, is_finite
 from sop_jax.specs.errors import SopError
 from sop_jax.specs.identifiers import check_name
 
-Control = Literal["between", "scene", "policy", "operator"]
-"""between: no episode is under way. scene: it waits until somebody has set the scene. policy, operator: who acts."""
+Control = Literal["between", "scene", "start", "policy", "operator"]
+"""between: no episode is under way. scene: it waits until somebody has set the scene. start: it moves to
+its start. policy, operator: who acts."""
 
-_CONTROLS = ("between", "scene", "policy", "operator")
+_CONTROLS = ("between", "scene", "start", "policy", "operator")
 _MAX_TEXT = 300
 _MAX_ITEMS = 64
 

@@ -17,12 +17,13 @@ from sop_jax.specs.records import RobotSpec
 
 _ARMS = {"left": slice(0, 7), "right": slice(7, 14)}
 _GRIPPERS = {"left": 14, "right": 15}
+_SAME_WAY = 0.9  # cosine
 
 
 @dataclasses.dataclass(frozen=True)
 class SteeringConfig:
-    """max_step_rad: the most that a joint's target moves in one tick, whatever the person asks for. max_lead_m,
-    max_lead_rad: how far the wanted pose may lie ahead of the arm, where the arm can't follow.
+    """max_step_rad: the most that a joint's target may lie beyond what the robot was last sent, whatever the person asks for.
+    max_lead_m, max_lead_rad: how far the wanted pose may lie ahead of the arm, where the arm can't follow.
     """
 
     max_step_rad: float = 0.06
@@ -36,20 +37,27 @@ class SteeringConfig:
 
 @dataclasses.dataclass
 class _Wanted:
-    """Where one hand shall be: position [3] and rotation matrix [3, 3] in the base frame."""
+    """Where one hand shall be: position [3] and rotation matrix [3, 3] in the base frame; and the motion [3], [3] for which
+    each of the two began.
+    """
 
     position: np.ndarray
     rotation: np.ndarray
+    linear: np.ndarray
+    angular: np.ndarray
 
 
 class Steering:
     """Moves joint targets so that one hand follows a velocity; all else stays. Holds scratch memory: not thread-safe.
 
-        steering.begin(pose)                  # float32 [A], where the robot was sent last
-        action = steering.step(motion)        # float32 [A], every tick; None = hold
+        steering.begin(pose)                          # float32 [A], where the robot was sent last
+        action = steering.step(motion, executed)      # float32 [A], every tick; None = hold
+
+    `executed` is the command that the robot made of the last action, which a safety filter may have slowed down or held.
+    Every step starts there, so nothing that was asked for and not done is done later: who lets go has stopped.
 
     Hands are moved by differential inverse kinematics on the G1's arms. What a motion can't reach is not tried for long: the
-    wanted pose never runs far ahead of the arm.
+    wanted pose never runs far ahead of the arm, and a motion another way starts from the arm itself.
     """
 
     def __init__(self, spec: RobotSpec, config: SteeringConfig | None = None, body: G1Config | None = None):
@@ -67,10 +75,11 @@ class Steering:
 
     def begin(self, pose: np.ndarray) -> None:
         """A person acts from here on."""
-        self._pose = np.clip(np.asarray(pose, np.float64), self._low, self._high)
+        self._start_from(pose)
         self._wanted = {}
 
-    def step(self, motion: Motion | None) -> np.ndarray:
+    def step(self, motion: Motion | None, executed: np.ndarray) -> np.ndarray:
+        self._start_from(executed)
         if isinstance(motion, Targets):
             self._wanted = {}
             self._approach(slice(0, 14), np.array(motion.action[:14]))
@@ -86,6 +95,9 @@ class Steering:
         """The tool point [m], float64 [3], in the base frame, at the present targets."""
         return self._arms[hand].pose(self._pose[_ARMS[hand]])[0]
 
+    def _start_from(self, pose: np.ndarray) -> None:
+        self._pose = np.clip(np.asarray(pose, np.float64), self._low, self._high)
+
     def _move(self, motion: Move) -> None:
         if motion.gripper is not None:
             self._pose[_GRIPPERS[motion.hand]] = motion.gripper
@@ -93,11 +105,23 @@ class Steering:
             self._wanted.pop(motion.hand, None)
             return
         arm, joints = self._arms[motion.hand], _ARMS[motion.hand]
-        wanted = self._wanted.get(motion.hand) or _Wanted(*arm.pose(self._pose[joints]))
+        wanted = self._aim(motion, *arm.pose(self._pose[joints]))
         wanted.position = wanted.position + np.array(motion.linear) * self._period_s
         wanted.rotation = _turn(np.array(motion.angular) * self._period_s) @ wanted.rotation
         self._approach(joints, arm.step(self._pose[joints], wanted.position, wanted.rotation))
-        self._wanted[motion.hand] = self._rein_in(wanted, *arm.pose(self._pose[joints]))
+        self._wanted[motion.hand] = wanted
+
+    def _aim(self, motion: Move, position: np.ndarray, rotation: np.ndarray) -> _Wanted:
+        """What was wanted before this motion, near enough to where the hand was sent. What another motion left unreached is
+        forgotten: else a hand that was held at a limit would first have to be driven back out of it.
+        """
+        linear, angular = np.array(motion.linear), np.array(motion.angular)
+        wanted = self._wanted.get(motion.hand) or _Wanted(position, rotation, linear, angular)
+        if _turns_away(wanted.linear, linear):
+            wanted.position, wanted.linear = position, linear
+        if _turns_away(wanted.angular, angular):
+            wanted.rotation, wanted.angular = rotation, angular
+        return self._rein_in(wanted, position, rotation)
 
     def _approach(self, joints: slice, target: np.ndarray) -> None:
         step = np.clip(target - self._pose[joints], -self._config.max_step_rad, self._config.max_step_rad)
@@ -112,6 +136,14 @@ class Steering:
         if math.acos(min(1.0, max(-1.0, cosine))) > self._config.max_lead_rad:
             wanted.rotation = rotation
         return wanted
+
+
+def _turns_away(before: np.ndarray, now: np.ndarray) -> bool:
+    """Whether two motions [3] are not the same way: one of them rests, or they are more than about 25 degrees apart."""
+    lengths = float(np.linalg.norm(before)), float(np.linalg.norm(now))
+    if 0.0 in lengths:
+        return lengths[0] != lengths[1]
+    return float(before @ now) < _SAME_WAY * lengths[0] * lengths[1]
 
 
 def _turn(vector: np.ndarray) -> np.ndarray:

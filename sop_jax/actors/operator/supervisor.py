@@ -28,7 +28,7 @@ class OperatorSupervisor:
     """Implements `specs.interfaces.Supervisor` over a console.
 
     `gate` never takes over: what it says is shown to the people, and is the reason on record if one of them takes over while
-    it asks. A person who lets go of everything, or whose link drops, holds the robot where it is.
+    it asks. A person who lets go of everything, or whose link drops, holds the robot where it was sent last.
     """
 
     def __init__(self, console: Console, robot: Pose, steering: Steering, gate: Gate | None = None):
@@ -59,7 +59,7 @@ class OperatorSupervisor:
             self._is_acting, self._asks = True, ""
             self._steering.begin(self._robot.pose)
             self._console.tell("operator")
-        return self._steering.step(self._console.motion)
+        return self._steering.step(self._console.motion, self._robot.pose)
 
     def releases_control(self) -> bool:
         if self._console.operator_wanted:

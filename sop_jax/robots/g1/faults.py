@@ -65,6 +65,12 @@ class CommandsStoppedError(G1Fault):
     kind = "commands_stopped"
 
 
+class StartStoppedError(G1Fault):
+    """A person stopped the robot on the way to its start."""
+
+    kind = "start_stopped"
+
+
 class PostureError(G1Fault):
     """Lift, waist, head or an arm is not, and does not come, where the configuration says."""
 

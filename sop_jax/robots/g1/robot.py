@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+from collections.abc import Callable
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from sop_jax.robots.g1.body import G1Body
 from sop_jax.robots.g1.config import CameraConfig, G1RobotConfig
 from sop_jax.robots.g1.faults import G1Fault
 from sop_jax.robots.g1.link import BodyState, G1Link
-from sop_jax.robots.g1.start import go_to_start
+from sop_jax.robots.g1.start import go_to_start, unwatched
 from sop_jax.robots.g1.workplace import Workplace
 from sop_jax.robots.two_arm import ACTION_NAMES
 from sop_jax.specs.clock import Clock, Ticker
@@ -36,6 +37,8 @@ class G1Robot:
     nothing may learn from them.
 
     `background` watches over late commands on a thread; without it, somebody must call `watch` (simulated time).
+    `on_the_way` is called on every tick of the way to the start; what it raises stops the robot there. A G1Fault is then the
+    end of the episode, anything else is raised by `reset`.
     Metrics: "g1_breach", "g1_hold", "g1_fault" as they happen (see `safety_log`), "g1_episode" at the end.
     """
 
@@ -47,11 +50,13 @@ class G1Robot:
         clock: Clock,
         metrics: Metrics | None = None,
         background: bool = True,
+        on_the_way: Callable[[], None] = unwatched,
     ):
         self._config = config
         self._workplace = workplace
         self._clock = clock
         self._metrics = metrics or NoMetrics()
+        self._on_the_way = on_the_way
         self._spec = _make_spec(config)
         self._body = G1Body(config, link, clock, self._metrics)
         self._ticker = Ticker(clock, config.timing.control_hz)
@@ -95,7 +100,7 @@ class G1Robot:
         self._images = {camera.name: _black(camera) for camera in self._config.cameras}
         try:
             self._state = self._body.start()
-            self._state = go_to_start(self._config, self._body, self._clock)
+            self._state = go_to_start(self._config, self._body, self._clock, self._on_the_way)
         except G1Fault as fault:
             self._body.fail(fault)
         self._started_ns = self._clock.now_ns()
@@ -137,10 +142,15 @@ class G1Robot:
 
     def check_end(self) -> EpisodeEnd | None:
         if self._end is None and (end := self._find_end()) is not None:
+            self.told_end(end)
+        return self._end
+
+    def told_end(self, end: EpisodeEnd) -> None:
+        """Implements `actors.marks.HearsEnd`: from here on nobody commands, and the watchdog holds the robot."""
+        if self._end is None:
             self._end = end
             self._body.pause()
             self._write_report(end)
-        return self._end
 
     def watch(self) -> None:
         """Looks after late commands; the background thread's work."""

@@ -4,7 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const token = decodeURIComponent(location.hash.slice(1));
 const SURE_MS = 3000, TICK_MS = 60, OLD_PICTURE_MS = 1500;
-const CONTROLS = { between: "between episodes", scene: "waits for the scene", policy: "policy acts", operator: "a person acts" };
+const CONTROLS = { between: "between episodes", scene: "waits for the scene", start: "moves to its start", policy: "policy acts", operator: "a person acts" };
 
 let socket = null, retryMs = 500, robots = [], chosen = "", heardAt = 0, refusal = "";
 const pictures = {}; // camera -> { figure, image, at }
@@ -107,6 +107,7 @@ function drawQueue() {
 }
 
 function drawRobot(now, isOn) {
+  const onTheWay = now.control === "start";  // T stops it there
   const underWay = now.control === "policy" || now.control === "operator";
   const mine = now.driver === "you";
   $("robot").classList.toggle("driving", mine);
@@ -123,9 +124,9 @@ function drawRobot(now, isOn) {
   $("last").textContent = now.last_end || "–";
   const alone = now.control === "operator" && now.driver === "nobody";
   const wantsBack = mine && now.wants_operator;
-  label($("take"), wantsBack ? "Hand back" : alone ? "Take on" : "Take over", wantsBack ? "B" : "T");
+  label($("take"), onTheWay ? "Stop" : wantsBack ? "Hand back" : alone ? "Take on" : "Take over", wantsBack ? "B" : "T");
   $("take").classList.toggle("back", wantsBack);
-  $("take").disabled = !isOn || !underWay || now.driver === "somebody else";
+  $("take").disabled = !isOn || !(underWay || onTheWay) || now.driver === "somebody else";
   for (const id of ["success", "failure"]) $(id).disabled = !isOn || !underWay;
   $("ready").hidden = now.control !== "scene";
   $("take").hidden = now.control === "scene";
@@ -199,6 +200,7 @@ function hold(hand) { driver.letGo(); driver.hand = hand; draw(); }
 function grip() { if (drives()) { driver.toggleGripper(); draw(); } }
 
 document.addEventListener("keydown", (event) => {
+  if (event.metaKey) letGo(); // macOS tells no keyup of what is released while Cmd is down
   if (event.repeat || event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input:not([type=range])")) return;
   if (MOVES[event.code]) { driver.press(event.code); padOf(event.code).classList.add("on"); }
   else if (event.code === "KeyT") takeOver();
@@ -210,6 +212,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 document.addEventListener("keyup", (event) => {
+  if (event.key === "Meta") letGo();
   if (MOVES[event.code]) { driver.release(event.code); padOf(event.code).classList.remove("on"); }
   if (event.code === "Space" && !event.target.matches("input")) event.preventDefault(); // else it clicks the focused button
 });
