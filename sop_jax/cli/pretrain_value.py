@@ -154,18 +154,18 @@ def _train(
     """Raises KeyboardInterrupt on stop."""
     training = arguments.training
     config = ValueConfig(policy.config, training.num_bins, training.width)
-    model = create_value_model(config)
+    model = ReturnModel(create_value_model(config))
     with contextlib.ExitStack() as stack:
         metrics = JsonlMetrics(arguments.work / "metrics" / "learner.jsonl", "learner")
         stack.callback(metrics.close)
         batches = ReturnBatches(
-            _make_loader(training, store, policy, manifests, metrics), _returns_of(manifests, training)
+            _make_loader(training, store, policy, model, manifests, metrics), _returns_of(manifests, training)
         )
         stack.callback(batches.stop)
         learner = Learner(
-            dataclasses.replace(training.learner, seed=training.seed), ReturnModel(model),
-            ValueRegression(training.held_out_share), _first_params(training, model, policy), policy.norm, batches, None,
-            metrics, WallClock(), (arguments.work / "checkpoints").absolute(),
+            dataclasses.replace(training.learner, seed=training.seed), model,
+            ValueRegression(training.held_out_share), _first_params(training, model.value, policy), policy.norm, batches,
+            None, metrics, WallClock(), (arguments.work / "checkpoints").absolute(),
         )  # fmt: skip
         stack.callback(learner.close)
         num_steps = training.learner.num_steps
@@ -201,10 +201,12 @@ def _make_loader(
     training: ValueTrainingConfig,
     store: EpisodeStore,
     policy: PolicyBundle,
+    model: ReturnModel,
     manifests: Mapping[str, EpisodeManifest],
     metrics: JsonlMetrics,
 ) -> Loader:
-    """Every judged frame of a task that isn't held out equally likely, whether demonstrated or not."""
+    """Every judged frame of a task that isn't held out equally likely, whether demonstrated or not. Prompts are the value
+    function's own, as it will be asked with them: the policy's may promise a state that isn't there."""
     clock, tasks = WallClock(), sorted(_longest(manifests))
     regression = ValueRegression(training.held_out_share)
     tables = LocalTables(mix_tables(tasks, _UNLIMITED), training.seed, clock)
@@ -224,7 +226,7 @@ def _make_loader(
         horizon=1,
     )
     return Loader(
-        dataclasses.replace(training.loader, seed=training.seed), spec, policy.model.tokenize, tables, store,
+        dataclasses.replace(training.loader, seed=training.seed), spec, model.tokenize, tables, store,
         AdaptiveSampler(sampler, tasks), regression, clock, metrics,
     )  # fmt: skip
 

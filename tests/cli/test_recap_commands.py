@@ -7,6 +7,7 @@ import os
 import jax
 import numpy as np
 import pytest
+import sentencepiece
 
 from configs.files import to_json
 from configs.registry import DEMOS, VALUE_TRAININGS, find_value_training
@@ -14,6 +15,8 @@ from sop_jax.algorithms.algorithm import Phase
 from sop_jax.algorithms.hg_dagger import HgDaggerConfig
 from sop_jax.algorithms.recap.recap import Recap, RecapConfig
 from sop_jax.algorithms.recap.value_function import load_value_function
+from sop_jax.algorithms.recap.value_regression import ReturnModel
+from sop_jax.cli import pretrain_value
 from sop_jax.cli.arguments import UsageError
 from sop_jax.cli.demo import DemoArguments
 from sop_jax.cli.demo import run as run_demo
@@ -26,10 +29,15 @@ from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode, make_spec
 from sop_jax.models.bundle import PolicyBundle
 from sop_jax.models.normalization import identity_norm_stats
+from sop_jax.models.pi05.config import ExpertConfig, Pi05Config, VisionConfig
+from sop_jax.models.pi05.policy import TOKENIZER_VARIABLE
 from sop_jax.models.registry import create_model
+from sop_jax.models.value.model import ValueConfig
+from sop_jax.models.value.registry import create_value_model
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.metrics import JsonlMetrics
 from sop_jax.specs.records import NO_POLICY, Outcome, Source
 from tests.algorithms.value_cases import POLICY, value_function
 
@@ -82,6 +90,38 @@ def test_a_value_function_is_made_from_a_store_with_its_calibration(tmp_path, po
     start = create_model(POLICY).init_params(jax.random.key(0))["text"]["high"]["embedding"]
     assert 0 < np.abs(made.bundle.params["text"]["high"]["embedding"] - start).max() < 0.1  # learnt, from the policy's
     assert main(words) == 2  # the directory is taken
+
+
+def test_it_is_taught_with_the_prompts_that_it_is_asked_with(tmp_path, monkeypatch):
+    """Full pi0.5 writes the state into its prompt, `Task: ..., State:`; its value function doesn't."""
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(f"Task: put the cup on the shelf, State: {i} {i * 7 % 256};" for i in range(256)))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(corpus), model_prefix=str(tmp_path / "tiny"), vocab_size=90, split_digits=True, minloglevel=2,
+        hard_vocab_limit=False, user_defined_symbols=["\n"],
+    )  # fmt: skip
+    monkeypatch.setenv(TOKENIZER_VARIABLE, str(tmp_path / "tiny.model"))
+    expert = ExpertConfig(width=8, depth=1, mlp_dim=8, num_heads=1, num_kv_heads=1, head_dim=4)
+    vision = VisionConfig(width=8, depth=1, mlp_dim=8, num_heads=1, patch_size=8, image_size=16)
+    config = Pi05Config(vision, expert, expert, 400, ("head",), model_action_dim=16, horizon=3, dtype="float32")
+    assert (config.state_input, config.tokenizer) == ("tokens", "paligemma")
+    params = create_model(config).init_params(jax.random.key(0))
+    policy = PolicyBundle(config, params, identity_norm_stats(16, 16, 3))
+    model = create_value_model(ValueConfig(config))
+
+    store = EpisodeStore(f"file://{tmp_path}/store/")
+    fill(store)
+    training = dataclasses.replace(VALUE_TRAININGS["restock_value"], held_out_share=0.4)
+    metrics = JsonlMetrics(tmp_path / "metrics.jsonl", "learner")
+    manifests = pretrain_value._read_manifests(store)
+    loader = pretrain_value._make_loader(training, store, policy, ReturnModel(model), manifests, metrics)
+    taught = loader.next().batch.observation
+    loader.stop()
+    metrics.close()
+    asked, mask = model.tokenize(["put the cup on the shelf"])
+    np.testing.assert_array_equal(taught.tokens, np.repeat(asked, len(taught.tokens), axis=0))
+    np.testing.assert_array_equal(taught.token_mask, np.repeat(mask, len(taught.tokens), axis=0))
+    assert not np.array_equal(asked, policy.model.tokenize(["put the cup on the shelf"])[0])
 
 
 def test_a_value_function_needs_a_store_with_ends(tmp_path, policy, capsys):
