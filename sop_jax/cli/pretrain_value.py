@@ -17,7 +17,6 @@ from jaxtyping import Float32
 from configs.files import to_json
 from configs.registry import find_value_training
 from configs.value_training import ValueTrainingConfig
-from sop_jax.algorithms.algorithm import make_labeler
 from sop_jax.algorithms.recap.returns import JUDGED, returns, rewards
 from sop_jax.algorithms.recap.value_function import NUM_QUANTILES, TaskReturns, ValueFunction
 from sop_jax.algorithms.recap.value_regression import ReturnBatches, ReturnModel, ValueRegression
@@ -38,19 +37,22 @@ from sop_jax.models.bundle import PolicyBundle, load_bundle
 from sop_jax.models.value.bundle import ValueBundle
 from sop_jax.models.value.model import ValueConfig, ValueModel, graft_towers
 from sop_jax.models.value.registry import create_value_model
-from sop_jax.replay.intake import Intake
+from sop_jax.replay.episode_reader import EpisodeReader, Invalid, Unreadable
+from sop_jax.replay.items import encode_segment, segments_of
 from sop_jax.replay.local_tables import LocalTables
 from sop_jax.replay.tables import MixConfig, mix_tables
 from sop_jax.sampling.adaptive import AdaptiveSampler, SamplerConfig
 from sop_jax.sampling.batch_spec import BatchSpec
 from sop_jax.sampling.loader import Loader
 from sop_jax.specs.clock import WallClock
+from sop_jax.specs.identifiers import offline_table, online_table
 from sop_jax.specs.metrics import JsonlMetrics
 from sop_jax.specs.records import EpisodeManifest, Source
 
 DEFAULT = "restock_value"
 FLAG = "--value-of"
 _STEPS_PER_LOOK = 250
+_NUM_READERS = 4
 _UNLIMITED = MixConfig(online_samples_per_insert=1e12, online_max_size=10**9, offline_max_size=10**9)
 """Nobody fills these tables while they are sampled, so nothing need be held back."""
 
@@ -100,7 +102,7 @@ def run(argv: Sequence[str]) -> int:
         bundle = _train(arguments, store, policy, manifests, stop)
     tasks = {task: TaskReturns(longest) for task, longest in _longest(manifests).items()}
     value_function = ValueFunction(bundle, arguments.training.returns, tasks)
-    judged = _judge_all(value_function, store, ValueRegression(arguments.training.held_out_share))
+    judged = _judge_all(value_function, store, manifests, ValueRegression(arguments.training.held_out_share))
     value_function = dataclasses.replace(value_function, tasks=_with_quantiles(tasks, judged))
     calibration = calibrate(judged, value_function)
     fingerprint = value_function.save(arguments.output)
@@ -210,8 +212,7 @@ def _make_loader(
     clock, tasks = WallClock(), sorted(_longest(manifests))
     regression = ValueRegression(training.held_out_share)
     tables = LocalTables(mix_tables(tasks, _UNLIMITED), training.seed, clock)
-    Intake(store, tables, make_labeler(regression, 1), clock=clock).poll()
-    taught = [m for m in manifests.values() if not regression.is_held_out(m.episode_id)]
+    taught = _fill_tables(tables, store, manifests, regression, training.loader.picker.segment_length)
     num_frames, num_online = Counter[str](), Counter[str]()
     for m in taught:
         num_frames[m.task] += m.num_frames
@@ -231,9 +232,41 @@ def _make_loader(
     )  # fmt: skip
 
 
-def _judge_all(value_function: ValueFunction, store: EpisodeStore, regression: ValueRegression) -> list[Judged]:
+def _fill_tables(
+    tables: LocalTables,
+    store: EpisodeStore,
+    manifests: Mapping[str, EpisodeManifest],
+    regression: ValueRegression,
+    segment_length: int,
+) -> list[EpisodeManifest]:
+    """Puts the episodes that teach into the tables, once they are verified; returns their manifests.
+
+    No `Intake` does it: that takes in what robots have uploaded since `manifests` were read, whose returns nobody knows, and
+    sets aside, in a store that others learn from, what has no place here.
+    """
+    paths = [path for path, manifest in manifests.items() if not regression.is_held_out(manifest.episode_id)]
+    taught: list[EpisodeManifest] = []
+    for path, episode in EpisodeReader(store, None, decode_all_images=False, num_readers=_NUM_READERS).read(paths):
+        if isinstance(episode, Invalid | Unreadable):
+            note(f"{path} is left out: {episode.reason}")
+            continue
+        manifest = episode.manifest
+        labels = regression.label_frames(manifest, episode.arrays, 1)
+        segments = segments_of(manifest, episode.index, episode.arrays, labels, segment_length)
+        name = online_table if manifest.source is Source.ONLINE else offline_table
+        tables.insert(name(manifest.task), [encode_segment(segment) for segment in segments])
+        taught.append(manifest)
+    return taught
+
+
+def _judge_all(
+    value_function: ValueFunction,
+    store: EpisodeStore,
+    manifests: Mapping[str, EpisodeManifest],
+    regression: ValueRegression,
+) -> list[Judged]:
     """What the value function thinks of every episode; held-out ones also get their stages from a replay."""
-    paths, finder, judged = list(_read_manifests(store)), StageFinder(), []
+    paths, finder, judged = list(manifests), StageFinder(), []
     with WorkProgress(progress_console, "judging episodes", len(paths)) as progress:
         for number, path in enumerate(paths):
             parsed = store.read_without_images(path)

@@ -124,6 +124,37 @@ def test_it_is_taught_with_the_prompts_that_it_is_asked_with(tmp_path, monkeypat
     assert not np.array_equal(asked, policy.model.tokenize(["put the cup on the shelf"])[0])
 
 
+def words_for(tmp_path, policy: str, *more: str) -> list[str]:
+    """A short training of TMP_PATH/store with TMP_PATH/work into TMP_PATH/value."""
+    return [
+        "pretrain", "--value-of", policy, "--store", str(tmp_path / "store"), "--output", str(tmp_path / "value"), "--work",
+        str(tmp_path / "work"), "--learner.num-steps", "2", "--learner.warmup-steps", "0", "--learner.batch-size", "8",
+        "--loader.batch-size", "8", "--learner.mesh.data", "1", "--num-bins", "21", "--held-out-share", "0.4", "--json",
+        *more,
+    ]  # fmt: skip
+
+
+def test_what_robots_upload_meanwhile_is_neither_learnt_from_nor_judged_nor_set_aside(
+    tmp_path, policy, monkeypatch, capsys
+):
+    store = EpisodeStore(f"file://{tmp_path}/store/")
+    fill(store)
+    late = [make_episode(seed, 9, 3, spec=SPEC, outcome=Outcome.TIMEOUT) for seed in range(200, 230)]
+    late.append(make_episode(300, 9, 3, spec=SPEC, task="laundry_fold"))
+    read_manifests = pretrain_value._read_manifests
+
+    def read_before_the_upload(store):
+        found = read_manifests(store)
+        for episode in late:
+            store.put(episode)
+        return found
+
+    monkeypatch.setattr(pretrain_value, "_read_manifests", read_before_the_upload)
+    assert main(words_for(tmp_path, policy)) == 0, capsys.readouterr().err
+    assert "20 episodes" in (tmp_path / "value" / "calibration.html").read_text()
+    assert not store.quarantined()
+
+
 def test_a_value_function_needs_a_store_with_ends(tmp_path, policy, capsys):
     words = ["pretrain", "--value-of", policy, "--output", str(tmp_path / "value")]
     assert main(words) == 2
