@@ -97,12 +97,13 @@ def run(argv: Sequence[str]) -> int:
     started = time.monotonic()
     store = EpisodeStore(as_store_url(arguments.store))
     policy = load_bundle(find_policy(arguments.value_of))
-    manifests = _read_manifests(store)
+    regression = ValueRegression(arguments.training.held_out_share)
+    manifests = _of_taught_tasks(_read_manifests(store), regression)
     with StopRequests() as stop:
         bundle = _train(arguments, store, policy, manifests, stop)
     tasks = {task: TaskReturns(longest) for task, longest in _longest(manifests).items()}
     value_function = ValueFunction(bundle, arguments.training.returns, tasks)
-    judged = _judge_all(value_function, store, manifests, ValueRegression(arguments.training.held_out_share))
+    judged = _judge_all(value_function, store, manifests, regression)
     value_function = dataclasses.replace(value_function, tasks=_with_quantiles(tasks, judged))
     calibration = calibrate(judged, value_function)
     fingerprint = value_function.save(arguments.output)
@@ -136,6 +137,24 @@ def _read_manifests(store: EpisodeStore) -> dict[str, EpisodeManifest]:
     if not found:
         raise UsageError(f"{store.url} holds no episode that ended in success, failure or timeout")
     return found
+
+
+def _of_taught_tasks(
+    manifests: Mapping[str, EpisodeManifest], regression: ValueRegression
+) -> dict[str, EpisodeManifest]:
+    """Without the tasks of which every episode is held out: there is nothing to learn them from, and the loader would wait
+    for them for ever. Raises UsageError if none is left."""
+    taught = {m.task for m in manifests.values() if not regression.is_held_out(m.episode_id)}
+    for task, num_episodes in sorted(Counter(m.task for m in manifests.values() if m.task not in taught).items()):
+        note(
+            f"{task} is left out: all its episodes ({num_episodes}) are held out. Record more, or lower --held-out-share"
+        )
+    if not taught:
+        raise UsageError(
+            f"nothing to learn from: all {len(manifests)} episodes are held out. Record more, or lower --held-out-share "
+            f"({regression.held_out_share:g})"
+        )
+    return {path: manifest for path, manifest in manifests.items() if manifest.task in taught}
 
 
 def _longest(manifests: Mapping[str, EpisodeManifest]) -> dict[str, int]:
@@ -217,6 +236,10 @@ def _make_loader(
     for m in taught:
         num_frames[m.task] += m.num_frames
         num_online[m.task] += m.num_frames if m.source is Source.ONLINE else 0
+    if missing := [task for task in tasks if not num_frames[task]]:
+        raise UsageError(
+            f"no episode of {', '.join(missing)} can be learnt from: those that aren't held out are unreadable, see above"
+        )
     shares = {task: num_online[task] / max(1, num_frames[task]) for task in tasks}
     sampler = SamplerConfig(mode="fixed", fixed_online_shares=shares)
     cameras = {camera.name: camera for m in manifests.values() for camera in m.cameras}

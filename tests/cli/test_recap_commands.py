@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from sop_jax.algorithms.algorithm import Phase
 from sop_jax.algorithms.hg_dagger import HgDaggerConfig
 from sop_jax.algorithms.recap.recap import Recap, RecapConfig
 from sop_jax.algorithms.recap.value_function import load_value_function
-from sop_jax.algorithms.recap.value_regression import ReturnModel
+from sop_jax.algorithms.recap.value_regression import ReturnModel, ValueRegression
 from sop_jax.cli import pretrain_value
 from sop_jax.cli.arguments import UsageError
 from sop_jax.cli.demo import DemoArguments
@@ -38,7 +39,7 @@ from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.metrics import JsonlMetrics
-from sop_jax.specs.records import NO_POLICY, Outcome, Source
+from sop_jax.specs.records import NO_POLICY, Episode, Outcome, Source
 from tests.algorithms.value_cases import POLICY, value_function
 
 SPEC = make_spec(image_size=16, camera_names=("head",))
@@ -153,6 +154,43 @@ def test_what_robots_upload_meanwhile_is_neither_learnt_from_nor_judged_nor_set_
     assert main(words_for(tmp_path, policy)) == 0, capsys.readouterr().err
     assert "20 episodes" in (tmp_path / "value" / "calibration.html").read_text()
     assert not store.quarantined()
+
+
+def held_out_episodes(task: str, share: float = 0.4) -> list[Episode]:
+    """Three of this task whose names are drawn to be held out."""
+    regression = ValueRegression(share)
+    episodes = (make_episode(seed, 9, 3, spec=SPEC, task=task) for seed in range(400, 450))
+    return [e for e in episodes if regression.is_held_out(e.manifest.episode_id)][:3]
+
+
+@pytest.mark.timeout(120)
+def test_a_task_that_is_held_out_whole_is_left_out(tmp_path, policy, capsys):
+    store = EpisodeStore(f"file://{tmp_path}/store/")
+    for episode in held_out_episodes("laundry_fold"):
+        store.put(episode)
+    assert main(words_for(tmp_path, policy)) == 2
+    assert "all 3 episodes are held out. Record more, or lower --held-out-share (0.4)" in capsys.readouterr().err
+    fill(store)
+    assert main(words_for(tmp_path, policy)) == 0
+    assert "laundry_fold is left out: all its episodes (3) are held out" in capsys.readouterr().err.replace("\n", " ")
+    assert list(load_value_function(tmp_path / "value").tasks) == ["restock_shelf"]
+
+
+def test_a_task_whose_episodes_are_all_damaged_ends_in_a_clear_error(tmp_path, policy, capsys):
+    store = EpisodeStore(f"file://{tmp_path}/store/")
+    fill(store)
+    for path in store.list_paths():
+        damage(tmp_path / "store" / path)
+    assert main(words_for(tmp_path, policy)) == 2
+    assert "no episode of restock_shelf can be learnt from" in capsys.readouterr().err
+
+
+def damage(path: pathlib.Path) -> None:
+    """Alters the first image; the manifest stays readable."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"\xff\xd8\xff")
+    data[start + 40 : start + 140] = bytes(100)
+    path.write_bytes(data)
 
 
 def test_a_value_function_needs_a_store_with_ends(tmp_path, policy, capsys):
