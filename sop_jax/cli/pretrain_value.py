@@ -45,6 +45,7 @@ from sop_jax.sampling.adaptive import AdaptiveSampler, SamplerConfig
 from sop_jax.sampling.batch_spec import BatchSpec
 from sop_jax.sampling.loader import Loader
 from sop_jax.specs.clock import WallClock
+from sop_jax.specs.errors import ConfigError, SopError
 from sop_jax.specs.identifiers import offline_table, online_table
 from sop_jax.specs.metrics import JsonlMetrics
 from sop_jax.specs.records import EpisodeManifest, Source
@@ -103,16 +104,24 @@ def run(argv: Sequence[str]) -> int:
         bundle = _train(arguments, store, policy, manifests, stop)
     tasks = {task: TaskReturns(longest) for task, longest in _longest(manifests).items()}
     value_function = ValueFunction(bundle, arguments.training.returns, tasks)
-    judged = _judge_all(value_function, store, manifests, regression)
+    judged, left_out = _judge_all(value_function, store, manifests, regression)
     value_function = dataclasses.replace(value_function, tasks=_with_quantiles(tasks, judged))
     calibration = calibrate(judged, value_function)
     fingerprint = value_function.save(arguments.output)
-    _write_report(arguments, argv, value_function, judged, calibration, time.monotonic() - started)
+    shutil.rmtree(_checkpoints(arguments), ignore_errors=True)  # not before: a training is long, and the rest may fail
+    _write_report(arguments, argv, value_function, judged, left_out, calibration, time.monotonic() - started)
     for task in calibration:
         say(describe(task))
     say(f"{arguments.output}: value function {fingerprint}; see {arguments.output / 'calibration.html'}")
     if arguments.json:
-        print_json({"output": arguments.output, "fingerprint": fingerprint, "calibration": calibration})
+        print_json(
+            {
+                "output": arguments.output,
+                "fingerprint": fingerprint,
+                "calibration": calibration,
+                "num_left_out": len(left_out),
+            }
+        )
     return 0
 
 
@@ -186,7 +195,7 @@ def _train(
         learner = Learner(
             dataclasses.replace(training.learner, seed=training.seed), model,
             ValueRegression(training.held_out_share), _first_params(training, model.value, policy), policy.norm, batches,
-            None, metrics, WallClock(), (arguments.work / "checkpoints").absolute(),
+            None, metrics, WallClock(), _checkpoints(arguments),
         )  # fmt: skip
         stack.callback(learner.close)
         num_steps = training.learner.num_steps
@@ -198,8 +207,11 @@ def _train(
             note(f"stopped at step {learner.current_step}; the same command goes on from there")
             raise KeyboardInterrupt
         params = learner.policy_params()
-    shutil.rmtree(arguments.work / "checkpoints", ignore_errors=True)
     return ValueBundle(config, params, policy.norm)
+
+
+def _checkpoints(arguments: PretrainValueArguments) -> pathlib.Path:
+    return (arguments.work / "checkpoints").absolute()
 
 
 def _first_params(training: ValueTrainingConfig, model: ValueModel, policy: PolicyBundle) -> dict:
@@ -287,30 +299,50 @@ def _judge_all(
     store: EpisodeStore,
     manifests: Mapping[str, EpisodeManifest],
     regression: ValueRegression,
-) -> list[Judged]:
-    """What the value function thinks of every episode; held-out ones also get their stages from a replay."""
-    paths, finder, judged = list(manifests), StageFinder(), []
+) -> tuple[list[Judged], dict[str, str]]:
+    """What the value function thinks of every episode; held-out ones also get their stages from a replay. And path -> reason
+    of those that can't be judged: gone or damaged, or of another robot."""
+    paths, finder = list(manifests), StageFinder()
+    judged: list[Judged] = []
+    left_out: dict[str, str] = {}
     with WorkProgress(progress_console, "judging episodes", len(paths)) as progress:
         for number, path in enumerate(paths):
-            parsed = store.read_without_images(path)
-            held_out = regression.is_held_out(parsed.manifest.episode_id)
-            stages = finder.find(parsed.manifest, parsed.arrays) if held_out else None
-            images = StoredImages(store, parsed.manifest, parsed.index)
-            judged.append(judge(value_function, parsed.manifest, parsed.arrays, images, held_out, stages))
+            try:
+                judged.append(_judge_one(value_function, store, path, regression, finder))
+            except (SopError, ValueError, OSError) as error:
+                left_out[path] = str(error)
+                note(f"{path} is not judged: {error}")
             progress.update(number + 1)
     finder.close()
-    return judged
+    return judged, left_out
+
+
+def _judge_one(
+    value_function: ValueFunction, store: EpisodeStore, path: str, regression: ValueRegression, finder: StageFinder
+) -> Judged:
+    """Raises SopError, ValueError or OSError if it can't be judged."""
+    parsed = store.read_without_images(path)
+    held_out = regression.is_held_out(parsed.manifest.episode_id)
+    stages = finder.find(parsed.manifest, parsed.arrays) if held_out else None
+    images = StoredImages(store, parsed.manifest, parsed.index)
+    return judge(value_function, parsed.manifest, parsed.arrays, images, held_out, stages)
 
 
 def _with_quantiles(tasks: Mapping[str, TaskReturns], judged: Sequence[Judged]) -> dict[str, TaskReturns]:
     """Each task with the quantiles of its held-out frames' advantages.
 
     Of episodes that it learnt from, a value function half remembers the ends and sees little advantage either way; those
-    that will be labelled are as new to it as held-out ones. A task without held-out episodes takes what it has.
+    that will be labelled are as new to it as held-out ones. A task without held-out episodes takes what it has. Raises
+    ConfigError if it has none.
     """
     shares, found = np.linspace(0, 1, NUM_QUANTILES), {}
     for name, task in tasks.items():
-        own = [j for j in judged if j.manifest.task == name]
+        own = [j for j in judged if j.manifest.task == name and len(j.advantage)]
+        if not own:
+            raise ConfigError(
+                f"{name}: none of its episodes could be judged, see above, so it has no threshold. Mend the store, and run "
+                "the same command again: it goes on from the trained parameters"
+            )
         advantages = np.concatenate([j.advantage for j in ([j for j in own if j.held_out] or own)])
         found[name] = dataclasses.replace(task, advantage_quantiles=tuple(np.quantile(advantages, shares).tolist()))
     return found
@@ -321,6 +353,7 @@ def _write_report(
     argv: Sequence[str],
     value_function: ValueFunction,
     judged: Sequence[Judged],
+    left_out: Mapping[str, str],
     calibration: Sequence[TaskCalibration],
     elapsed_s: float,
 ) -> None:
@@ -328,7 +361,8 @@ def _write_report(
     output, command = arguments.output, " ".join(["sop pretrain", *argv])
     thresholds = {name: task.threshold(POSITIVE_SHARE) for name, task in value_function.tasks.items()}
     machine = describe_machine(time.time())
-    about = f"{command}: {len(judged)} episodes, {elapsed_s:.0f} s on {machine.hardware}, {machine.created}"
+    unjudged = f" ({len(left_out)} more could not be judged)" if left_out else ""
+    about = f"{command}: {len(judged)} episodes{unjudged}, {elapsed_s:.0f} s on {machine.hardware}, {machine.created}"
     title = f"Calibration of the value function of {arguments.value_of}"
     (output / "calibration.html").write_text(render(title, calibration, judged, thresholds, about), encoding="utf-8")
     for task in calibration:
@@ -345,5 +379,6 @@ def _write_report(
             "thresholds": thresholds,
             "config": to_json(arguments.training),
             "tasks": [dataclasses.asdict(task) for task in calibration],
+            "left_out": dict(left_out),
         },
     )

@@ -28,6 +28,7 @@ from sop_jax.cli.run_directory import RunDirectory
 from sop_jax.cli.weights_location import find_candidate
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode, make_spec
+from sop_jax.learner.learner import Learner
 from sop_jax.models.bundle import PolicyBundle
 from sop_jax.models.normalization import identity_norm_stats
 from sop_jax.models.pi05.config import ExpertConfig, Pi05Config, VisionConfig
@@ -183,6 +184,40 @@ def test_a_task_whose_episodes_are_all_damaged_ends_in_a_clear_error(tmp_path, p
         damage(tmp_path / "store" / path)
     assert main(words_for(tmp_path, policy)) == 2
     assert "no episode of restock_shelf can be learnt from" in capsys.readouterr().err
+
+
+def test_an_episode_that_cant_be_judged_is_counted_and_costs_no_more(tmp_path, policy, capsys):
+    store = EpisodeStore(f"file://{tmp_path}/store/")
+    fill(store)
+    damaged, intact, long = held_out_episodes("restock_shelf")
+    words = " ".join(["cup"] * (POLICY.max_tokens + 1))
+    long = dataclasses.replace(long, manifest=dataclasses.replace(long.manifest, instruction=words))
+    paths = [store.put(episode).path for episode in (damaged, long, intact)]
+    damage(tmp_path / "store" / paths[0])
+    assert main(words_for(tmp_path, policy)) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out.strip().splitlines()[-1])["num_left_out"] == 2
+    saved = json.loads((tmp_path / "value" / "calibration.json").read_text())
+    assert list(saved["left_out"]) == paths[:2]
+    assert "13 tokens, the model takes at most 12" in saved["left_out"][paths[1]]
+    assert "21 episodes (2 more could not be judged)" in (tmp_path / "value" / "calibration.html").read_text()
+
+
+def test_a_judging_that_fails_leaves_the_training_to_go_on_from(tmp_path, policy, monkeypatch, capsys):
+    fill(EpisodeStore(f"file://{tmp_path}/store/"))
+
+    def fail(*args):
+        raise ConfigError("no disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain_value, "_judge_all", fail)
+        assert main(words_for(tmp_path, policy)) == 2
+    assert (tmp_path / "work" / "checkpoints" / "2").is_dir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", fail)  # nothing is left to learn
+        assert main(words_for(tmp_path, policy)) == 0, capsys.readouterr().err
+    assert not (tmp_path / "work" / "checkpoints").exists()
+    assert load_value_function(tmp_path / "value").task("restock_shelf").advantage_quantiles
 
 
 def damage(path: pathlib.Path) -> None:
