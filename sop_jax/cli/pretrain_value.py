@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import pathlib
 import shutil
 import time
@@ -32,6 +33,7 @@ from sop_jax.evaluation.calibration_report import charts, render
 from sop_jax.evaluation.provenance import describe as describe_machine
 from sop_jax.evaluation.run_metrics import write_json
 from sop_jax.evaluation.stages import StageFinder
+from sop_jax.learner.checkpoints import claim_checkpoints
 from sop_jax.learner.learner import Learner
 from sop_jax.models.bundle import PolicyBundle, load_bundle
 from sop_jax.models.value.bundle import ValueBundle
@@ -185,6 +187,7 @@ def _train(
     training = arguments.training
     config = ValueConfig(policy.config, training.num_bins, training.width)
     model = ReturnModel(create_value_model(config))
+    claim_checkpoints(_checkpoints(arguments), _owner(training, store, policy))
     with contextlib.ExitStack() as stack:
         metrics = JsonlMetrics(arguments.work / "metrics" / "learner.jsonl", "learner")
         stack.callback(metrics.close)
@@ -212,6 +215,13 @@ def _train(
 
 def _checkpoints(arguments: PretrainValueArguments) -> pathlib.Path:
     return (arguments.work / "checkpoints").absolute()
+
+
+def _owner(training: ValueTrainingConfig, store: EpisodeStore, policy: PolicyBundle) -> dict[str, str]:
+    """What a checkpoint belongs to."""
+    settings = {f"config.{name}": json.dumps(value) for name, value in to_json(training).items()}
+    named = {FLAG: policy.fingerprint, "normalisation": policy.norm.fingerprint, "--store": store.url}
+    return {**named, **settings}
 
 
 def _first_params(training: ValueTrainingConfig, model: ValueModel, policy: PolicyBundle) -> dict:

@@ -1,5 +1,6 @@
 """RECAP on the command line: a value function is made, and labels follow an edited config."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -218,6 +219,35 @@ def test_a_judging_that_fails_leaves_the_training_to_go_on_from(tmp_path, policy
         assert main(words_for(tmp_path, policy)) == 0, capsys.readouterr().err
     assert not (tmp_path / "work" / "checkpoints").exists()
     assert load_value_function(tmp_path / "value").task("restock_shelf").advantage_quantiles
+
+
+def test_a_stopped_training_is_not_taken_for_another_ones(tmp_path, policy, monkeypatch, capsys):
+    fill(EpisodeStore(f"file://{tmp_path}/store/"))
+    params = create_model(POLICY).init_params(jax.random.key(1))
+    PolicyBundle(POLICY, params, identity_norm_stats(16, 16, 3)).save(tmp_path / "other")
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain_value, "StopRequests", lambda: contextlib.nullcontext(_AfterOneStep()))
+        assert main(words_for(tmp_path, policy)) == 130
+    capsys.readouterr()
+    for words, message in (
+        (words_for(tmp_path, str(tmp_path / "other")), "belong to another training: --value-of "),
+        (words_for(tmp_path, policy, "--returns.failure-cost", "2"), "belong to another training: config.returns "),
+    ):
+        assert main(words) == 2
+        assert message in capsys.readouterr().err
+    assert main(words_for(tmp_path, policy)) == 0
+    assert main(words_for(tmp_path, str(tmp_path / "other"), "--output", str(tmp_path / "second"))) == 0  # it is done
+
+
+class _AfterOneStep:
+    """Asks to stop once a step was done."""
+
+    def __init__(self):
+        self._num_asked = 0
+
+    def __call__(self) -> bool:
+        self._num_asked += 1
+        return self._num_asked > 2
 
 
 def damage(path: pathlib.Path) -> None:
