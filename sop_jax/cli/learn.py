@@ -21,6 +21,7 @@ from sop_jax.cli.replay_access import open_tables
 from sop_jax.cli.station_metrics import open_metrics
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.store import EpisodeStore
+from sop_jax.learner.checkpoints import claim_checkpoints
 from sop_jax.learner.hosts import join_hosts
 from sop_jax.learner.learner import Learner, LearnerSummary
 from sop_jax.models.bundle import PolicyBundle, load_bundle
@@ -137,8 +138,12 @@ def _learn(
 ) -> LearnerSummary:
     clock, model, learning = WallClock(), bundle.model, config.learning
     store = EpisodeStore(as_store_url(arguments.store))
+    fingerprint = bundle.fingerprint
+    if arguments.checkpoints is not None:
+        owner = {"base policy": fingerprint, "normalisation": bundle.norm.fingerprint}
+        claim_checkpoints(arguments.checkpoints, owner, writes=jax.process_index() == 0)
     publisher = Publisher(
-        as_store_url(arguments.publish_to or arguments.store), bundle.fingerprint, bundle.norm.fingerprint, clock
+        as_store_url(arguments.publish_to or arguments.store), fingerprint, bundle.norm.fingerprint, clock
     )
     tables: ReplayTables
     if arguments.replay == LOCAL:

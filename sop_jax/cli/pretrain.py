@@ -32,6 +32,7 @@ from sop_jax.evaluation.provenance import describe as describe_machine
 from sop_jax.evaluation.results import EvaluationResult
 from sop_jax.evaluation.run_metrics import write_json
 from sop_jax.evaluation.world import WorldConfig
+from sop_jax.learner.checkpoints import claim_checkpoints
 from sop_jax.learner.learner import Learner
 from sop_jax.models.bundle import PolicyBundle, check_params, load_bundle
 from sop_jax.models.normalization import NormStats, compute_norm_stats
@@ -174,13 +175,16 @@ def _train(arguments: PretrainArguments, config: PretrainConfig, stop: StopReque
     store = EpisodeStore(store_url(arguments.work / "store"))
     model_config = PRESETS[config.model]
     model = create_model(model_config)
+    owner = {"--start": "random weights"}
     if arguments.start:
         start = _load_start(arguments)
         params, norm = start.params, start.norm
+        owner = {"--start": start.fingerprint, "normalisation": norm.fingerprint}
     else:
         episodes = [store.read_without_images(path) for path in store.list_paths()]
         params = model.init_params(jax.random.key(config.seed))
         norm = compute_norm_stats(take_evenly(episodes), model.horizon)
+    claim_checkpoints(arguments.work / "checkpoints", owner)
     with contextlib.ExitStack() as stack:
         metrics = JsonlMetrics(arguments.work / "metrics" / "learner.jsonl", "learner")
         stack.callback(metrics.close)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import pathlib
 import shutil
 import time
@@ -17,7 +18,6 @@ from jaxtyping import Float32
 from configs.files import to_json
 from configs.registry import find_value_training
 from configs.value_training import ValueTrainingConfig
-from sop_jax.algorithms.algorithm import make_labeler
 from sop_jax.algorithms.recap.returns import JUDGED, returns, rewards
 from sop_jax.algorithms.recap.value_function import NUM_QUANTILES, TaskReturns, ValueFunction
 from sop_jax.algorithms.recap.value_regression import ReturnBatches, ReturnModel, ValueRegression
@@ -33,24 +33,29 @@ from sop_jax.evaluation.calibration_report import charts, render
 from sop_jax.evaluation.provenance import describe as describe_machine
 from sop_jax.evaluation.run_metrics import write_json
 from sop_jax.evaluation.stages import StageFinder
+from sop_jax.learner.checkpoints import claim_checkpoints
 from sop_jax.learner.learner import Learner
 from sop_jax.models.bundle import PolicyBundle, load_bundle
 from sop_jax.models.value.bundle import ValueBundle
 from sop_jax.models.value.model import ValueConfig, ValueModel, graft_towers
 from sop_jax.models.value.registry import create_value_model
-from sop_jax.replay.intake import Intake
+from sop_jax.replay.episode_reader import EpisodeReader, Invalid, Unreadable
+from sop_jax.replay.items import encode_segment, segments_of
 from sop_jax.replay.local_tables import LocalTables
 from sop_jax.replay.tables import MixConfig, mix_tables
 from sop_jax.sampling.adaptive import AdaptiveSampler, SamplerConfig
 from sop_jax.sampling.batch_spec import BatchSpec
 from sop_jax.sampling.loader import Loader
 from sop_jax.specs.clock import WallClock
+from sop_jax.specs.errors import ConfigError, SopError
+from sop_jax.specs.identifiers import offline_table, online_table
 from sop_jax.specs.metrics import JsonlMetrics
 from sop_jax.specs.records import EpisodeManifest, Source, is_same_rate
 
 DEFAULT = "restock_value"
 FLAG = "--value-of"
 _STEPS_PER_LOOK = 250
+_NUM_READERS = 4
 _UNLIMITED = MixConfig(online_samples_per_insert=1e12, online_max_size=10**9, offline_max_size=10**9)
 """Nobody fills these tables while they are sampled, so nothing need be held back."""
 
@@ -95,21 +100,38 @@ def run(argv: Sequence[str]) -> int:
     started = time.monotonic()
     store = EpisodeStore(as_store_url(arguments.store))
     policy = load_bundle(find_policy(arguments.value_of))
+<<<<<<< HEAD
     manifests = _read_manifests(store, arguments.training.control_hz)
+=======
+    regression = ValueRegression(arguments.training.held_out_share)
+    manifests = _of_taught_tasks(_read_manifests(store), regression)
+>>>>>>> value12
     with StopRequests() as stop:
         bundle = _train(arguments, store, policy, manifests, stop)
     tasks = {task: TaskReturns(longest) for task, longest in _longest(manifests).items()}
     value_function = ValueFunction(bundle, arguments.training.returns, tasks)
+<<<<<<< HEAD
     judged = _judge_all(value_function, store, manifests, ValueRegression(arguments.training.held_out_share))
+=======
+    judged, left_out = _judge_all(value_function, store, manifests, regression)
+>>>>>>> value12
     value_function = dataclasses.replace(value_function, tasks=_with_quantiles(tasks, judged))
     calibration = calibrate(judged, value_function)
     fingerprint = value_function.save(arguments.output)
-    _write_report(arguments, argv, value_function, judged, calibration, time.monotonic() - started)
+    shutil.rmtree(_checkpoints(arguments), ignore_errors=True)  # not before: a training is long, and the rest may fail
+    _write_report(arguments, argv, value_function, judged, left_out, calibration, time.monotonic() - started)
     for task in calibration:
         say(describe(task))
     say(f"{arguments.output}: value function {fingerprint}; see {arguments.output / 'calibration.html'}")
     if arguments.json:
-        print_json({"output": arguments.output, "fingerprint": fingerprint, "calibration": calibration})
+        print_json(
+            {
+                "output": arguments.output,
+                "fingerprint": fingerprint,
+                "calibration": calibration,
+                "num_left_out": len(left_out),
+            }
+        )
     return 0
 
 
@@ -145,6 +167,24 @@ def _read_manifests(store: EpisodeStore, control_hz: float) -> dict[str, Episode
     return fitting
 
 
+def _of_taught_tasks(
+    manifests: Mapping[str, EpisodeManifest], regression: ValueRegression
+) -> dict[str, EpisodeManifest]:
+    """Without the tasks of which every episode is held out: there is nothing to learn them from, and the loader would wait
+    for them for ever. Raises UsageError if none is left."""
+    taught = {m.task for m in manifests.values() if not regression.is_held_out(m.episode_id)}
+    for task, num_episodes in sorted(Counter(m.task for m in manifests.values() if m.task not in taught).items()):
+        note(
+            f"{task} is left out: all its episodes ({num_episodes}) are held out. Record more, or lower --held-out-share"
+        )
+    if not taught:
+        raise UsageError(
+            f"nothing to learn from: all {len(manifests)} episodes are held out. Record more, or lower --held-out-share "
+            f"({regression.held_out_share:g})"
+        )
+    return {path: manifest for path, manifest in manifests.items() if manifest.task in taught}
+
+
 def _longest(manifests: Mapping[str, EpisodeManifest]) -> dict[str, int]:
     """T_max of every task [frames]."""
     longest: dict[str, int] = {}
@@ -163,18 +203,19 @@ def _train(
     """Raises KeyboardInterrupt on stop."""
     training = arguments.training
     config = ValueConfig(policy.config, training.num_bins, training.width)
-    model = create_value_model(config)
+    model = ReturnModel(create_value_model(config))
+    claim_checkpoints(_checkpoints(arguments), _owner(training, store, policy))
     with contextlib.ExitStack() as stack:
         metrics = JsonlMetrics(arguments.work / "metrics" / "learner.jsonl", "learner")
         stack.callback(metrics.close)
         batches = ReturnBatches(
-            _make_loader(training, store, policy, manifests, metrics), _returns_of(manifests, training)
+            _make_loader(training, store, policy, model, manifests, metrics), _returns_of(manifests, training)
         )
         stack.callback(batches.stop)
         learner = Learner(
-            dataclasses.replace(training.learner, seed=training.seed), ReturnModel(model),
-            ValueRegression(training.held_out_share), _first_params(training, model, policy), policy.norm, batches, None,
-            metrics, WallClock(), (arguments.work / "checkpoints").absolute(),
+            dataclasses.replace(training.learner, seed=training.seed), model,
+            ValueRegression(training.held_out_share), _first_params(training, model.value, policy), policy.norm, batches,
+            None, metrics, WallClock(), _checkpoints(arguments),
         )  # fmt: skip
         stack.callback(learner.close)
         num_steps = training.learner.num_steps
@@ -186,8 +227,18 @@ def _train(
             note(f"stopped at step {learner.current_step}; the same command goes on from there")
             raise KeyboardInterrupt
         params = learner.policy_params()
-    shutil.rmtree(arguments.work / "checkpoints", ignore_errors=True)
     return ValueBundle(config, params, policy.norm)
+
+
+def _checkpoints(arguments: PretrainValueArguments) -> pathlib.Path:
+    return (arguments.work / "checkpoints").absolute()
+
+
+def _owner(training: ValueTrainingConfig, store: EpisodeStore, policy: PolicyBundle) -> dict[str, str]:
+    """What a checkpoint belongs to."""
+    settings = {f"config.{name}": json.dumps(value) for name, value in to_json(training).items()}
+    named = {FLAG: policy.fingerprint, "normalisation": policy.norm.fingerprint, "--store": store.url}
+    return {**named, **settings}
 
 
 def _first_params(training: ValueTrainingConfig, model: ValueModel, policy: PolicyBundle) -> dict:
@@ -210,19 +261,24 @@ def _make_loader(
     training: ValueTrainingConfig,
     store: EpisodeStore,
     policy: PolicyBundle,
+    model: ReturnModel,
     manifests: Mapping[str, EpisodeManifest],
     metrics: JsonlMetrics,
 ) -> Loader:
-    """Every judged frame of a task that isn't held out equally likely, whether demonstrated or not."""
+    """Every judged frame of a task that isn't held out equally likely, whether demonstrated or not. Prompts are the value
+    function's own, as it will be asked with them: the policy's may promise a state that isn't there."""
     clock, tasks = WallClock(), sorted(_longest(manifests))
     regression = ValueRegression(training.held_out_share)
     tables = LocalTables(mix_tables(tasks, _UNLIMITED), training.seed, clock)
-    Intake(store, tables, make_labeler(regression, 1), clock=clock).poll()
-    taught = [m for m in manifests.values() if not regression.is_held_out(m.episode_id)]
+    taught = _fill_tables(tables, store, manifests, regression, training.loader.picker.segment_length)
     num_frames, num_online = Counter[str](), Counter[str]()
     for m in taught:
         num_frames[m.task] += m.num_frames
         num_online[m.task] += m.num_frames if m.source is Source.ONLINE else 0
+    if missing := [task for task in tasks if not num_frames[task]]:
+        raise UsageError(
+            f"no episode of {', '.join(missing)} can be learnt from: those that aren't held out are unreadable, see above"
+        )
     shares = {task: num_online[task] / max(1, num_frames[task]) for task in tasks}
     sampler = SamplerConfig(mode="fixed", fixed_online_shares=shares)
     cameras = {camera.name: camera for m in manifests.values() for camera in m.cameras}
@@ -234,37 +290,95 @@ def _make_loader(
         control_hz=training.control_hz,
     )
     return Loader(
-        dataclasses.replace(training.loader, seed=training.seed), spec, policy.model.tokenize, tables, store,
+        dataclasses.replace(training.loader, seed=training.seed), spec, model.tokenize, tables, store,
         AdaptiveSampler(sampler, tasks), regression, clock, metrics,
     )  # fmt: skip
 
 
+<<<<<<< HEAD
 def _judge_all(
     value_function: ValueFunction, store: EpisodeStore, paths: Iterable[str], regression: ValueRegression
 ) -> list[Judged]:
     """What the value function thinks of every episode; held-out ones also get their stages from a replay."""
     paths, finder, judged = list(paths), StageFinder(), []
+=======
+def _fill_tables(
+    tables: LocalTables,
+    store: EpisodeStore,
+    manifests: Mapping[str, EpisodeManifest],
+    regression: ValueRegression,
+    segment_length: int,
+) -> list[EpisodeManifest]:
+    """Puts the episodes that teach into the tables, once they are verified; returns their manifests.
+
+    No `Intake` does it: that takes in what robots have uploaded since `manifests` were read, whose returns nobody knows, and
+    sets aside, in a store that others learn from, what has no place here.
+    """
+    paths = [path for path, manifest in manifests.items() if not regression.is_held_out(manifest.episode_id)]
+    taught: list[EpisodeManifest] = []
+    for path, episode in EpisodeReader(store, None, decode_all_images=False, num_readers=_NUM_READERS).read(paths):
+        if isinstance(episode, Invalid | Unreadable):
+            note(f"{path} is left out: {episode.reason}")
+            continue
+        manifest = episode.manifest
+        labels = regression.label_frames(manifest, episode.arrays, 1)
+        segments = segments_of(manifest, episode.index, episode.arrays, labels, segment_length)
+        name = online_table if manifest.source is Source.ONLINE else offline_table
+        tables.insert(name(manifest.task), [encode_segment(segment) for segment in segments])
+        taught.append(manifest)
+    return taught
+
+
+def _judge_all(
+    value_function: ValueFunction,
+    store: EpisodeStore,
+    manifests: Mapping[str, EpisodeManifest],
+    regression: ValueRegression,
+) -> tuple[list[Judged], dict[str, str]]:
+    """What the value function thinks of every episode; held-out ones also get their stages from a replay. And path -> reason
+    of those that can't be judged: gone or damaged, or of another robot."""
+    paths, finder = list(manifests), StageFinder()
+    judged: list[Judged] = []
+    left_out: dict[str, str] = {}
+>>>>>>> value12
     with WorkProgress(progress_console, "judging episodes", len(paths)) as progress:
         for number, path in enumerate(paths):
-            parsed = store.read_without_images(path)
-            held_out = regression.is_held_out(parsed.manifest.episode_id)
-            stages = finder.find(parsed.manifest, parsed.arrays) if held_out else None
-            images = StoredImages(store, parsed.manifest, parsed.index)
-            judged.append(judge(value_function, parsed.manifest, parsed.arrays, images, held_out, stages))
+            try:
+                judged.append(_judge_one(value_function, store, path, regression, finder))
+            except (SopError, ValueError, OSError) as error:
+                left_out[path] = str(error)
+                note(f"{path} is not judged: {error}")
             progress.update(number + 1)
     finder.close()
-    return judged
+    return judged, left_out
+
+
+def _judge_one(
+    value_function: ValueFunction, store: EpisodeStore, path: str, regression: ValueRegression, finder: StageFinder
+) -> Judged:
+    """Raises SopError, ValueError or OSError if it can't be judged."""
+    parsed = store.read_without_images(path)
+    held_out = regression.is_held_out(parsed.manifest.episode_id)
+    stages = finder.find(parsed.manifest, parsed.arrays) if held_out else None
+    images = StoredImages(store, parsed.manifest, parsed.index)
+    return judge(value_function, parsed.manifest, parsed.arrays, images, held_out, stages)
 
 
 def _with_quantiles(tasks: Mapping[str, TaskReturns], judged: Sequence[Judged]) -> dict[str, TaskReturns]:
     """Each task with the quantiles of its held-out frames' advantages.
 
     Of episodes that it learnt from, a value function half remembers the ends and sees little advantage either way; those
-    that will be labelled are as new to it as held-out ones. A task without held-out episodes takes what it has.
+    that will be labelled are as new to it as held-out ones. A task without held-out episodes takes what it has. Raises
+    ConfigError if it has none.
     """
     shares, found = np.linspace(0, 1, NUM_QUANTILES), {}
     for name, task in tasks.items():
-        own = [j for j in judged if j.manifest.task == name]
+        own = [j for j in judged if j.manifest.task == name and len(j.advantage)]
+        if not own:
+            raise ConfigError(
+                f"{name}: none of its episodes could be judged, see above, so it has no threshold. Mend the store, and run "
+                "the same command again: it goes on from the trained parameters"
+            )
         advantages = np.concatenate([j.advantage for j in ([j for j in own if j.held_out] or own)])
         found[name] = dataclasses.replace(task, advantage_quantiles=tuple(np.quantile(advantages, shares).tolist()))
     return found
@@ -275,6 +389,7 @@ def _write_report(
     argv: Sequence[str],
     value_function: ValueFunction,
     judged: Sequence[Judged],
+    left_out: Mapping[str, str],
     calibration: Sequence[TaskCalibration],
     elapsed_s: float,
 ) -> None:
@@ -282,7 +397,8 @@ def _write_report(
     output, command = arguments.output, " ".join(["sop pretrain", *argv])
     thresholds = {name: task.threshold(POSITIVE_SHARE) for name, task in value_function.tasks.items()}
     machine = describe_machine(time.time())
-    about = f"{command}: {len(judged)} episodes, {elapsed_s:.0f} s on {machine.hardware}, {machine.created}"
+    unjudged = f" ({len(left_out)} more could not be judged)" if left_out else ""
+    about = f"{command}: {len(judged)} episodes{unjudged}, {elapsed_s:.0f} s on {machine.hardware}, {machine.created}"
     title = f"Calibration of the value function of {arguments.value_of}"
     (output / "calibration.html").write_text(render(title, calibration, judged, thresholds, about), encoding="utf-8")
     for task in calibration:
@@ -299,5 +415,6 @@ def _write_report(
             "thresholds": thresholds,
             "config": to_json(arguments.training),
             "tasks": [dataclasses.asdict(task) for task in calibration],
+            "left_out": dict(left_out),
         },
     )

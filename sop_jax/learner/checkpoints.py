@@ -1,6 +1,8 @@
 """Checkpoints of the whole training: state, data order, config. Orbax's v0 CheckpointManager behind a thin wrapper."""
 
 import dataclasses
+import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any, final
@@ -9,6 +11,9 @@ import orbax.checkpoint as ocp
 
 from sop_jax.learner.state import TrainState
 from sop_jax.specs.errors import ConfigError
+
+OWNER_FILE = "belongs_to.json"
+"""Beside the checkpoints: what they belong to."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +88,51 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+def claim_checkpoints(directory: pathlib.Path, owner: Mapping[str, str], writes: bool = True) -> None:
+    """Makes sure that checkpoints in `directory` are of the training that is about to take them up; called before it does.
+
+    owner: what the parameters in a checkpoint would mean something else without (the base policy, its normalisation): shapes
+        alone don't tell one training from another. Kept in the directory, and compared by every later training.
+    writes: False on all hosts of a learner but the first.
+
+    A directory whose checkpoints have no owner (of an earlier version) is taken as it is. Raises ConfigError if it belongs to
+    another training.
+    """
+    path = directory / OWNER_FILE
+    if any(entry.name.isdigit() for entry in directory.glob("*")):
+        found = _read_owner(path)
+        differ = [name for name in {**found, **owner} if found.get(name) != owner.get(name)] if found else []
+        if differ:
+            told = "; ".join(
+                f"{name} {_short(found.get(name))}, now it is {_short(owner.get(name))}" for name in sorted(differ)
+            )
+            raise ConfigError(
+                f"the checkpoints in {directory} belong to another training: {told}. Go on with what it began with, choose "
+                "another folder, or remove this one"
+            )
+    if writes:
+        directory.mkdir(parents=True, exist_ok=True)
+        started = path.with_suffix(".tmp")
+        started.write_text(json.dumps(owner, indent=1) + "\n", encoding="utf-8")
+        os.replace(started, path)  # other hosts read it meanwhile
+
+
+def _read_owner(path: pathlib.Path) -> dict[str, str]:
+    """{} without one. Raises ConfigError if it can't be read."""
+    try:
+        return {str(name): str(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} can't be read ({error}): remove it if the checkpoints beside it are yours"
+        ) from error
+
+
+def _short(value: str | None) -> str:
+    return "none" if value is None else value if len(value) <= 100 else f"{value[:97]}..."
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int32
 from sop_jax.specs.records import CameraSpec
 
 Tokenize = Callable[[Sequence[str]], tuple[Int32[np.ndarray, "B L"], Bool[np.ndarray, "B L"]]]
-"""`PolicyModel.tokenize`: instructions to padded tokens and their mask. Pure."""
+"""`PolicyModel.tokenize`: instructions to padded tokens and their mask. Pure. Raises ValueError if one has more than fit."""
 
 
 @dataclasses.dataclass(frozen=True)

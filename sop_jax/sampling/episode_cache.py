@@ -6,6 +6,7 @@ Legend: `T` frames of an episode, `H` horizon, `P` = T + H - 1, `A` action dimen
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
@@ -13,8 +14,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from sop_jax.algorithms.algorithm import Algorithm
-from sop_jax.sampling.batch_spec import BatchSpec
+from sop_jax.algorithms.algorithm import Algorithm, Phase
+from sop_jax.sampling.batch_spec import BatchSpec, Tokenize
 from sop_jax.sampling.byte_lru import ByteLru
 from sop_jax.specs.clock import Clock
 from sop_jax.specs.errors import EpisodeNotFoundError, InvalidEpisodeError
@@ -22,6 +23,7 @@ from sop_jax.specs.records import CameraSpec, EpisodeArrays, EpisodeManifest, is
 
 _MAX_REMEMBERED_FAULTS = 10_000
 _LEFT_ALONE_S = 600.0
+_MAX_INSTRUCTIONS = 4096
 
 ArraysRange = tuple[int, int]
 
@@ -114,6 +116,7 @@ class EpisodeCache:
         store: FrameReader,
         algorithm: Algorithm,
         spec: BatchSpec,
+        tokenize: Tokenize,
         faults: FaultLog,
         pool: concurrent.futures.Executor,
         max_bytes: int,
@@ -124,6 +127,12 @@ class EpisodeCache:
         self._faults = faults
         self._pool = pool
         self._cache: ByteLru[str, EpisodeNumbers] = ByteLru(max_bytes)
+
+        @functools.lru_cache(maxsize=_MAX_INSTRUCTIONS)
+        def misread(instruction: str) -> str:
+            return _misread(tokenize, algorithm, instruction)
+
+        self._misread = misread
 
     def read(self, wanted: Mapping[str, ArraysRange]) -> dict[str, EpisodeNumbers]:
         """Path -> numbers, for each wanted path -> range of its arrays. Episodes that can't be used are left out."""
@@ -145,6 +154,8 @@ class EpisodeCache:
                 self._faults.note(f"{path}: {result}")
             elif problem := _misfit(self._spec, *result):
                 self._faults.give_up(path, problem)
+            elif problem := self._misread(result[0].instruction):
+                self._faults.give_up(path, f"episode {result[0].episode_id}: {problem}")
             else:
                 found[path] = numbers = _prepare(self._algorithm, self._spec, *result)
                 self._cache.put(path, numbers, numbers.num_bytes)
@@ -199,4 +210,19 @@ def _misfit(spec: BatchSpec, manifest: EpisodeManifest, arrays: EpisodeArrays) -
             )
     if not any(camera.name in recorded for camera in spec.cameras) and spec.cameras:
         return f"episode {manifest.episode_id} has none of the policy's cameras, only {sorted(recorded)}"
+    return ""
+
+
+def _misread(tokenize: Tokenize, algorithm: Algorithm, instruction: str) -> str:
+    """Why the model can't read this instruction, bare or as the algorithm conditions it; "" if it can.
+
+    Asked here, because a batch is no place to find out: one long instruction among the examples would end the learner, and
+    every learner after it.
+    """
+    conditioned = [algorithm.conditioning(phase).apply(instruction) for phase in Phase]
+    try:
+        for text in dict.fromkeys([instruction, *conditioned]):
+            tokenize([text])
+    except ValueError as error:
+        return str(error)
     return ""

@@ -135,7 +135,9 @@ class Loader:
         self._drawing = threading.Lock()
         """Guards the picker and the episodes: a batch with broken images draws again, maybe from another thread."""
         self._picker = FramePicker(tables, sampler.tasks, config.picker, clock)
-        self._episodes = EpisodeCache(store, algorithm, spec, self._faults, self._pool, config.arrays_cache_bytes)
+        self._episodes = EpisodeCache(
+            store, algorithm, spec, tokenize, self._faults, self._pool, config.arrays_cache_bytes
+        )
         self._images = ImageCache(
             store,
             self._faults,

@@ -23,7 +23,7 @@ from sop_jax.cli.main import main
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
 from sop_jax.learner.config import LearnerConfig, MeshConfig
-from sop_jax.models.bundle import PolicyBundle
+from sop_jax.models.bundle import PolicyBundle, load_bundle
 from sop_jax.models.compact import CompactConfig
 from sop_jax.models.normalization import compute_norm_stats
 from sop_jax.models.registry import create_model
@@ -92,12 +92,29 @@ def test_a_preempted_learner_goes_on_where_it_was(folder, capsys):
     assert process.returncode == PREEMPTED == 143, output
     stopped = json.loads(output.strip().splitlines()[-1])
     assert stopped["step"] > 0
-    saved = [int(path.name) for path in (folder / "checkpoints").iterdir()]
+    saved = [int(path.name) for path in (folder / "checkpoints").iterdir() if path.is_dir()]
     assert saved == [stopped["step"]]
 
     assert main([*command(folder), "--steps", str(stopped["step"] + 3)]) == 0
     went_on = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert (went_on["step"], went_on["num_steps"]) == (stopped["step"] + 3, 3)
+
+
+def test_checkpoints_of_another_base_policy_are_not_published_as_this_ones(folder, tmp_path, capsys):
+    words = [
+        *command(folder),
+        "--checkpoints",
+        str(tmp_path / "checkpoints"),
+        "--publish-to",
+        str(tmp_path / "weights"),
+    ]
+    assert main([*words, "--steps", "1"]) == 0, capsys.readouterr().err
+    policy = load_bundle(folder / "policy")
+    params = create_model(SMALL).init_params(jax.random.key(1))
+    PolicyBundle(SMALL, params, policy.norm).save(tmp_path / "policy")
+    capsys.readouterr()
+    assert main([*words, "--steps", "2", "--policy", str(tmp_path / "policy")]) == 2
+    assert f"belong to another training: base policy {policy.fingerprint}, now it is" in capsys.readouterr().err
 
 
 def test_hosts_load_different_examples_of_one_batch():

@@ -8,6 +8,7 @@ from sop_jax.cli.pretrain import take_evenly
 from sop_jax.episodes.format import pack, parse
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode, make_spec
+from sop_jax.learner.checkpoints import OWNER_FILE
 from sop_jax.models.bundle import load_bundle
 from sop_jax.models.pytrees import flatten_params
 from sop_jax.specs.records import NO_POLICY, Source
@@ -53,3 +54,23 @@ def test_training_goes_on_from_a_policy_with_its_normalisation(tmp_path, capsys)
     # Adam moves a leaf by about the learning rate in each step; random weights would be far away.
     assert max(float(np.abs(after[path] - before[path]).max()) for path in before) < 1e-6
     assert jax.tree.structure(made.params) == jax.tree.structure(base.params)
+
+
+def test_a_stopped_training_is_not_taken_for_one_from_another_start(tmp_path, capsys):
+    """What a training from BASE left behind, by hand: one step's folder and whose it is."""
+    (tmp_path / "made" / "checkpoints" / "1").mkdir(parents=True)
+    (tmp_path / "made" / "checkpoints" / OWNER_FILE).write_text('{"--start": "0123456789abcdef"}')
+    store = EpisodeStore(f"file://{tmp_path}/made/store/")
+    spec = make_spec(image_size=64, camera_names=("head", "hand_left", "hand_right"))
+    store.put(
+        make_episode(0, 24, 3, spec=spec, source=Source.OFFLINE, policy_version=NO_POLICY, robot_id="demonstrator-0")
+    )
+    words = [
+        "pretrain", "--work", str(tmp_path / "made"), "--output", str(tmp_path / "policy"), "--skip-evaluation",
+        "--demonstrations.num-episodes", "1",
+    ]  # fmt: skip
+    assert main([*words, "--start", str(BASE)]) == 2
+    expected = f"--start 0123456789abcdef, now it is {load_bundle(BASE).fingerprint}; normalisation none, now it is "
+    assert expected in capsys.readouterr().err
+    assert main(words) == 2
+    assert "--start 0123456789abcdef, now it is random weights" in capsys.readouterr().err

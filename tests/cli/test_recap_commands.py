@@ -1,12 +1,15 @@
 """RECAP on the command line: a value function is made, and labels follow an edited config."""
 
+import contextlib
 import dataclasses
 import json
 import os
+import pathlib
 
 import jax
 import numpy as np
 import pytest
+import sentencepiece
 
 from configs.files import to_json
 from configs.registry import DEMOS, VALUE_TRAININGS, find_value_training
@@ -14,6 +17,8 @@ from sop_jax.algorithms.algorithm import Phase
 from sop_jax.algorithms.hg_dagger import HgDaggerConfig
 from sop_jax.algorithms.recap.recap import Recap, RecapConfig
 from sop_jax.algorithms.recap.value_function import load_value_function
+from sop_jax.algorithms.recap.value_regression import ReturnModel, ValueRegression
+from sop_jax.cli import pretrain_value
 from sop_jax.cli.arguments import UsageError
 from sop_jax.cli.demo import DemoArguments
 from sop_jax.cli.demo import run as run_demo
@@ -25,13 +30,19 @@ from sop_jax.cli.run_directory import RunDirectory
 from sop_jax.cli.weights_location import find_candidate
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode, make_spec
+from sop_jax.learner.learner import Learner
 from sop_jax.models.bundle import PolicyBundle
 from sop_jax.models.normalization import identity_norm_stats
+from sop_jax.models.pi05.config import ExpertConfig, Pi05Config, VisionConfig
+from sop_jax.models.pi05.policy import TOKENIZER_VARIABLE
 from sop_jax.models.registry import create_model
+from sop_jax.models.value.model import ValueConfig
+from sop_jax.models.value.registry import create_value_model
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
-from sop_jax.specs.records import NO_POLICY, Outcome, Source
+from sop_jax.specs.metrics import JsonlMetrics
+from sop_jax.specs.records import NO_POLICY, Episode, Outcome, Source
 from tests.algorithms.value_cases import POLICY, value_function
 
 SPEC = make_spec(image_size=16, camera_names=("head",))
@@ -83,6 +94,169 @@ def test_a_value_function_is_made_from_a_store_with_its_calibration(tmp_path, po
     start = create_model(POLICY).init_params(jax.random.key(0))["text"]["high"]["embedding"]
     assert 0 < np.abs(made.bundle.params["text"]["high"]["embedding"] - start).max() < 0.1  # learnt, from the policy's
     assert main(words) == 2  # the directory is taken
+
+
+def test_it_is_taught_with_the_prompts_that_it_is_asked_with(tmp_path, monkeypatch):
+    """Full pi0.5 writes the state into its prompt, `Task: ..., State:`; its value function doesn't."""
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(f"Task: put the cup on the shelf, State: {i} {i * 7 % 256};" for i in range(256)))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(corpus), model_prefix=str(tmp_path / "tiny"), vocab_size=90, split_digits=True, minloglevel=2,
+        hard_vocab_limit=False, user_defined_symbols=["\n"],
+    )  # fmt: skip
+    monkeypatch.setenv(TOKENIZER_VARIABLE, str(tmp_path / "tiny.model"))
+    expert = ExpertConfig(width=8, depth=1, mlp_dim=8, num_heads=1, num_kv_heads=1, head_dim=4)
+    vision = VisionConfig(width=8, depth=1, mlp_dim=8, num_heads=1, patch_size=8, image_size=16)
+    config = Pi05Config(vision, expert, expert, 400, ("head",), model_action_dim=16, horizon=3, dtype="float32")
+    assert (config.state_input, config.tokenizer) == ("tokens", "paligemma")
+    params = create_model(config).init_params(jax.random.key(0))
+    policy = PolicyBundle(config, params, identity_norm_stats(16, 16, 3))
+    model = create_value_model(ValueConfig(config))
+
+    store = EpisodeStore(f"file://{tmp_path}/store/")
+    fill(store)
+    training = dataclasses.replace(VALUE_TRAININGS["restock_value"], held_out_share=0.4)
+    metrics = JsonlMetrics(tmp_path / "metrics.jsonl", "learner")
+    manifests = pretrain_value._read_manifests(store)
+    loader = pretrain_value._make_loader(training, store, policy, ReturnModel(model), manifests, metrics)
+    taught = loader.next().batch.observation
+    loader.stop()
+    metrics.close()
+    asked, mask = model.tokenize(["put the cup on the shelf"])
+    np.testing.assert_array_equal(taught.tokens, np.repeat(asked, len(taught.tokens), axis=0))
+    np.testing.assert_array_equal(taught.token_mask, np.repeat(mask, len(taught.tokens), axis=0))
+    assert not np.array_equal(asked, policy.model.tokenize(["put the cup on the shelf"])[0])
+
+
+def words_for(tmp_path, policy: str, *more: str) -> list[str]:
+    """A short training of TMP_PATH/store with TMP_PATH/work into TMP_PATH/value."""
+    return [
+        "pretrain", "--value-of", policy, "--store", str(tmp_path / "store"), "--output", str(tmp_path / "value"), "--work",
+        str(tmp_path / "work"), "--learner.num-steps", "2", "--learner.warmup-steps", "0", "--learner.batch-size", "8",
+        "--loader.batch-size", "8", "--learner.mesh.data", "1", "--num-bins", "21", "--held-out-share", "0.4", "--json",
+        *more,
+    ]  # fmt: skip
+
+
+def test_what_robots_upload_meanwhile_is_neither_learnt_from_nor_judged_nor_set_aside(
+    tmp_path, policy, monkeypatch, capsys
+):
+    store = EpisodeStore(f"file://{tmp_path}/store/")
+    fill(store)
+    late = [make_episode(seed, 9, 3, spec=SPEC, outcome=Outcome.TIMEOUT) for seed in range(200, 230)]
+    late.append(make_episode(300, 9, 3, spec=SPEC, task="laundry_fold"))
+    read_manifests = pretrain_value._read_manifests
+
+    def read_before_the_upload(store):
+        found = read_manifests(store)
+        for episode in late:
+            store.put(episode)
+        return found
+
+    monkeypatch.setattr(pretrain_value, "_read_manifests", read_before_the_upload)
+    assert main(words_for(tmp_path, policy)) == 0, capsys.readouterr().err
+    assert "20 episodes" in (tmp_path / "value" / "calibration.html").read_text()
+    assert not store.quarantined()
+
+
+def held_out_episodes(task: str, share: float = 0.4) -> list[Episode]:
+    """Three of this task whose names are drawn to be held out."""
+    regression = ValueRegression(share)
+    episodes = (make_episode(seed, 9, 3, spec=SPEC, task=task) for seed in range(400, 450))
+    return [e for e in episodes if regression.is_held_out(e.manifest.episode_id)][:3]
+
+
+@pytest.mark.timeout(120)
+def test_a_task_that_is_held_out_whole_is_left_out(tmp_path, policy, capsys):
+    store = EpisodeStore(f"file://{tmp_path}/store/")
+    for episode in held_out_episodes("laundry_fold"):
+        store.put(episode)
+    assert main(words_for(tmp_path, policy)) == 2
+    assert "all 3 episodes are held out. Record more, or lower --held-out-share (0.4)" in capsys.readouterr().err
+    fill(store)
+    assert main(words_for(tmp_path, policy)) == 0
+    assert "laundry_fold is left out: all its episodes (3) are held out" in capsys.readouterr().err.replace("\n", " ")
+    assert list(load_value_function(tmp_path / "value").tasks) == ["restock_shelf"]
+
+
+def test_a_task_whose_episodes_are_all_damaged_ends_in_a_clear_error(tmp_path, policy, capsys):
+    store = EpisodeStore(f"file://{tmp_path}/store/")
+    fill(store)
+    for path in store.list_paths():
+        damage(tmp_path / "store" / path)
+    assert main(words_for(tmp_path, policy)) == 2
+    assert "no episode of restock_shelf can be learnt from" in capsys.readouterr().err
+
+
+def test_an_episode_that_cant_be_judged_is_counted_and_costs_no_more(tmp_path, policy, capsys):
+    store = EpisodeStore(f"file://{tmp_path}/store/")
+    fill(store)
+    damaged, intact, long = held_out_episodes("restock_shelf")
+    words = " ".join(["cup"] * (POLICY.max_tokens + 1))
+    long = dataclasses.replace(long, manifest=dataclasses.replace(long.manifest, instruction=words))
+    paths = [store.put(episode).path for episode in (damaged, long, intact)]
+    damage(tmp_path / "store" / paths[0])
+    assert main(words_for(tmp_path, policy)) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out.strip().splitlines()[-1])["num_left_out"] == 2
+    saved = json.loads((tmp_path / "value" / "calibration.json").read_text())
+    assert list(saved["left_out"]) == paths[:2]
+    assert "13 tokens, the model takes at most 12" in saved["left_out"][paths[1]]
+    assert "21 episodes (2 more could not be judged)" in (tmp_path / "value" / "calibration.html").read_text()
+
+
+def test_a_judging_that_fails_leaves_the_training_to_go_on_from(tmp_path, policy, monkeypatch, capsys):
+    fill(EpisodeStore(f"file://{tmp_path}/store/"))
+
+    def fail(*args):
+        raise ConfigError("no disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain_value, "_judge_all", fail)
+        assert main(words_for(tmp_path, policy)) == 2
+    assert (tmp_path / "work" / "checkpoints" / "2").is_dir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", fail)  # nothing is left to learn
+        assert main(words_for(tmp_path, policy)) == 0, capsys.readouterr().err
+    assert not (tmp_path / "work" / "checkpoints").exists()
+    assert load_value_function(tmp_path / "value").task("restock_shelf").advantage_quantiles
+
+
+def test_a_stopped_training_is_not_taken_for_another_ones(tmp_path, policy, monkeypatch, capsys):
+    fill(EpisodeStore(f"file://{tmp_path}/store/"))
+    params = create_model(POLICY).init_params(jax.random.key(1))
+    PolicyBundle(POLICY, params, identity_norm_stats(16, 16, 3)).save(tmp_path / "other")
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain_value, "StopRequests", lambda: contextlib.nullcontext(_AfterOneStep()))
+        assert main(words_for(tmp_path, policy)) == 130
+    capsys.readouterr()
+    for words, message in (
+        (words_for(tmp_path, str(tmp_path / "other")), "belong to another training: --value-of "),
+        (words_for(tmp_path, policy, "--returns.failure-cost", "2"), "belong to another training: config.returns "),
+    ):
+        assert main(words) == 2
+        assert message in capsys.readouterr().err
+    assert main(words_for(tmp_path, policy)) == 0
+    assert main(words_for(tmp_path, str(tmp_path / "other"), "--output", str(tmp_path / "second"))) == 0  # it is done
+
+
+class _AfterOneStep:
+    """Asks to stop once a step was done."""
+
+    def __init__(self):
+        self._num_asked = 0
+
+    def __call__(self) -> bool:
+        self._num_asked += 1
+        return self._num_asked > 2
+
+
+def damage(path: pathlib.Path) -> None:
+    """Alters the first image; the manifest stays readable."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"\xff\xd8\xff")
+    data[start + 40 : start + 140] = bytes(100)
+    path.write_bytes(data)
 
 
 def test_a_value_function_needs_a_store_with_ends(tmp_path, policy, capsys):

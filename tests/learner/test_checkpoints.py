@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from linear_policy import CONFIG, LinearModel
 
+from sop_jax.learner.checkpoints import OWNER_FILE, claim_checkpoints
 from sop_jax.learner.config import MeshConfig
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.errors import ConfigError
@@ -114,6 +115,35 @@ def test_a_checkpoint_of_another_model_is_refused(make_bench, tmp_path):
     first.learner.close()
     with pytest.raises(ConfigError, match=r"checkpoint .*/c/3 does not fit this model"):
         make_bench(checkpoint_dir=tmp_path / "c", model=Wider())
+
+
+def test_checkpoints_belong_to_the_training_that_made_them(make_bench, tmp_path):
+    folder, mine, other = tmp_path / "c", {"base": "aaaa", "norm": "1111"}, {"base": "bbbb", "norm": "1111"}
+    claim_checkpoints(folder, other)
+    claim_checkpoints(folder, mine)  # nothing is there yet that could be mistaken
+    first = make_bench(checkpoint_dir=folder)
+    first.learner.run(num_steps=3)
+    first.learner.close()
+    for writes in (True, False):
+        claim_checkpoints(folder, mine, writes)
+        with pytest.raises(ConfigError, match=r"/c belong to another training: base aaaa, now it is bbbb\. Go on"):
+            claim_checkpoints(folder, other, writes)
+    with pytest.raises(ConfigError, match=r"norm 1111, now it is none"):
+        claim_checkpoints(folder, {"base": "aaaa"})
+    assert make_bench(checkpoint_dir=folder).learner.current_step == 3
+    (folder / OWNER_FILE).write_text("[]")
+    with pytest.raises(ConfigError, match=r"belongs_to.json can't be read"):
+        claim_checkpoints(folder, mine)
+
+
+def test_checkpoints_of_an_earlier_version_are_taken_up_and_get_their_owner(make_bench, tmp_path):
+    first = make_bench(checkpoint_dir=tmp_path / "c")
+    first.learner.run(num_steps=3)
+    first.learner.close()
+    claim_checkpoints(tmp_path / "c", {"base": "aaaa"}, writes=False)
+    claim_checkpoints(tmp_path / "c", {"base": "bbbb"})
+    with pytest.raises(ConfigError, match="belong to another training"):
+        claim_checkpoints(tmp_path / "c", {"base": "aaaa"})
 
 
 KILLED_LEARNER = """

@@ -32,11 +32,17 @@ SPEC = BatchSpec(
 )
 SEGMENT_LENGTH = 4
 PICKER = PickerConfig(segment_length=SEGMENT_LENGTH, table_timeout_s=0.0, online_retry_s=0.0, starved_after_s=1.0)
+MAX_WORDS = 12
 INLINE = LoaderConfig(batch_size=8, prefetch_batches=0, num_threads=1, picker=PICKER)
 
 
 def tokenize(instructions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """One token per instruction: its length."""
+    """One token per instruction: its length. Refuses more than MAX_WORDS words, as real tokenizers do."""
+    for text in instructions:
+        if len(text.split()) > MAX_WORDS:
+            raise ValueError(
+                f"instruction {text!r} has {len(text.split())} tokens, the model takes at most {MAX_WORDS}"
+            )
     tokens = np.zeros((len(instructions), 3), np.int32)
     tokens[:, 0] = [len(text) for text in instructions]
     return tokens, tokens > 0

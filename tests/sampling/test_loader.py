@@ -10,6 +10,7 @@ import pytest
 from sop_jax.algorithms.algorithm import Lesson
 from sop_jax.algorithms.behaviour_cloning import BehaviourCloning
 from sop_jax.algorithms.hg_dagger import HgDagger
+from sop_jax.algorithms.recap.recap import Recap
 from sop_jax.episodes.images import decode_images, decode_into
 from sop_jax.episodes.paths import episode_path
 from sop_jax.episodes.synthetic import make_spec
@@ -22,7 +23,7 @@ from sop_jax.sampling.loader import LoaderConfig
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import ConfigError, RateLimitedError
 from sop_jax.specs.records import NO_POLICY, Episode, Outcome, Source
-from tests.sampling.conftest import INLINE, PICKER, SPEC, TASKS, World, corrected, demonstration
+from tests.sampling.conftest import INLINE, MAX_WORDS, PICKER, SPEC, TASKS, World, corrected, demonstration
 
 THREADED = dataclasses.replace(INLINE, prefetch_batches=2, num_threads=2)
 
@@ -195,6 +196,30 @@ def test_a_broken_episode_is_passed_over_counted_and_never_trained_on(world, har
     assert len(seen) == 12
     assert num_skipped >= 1
     assert victim.manifest.episode_id in reason
+
+
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize("config", [INLINE, THREADED])
+@pytest.mark.parametrize(("num_words", "algorithm"), [(MAX_WORDS + 1, HgDagger()), (MAX_WORDS - 1, Recap())])
+def test_an_instruction_that_the_model_cant_read_costs_its_episode_and_no_more(world, num_words, algorithm, config):
+    """RECAP's indicator adds two words, to some of the lessons only."""
+    victim = demonstration(99, instruction=" ".join(["cup"] * num_words))
+    world.fill().add(victim)
+    world.algorithm = algorithm
+    seen, num_skipped, reason = trained_on(world, config=config)
+    assert victim.manifest.episode_id not in seen
+    assert len(seen) == 12
+    assert num_skipped >= 1
+    assert f"episode {victim.manifest.episode_id}: instruction 'cup cup" in reason
+    assert f"has {MAX_WORDS + 1} tokens, the model takes at most {MAX_WORDS}" in reason
+
+
+def test_the_longest_instruction_that_fits_teaches(world):
+    longest = demonstration(99, instruction=" ".join(["cup"] * MAX_WORDS))
+    world.fill().add(longest)
+    seen, num_skipped, _ = trained_on(world)
+    assert longest.manifest.episode_id in seen
+    assert num_skipped == 0
 
 
 @pytest.mark.usefixtures("either")
