@@ -100,21 +100,13 @@ def run(argv: Sequence[str]) -> int:
     started = time.monotonic()
     store = EpisodeStore(as_store_url(arguments.store))
     policy = load_bundle(find_policy(arguments.value_of))
-<<<<<<< HEAD
-    manifests = _read_manifests(store, arguments.training.control_hz)
-=======
     regression = ValueRegression(arguments.training.held_out_share)
-    manifests = _of_taught_tasks(_read_manifests(store), regression)
->>>>>>> value12
+    manifests = _of_taught_tasks(_read_manifests(store, arguments.training.control_hz), regression)
     with StopRequests() as stop:
         bundle = _train(arguments, store, policy, manifests, stop)
     tasks = {task: TaskReturns(longest) for task, longest in _longest(manifests).items()}
     value_function = ValueFunction(bundle, arguments.training.returns, tasks)
-<<<<<<< HEAD
-    judged = _judge_all(value_function, store, manifests, ValueRegression(arguments.training.held_out_share))
-=======
     judged, left_out = _judge_all(value_function, store, manifests, regression)
->>>>>>> value12
     value_function = dataclasses.replace(value_function, tasks=_with_quantiles(tasks, judged))
     calibration = calibrate(judged, value_function)
     fingerprint = value_function.save(arguments.output)
@@ -295,13 +287,6 @@ def _make_loader(
     )  # fmt: skip
 
 
-<<<<<<< HEAD
-def _judge_all(
-    value_function: ValueFunction, store: EpisodeStore, paths: Iterable[str], regression: ValueRegression
-) -> list[Judged]:
-    """What the value function thinks of every episode; held-out ones also get their stages from a replay."""
-    paths, finder, judged = list(paths), StageFinder(), []
-=======
 def _fill_tables(
     tables: LocalTables,
     store: EpisodeStore,
@@ -340,7 +325,6 @@ def _judge_all(
     paths, finder = list(manifests), StageFinder()
     judged: list[Judged] = []
     left_out: dict[str, str] = {}
->>>>>>> value12
     with WorkProgress(progress_console, "judging episodes", len(paths)) as progress:
         for number, path in enumerate(paths):
             try:
