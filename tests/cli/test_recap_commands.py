@@ -117,7 +117,7 @@ def test_it_is_taught_with_the_prompts_that_it_is_asked_with(tmp_path, monkeypat
     fill(store)
     training = dataclasses.replace(VALUE_TRAININGS["restock_value"], held_out_share=0.4)
     metrics = JsonlMetrics(tmp_path / "metrics.jsonl", "learner")
-    manifests = pretrain_value._read_manifests(store)
+    manifests = pretrain_value._read_manifests(store, 30.0)
     loader = pretrain_value._make_loader(training, store, policy, ReturnModel(model), manifests, metrics)
     taught = loader.next().batch.observation
     loader.stop()
@@ -147,8 +147,8 @@ def test_what_robots_upload_meanwhile_is_neither_learnt_from_nor_judged_nor_set_
     late.append(make_episode(300, 9, 3, spec=SPEC, task="laundry_fold"))
     read_manifests = pretrain_value._read_manifests
 
-    def read_before_the_upload(store):
-        found = read_manifests(store)
+    def read_before_the_upload(store, control_hz):
+        found = read_manifests(store, control_hz)
         for episode in late:
             store.put(episode)
         return found
