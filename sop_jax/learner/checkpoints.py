@@ -37,7 +37,13 @@ class Checkpoints:
 
     def __init__(self, directory: pathlib.Path, keep: int):
         self._directory = directory.absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
+        # By default Orbax makes a save's folders in the background, and the writers wait for them by a number that every
+        # process counts by itself. Publications count it up too, on the first host alone: another host would look under a
+        # number of its own, find nothing to wait for, and write into a folder that the first then makes anew, empty.
+        in_order = ocp.AsyncOptions(create_directories_asynchronously=False)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=True, cleanup_tmp_directories=True, async_options=in_order
+        )
         self._manager = ocp.CheckpointManager(self._directory, options=options, item_names=("state", "bookkeeping"))
 
     def latest_step(self) -> int | None:

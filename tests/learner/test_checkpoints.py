@@ -73,6 +73,21 @@ def test_resume_on_another_mesh(make_bench, tmp_path):
     second.learner.run()
 
 
+def test_folders_are_made_before_anything_is_written(make_bench, monkeypatch, tmp_path):
+    """No host may wait for a folder by a number that publications count up on the first host alone."""
+    contracts = []
+    monkeypatch.setattr(
+        "orbax.checkpoint._src.futures.future.AwaitableSignalsContract.add_to_awaitable_signals_contract",
+        lambda signals: contracts.append(signals),
+    )
+    bench = make_bench(checkpoint_dir=tmp_path / "c")
+    assert not bench.learner._checkpoints._manager._options.async_options.create_directories_asynchronously
+    bench.learner.run()
+    bench.learner.close()
+    assert newest_checkpoint(tmp_path / "c") == 6
+    assert contracts == []
+
+
 def test_first_use_is_not_reported_again_after_a_resume(make_bench, tmp_path):
     first = make_bench(checkpoint_dir=tmp_path / "c")
     first.learner.run(num_steps=3)
