@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from sop_jax.algorithms.algorithm import Algorithm
-from sop_jax.learner.checkpoints import Bookkeeping, Checkpoints
+from sop_jax.learner.checkpoints import Bookkeeping, CheckpointError, Checkpoints
 from sop_jax.learner.config import LearnerConfig
 from sop_jax.learner.hosts import Exchange, StepOfAll, stand_in_for
 from sop_jax.learner.optimizer import make_optimizer
@@ -45,6 +45,8 @@ from sop_jax.specs.records import Source
 from sop_jax.weights.partition import merge_params, split_params
 
 _STARVED_PAUSE_S = 1.0
+_MAX_FAILED_SAVES = 3
+"""So many checkpoints in a row that could not be written stop the training."""
 
 
 class TrainingDivergedError(SopError):
@@ -109,7 +111,7 @@ class Learner:
     Events written: "learner_step" (see `StepStats`), "first_use" (episode_id, task, learner_step: that many steps were done
     once an online episode had been learnt from), "correction_use" (and ended_ns: the same for its frames in which a person
     acted, as far as this host sampled them), "publication", "publication_failed", "starved", "step_skipped",
-    "checkpoint".
+    "checkpoint", "checkpoint_failed" (step, reason).
     """
 
     def __init__(
@@ -155,6 +157,7 @@ class Learner:
             self._state = jax.jit(init, out_shardings=shardings)(placed)
         self._step = resume_step or 0
         self._saved_step = resume_step
+        self._failed_saves: list[CheckpointError] = []  # since the last that was written
         self._corrections_used = set(self._first_used)
         frozen_shardings = tree_shardings(self._mesh, frozen, config.mesh.min_sharded_bytes)
         self._frozen = put_state(frozen, frozen_shardings, may_alias=True)
@@ -163,13 +166,7 @@ class Learner:
         self._train_step = compile_step(model, algorithm, config, self._mesh, shapes, frozen)
         self._copy = compile_copy(self._mesh, jax.tree.map(lambda leaf: np.dtype(leaf.dtype), trained))
         self._publishes = publisher is not None
-        self._publications = Publications(
-            publisher,
-            metrics,
-            clock,
-            config.publish_in_background,
-            before_publish=self._checkpoints.wait if self._checkpoints is not None else lambda: None,
-        )
+        self._publications = Publications(publisher, metrics, clock, config.publish_in_background)
         self._exchange = Exchange(self._mesh) if jax.process_count() > 1 else None
         self._asked_to_stop: Callable[[], bool] = lambda: False
         self._stop_agreed = False
@@ -193,8 +190,9 @@ class Learner:
     def run(self, num_steps: int | None = None, should_stop: Callable[[], bool] = lambda: False) -> LearnerSummary:
         """Trains until step `num_steps` (the config's by default; steps before a resume count) or until `should_stop`.
 
-        Waits for as long as there is no data, and says so. Ends with a checkpoint, all losses recorded and all
-        publications out. Raises TrainingDivergedError, or what the batch source raised.
+        Waits for as long as there is no data, and says so. Ends with a checkpoint written, all losses recorded and all
+        publications out. Raises TrainingDivergedError, CheckpointError (the last checkpoint could not be written, or several
+        in a row), or what the batch source raised.
         """
         target = self._config.num_steps if num_steps is None else num_steps
         self._asked_to_stop, self._stop_agreed = should_stop, False
@@ -213,6 +211,8 @@ class Learner:
         self.settle()
         self.save()
         self._publications.wait()
+        self._settle_save()
+        self._raise_failed_save()
         return LearnerSummary(
             step=self._step,
             num_steps=self._step - first_step,
@@ -291,17 +291,27 @@ class Learner:
         self._publications.submit(self._copy(self._state.published), self._step)
 
     def save(self) -> None:
-        """Checkpoints this step, unless there is no directory or it was saved already. Call `settle` first."""
+        """Checkpoints this step, unless there is no directory or it was saved already. Call `settle` first.
+
+        A checkpoint that can't be written is reported and training goes on; the next one is the next try. Raises
+        CheckpointError after several in a row.
+        """
+        started_ns = self._clock.now_ns()
+        self._settle_save()
         if self._checkpoints is None or self._saved_step == self._step:
             return
-        started_ns = self._clock.now_ns()
         bookkeeping = Bookkeeping(
             batches=self._batches.state_dict(),
             first_used=tuple(sorted(self._first_used)),
             config=dataclasses.asdict(self._config),
         )
-        self._publications.wait()  # never both at once: see Publications
-        self._checkpoints.save(self._step, self._state, bookkeeping)
+        try:
+            self._checkpoints.save(self._step, self._state, bookkeeping)
+        except CheckpointError as error:
+            if self._exchange is not None:
+                raise  # the other hosts wait inside their save: none can go on
+            self._note_failed_save(error)
+            return
         self._saved_step = self._step
         blocked_s = (self._clock.now_ns() - started_ns) / 1e9
         self._metrics.write("checkpoint", step=self._step, blocked_s=blocked_s)
@@ -312,10 +322,41 @@ class Learner:
         return merge_params(fetch(self._copy(self._state.published)), fetch(self._frozen))
 
     def close(self) -> None:
-        """Waits for publications and checkpoints under way. The batch source is the caller's to stop."""
+        """Waits for publications and checkpoints under way. The batch source is the caller's to stop. Raises CheckpointError
+        if the last checkpoint could not be written and `run` hasn't said so."""
         self._publications.wait()
         if self._checkpoints is not None:
-            self._checkpoints.close()
+            try:
+                self._settle_save()
+            finally:
+                self._checkpoints.close()
+            self._raise_failed_save()
+
+    def _settle_save(self) -> None:
+        """Waits until the last checkpoint is written. One that failed doesn't count as saved."""
+        if self._checkpoints is None:
+            return
+        try:
+            self._checkpoints.wait()
+        except CheckpointError as error:
+            self._note_failed_save(error)
+        else:
+            if self._saved_step is not None:
+                self._failed_saves.clear()
+
+    def _note_failed_save(self, error: CheckpointError) -> None:
+        self._saved_step = None
+        self._failed_saves.append(error)
+        self._metrics.write("checkpoint_failed", step=error.step, reason=str(error)[:500])
+        if len(self._failed_saves) >= _MAX_FAILED_SAVES:
+            self._raise_failed_save()
+
+    def _raise_failed_save(self) -> None:
+        """Raises what the last checkpoint failed with, if it did; each failure once."""
+        if self._failed_saves:
+            error = self._failed_saves[-1]
+            self._failed_saves.clear()
+            raise error
 
     def _take_batch(self) -> _Share:
         stop = self._exchange is not None and self._asked_to_stop()
