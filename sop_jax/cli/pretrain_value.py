@@ -22,6 +22,7 @@ from sop_jax.algorithms.recap.returns import JUDGED, returns, rewards
 from sop_jax.algorithms.recap.value_function import NUM_QUANTILES, TaskReturns, ValueFunction
 from sop_jax.algorithms.recap.value_regression import ReturnBatches, ReturnModel, ValueRegression
 from sop_jax.cli.arguments import UsageError, flag_value, parse
+from sop_jax.cli.assembly import draws_seed
 from sop_jax.cli.locations import as_store_url, find_policy
 from sop_jax.cli.output import note, print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
@@ -158,8 +159,9 @@ def _train(
     with contextlib.ExitStack() as stack:
         metrics = JsonlMetrics(arguments.work / "metrics" / "learner.jsonl", "learner")
         stack.callback(metrics.close)
+        tables_seed = draws_seed(training.seed, arguments.work / "checkpoints")
         batches = ReturnBatches(
-            _make_loader(training, store, policy, manifests, metrics), _returns_of(manifests, training)
+            _make_loader(training, store, policy, manifests, metrics, tables_seed), _returns_of(manifests, training)
         )
         stack.callback(batches.stop)
         learner = Learner(
@@ -203,11 +205,12 @@ def _make_loader(
     policy: PolicyBundle,
     manifests: Mapping[str, EpisodeManifest],
     metrics: JsonlMetrics,
+    tables_seed: int,
 ) -> Loader:
     """Every judged frame of a task that isn't held out equally likely, whether demonstrated or not."""
     clock, tasks = WallClock(), sorted(_longest(manifests))
     regression = ValueRegression(training.held_out_share)
-    tables = LocalTables(mix_tables(tasks, _UNLIMITED), training.seed, clock)
+    tables = LocalTables(mix_tables(tasks, _UNLIMITED), tables_seed, clock)
     Intake(store, tables, make_labeler(regression, 1), clock=clock).poll()
     taught = [m for m in manifests.values() if not regression.is_held_out(m.episode_id)]
     num_frames, num_online = Counter[str](), Counter[str]()

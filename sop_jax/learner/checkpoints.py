@@ -118,10 +118,15 @@ class Checkpoints:
 
     def _failure(self, reason: str) -> CheckpointError:
         return CheckpointError(
-            f"checkpoint {self._directory}/{self._last_saved} could not be written ({reason[:500]}). Look at the space and the "
-            "rights in that folder; a learner that is started again goes on from the newest checkpoint there.",
+            f"checkpoint {self._directory}/{self._last_saved} could not be written ({reason[:500]}). Look at the space and "
+            "the rights in that folder; a learner that is started again goes on from the newest checkpoint there.",
             self._last_saved,
         )
+
+
+def newest_step(directory: pathlib.Path) -> int:
+    """The step of the newest complete checkpoint in `directory`, 0 if there is none. Only looks, and makes nothing."""
+    return max((int(path.name) for path in directory.glob("*") if path.name.isdigit()), default=0)
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:
