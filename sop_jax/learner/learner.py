@@ -105,8 +105,8 @@ class Learner:
 
     On several hosts each runs a learner of its own with its share of every batch, and the same checkpoint directory. With
     every step they tell each other what they drew and lost, and whether they were asked to stop: so every sampler hears of
-    all losses and all hosts stop after the same step. A host without data makes the others wait; asked to stop meanwhile, it
-    gives its last examples once more, without weight.
+    all losses and all hosts stop after the same step. A host without data makes the others wait. One that was asked to stop
+    waits for no more data: it gives its last examples once more, without weight.
 
     Events written: "learner_step" (see `StepStats`), "first_use" (episode_id, task, learner_step: that many steps were done
     once an online episode had been learnt from), "correction_use" (and ended_ns: the same for its frames in which a person
@@ -209,7 +209,8 @@ class Learner:
         if self._ahead is not None and self._exchange is None and self._step < target:
             self.step()  # a batch that was taken is trained on: after a resume the next one follows
         self.settle()
-        self.save()
+        if not self._leaves_alone():
+            self.save()
         self._publications.wait()
         self._settle_save()
         self._raise_failed_save()
@@ -225,8 +226,9 @@ class Learner:
     def step(self, fetch_ahead: bool = False) -> int:
         """One learner step, with the publication and the checkpoint that are due after it; returns the steps done.
 
-        The step may still be computing on return; `settle` waits for it. `fetch_ahead` takes the next batch meanwhile.
-        Raises BatchStarvedError before anything has changed if there is no batch.
+        The step may still be computing on return; `settle` waits for it. `fetch_ahead` takes the next batch meanwhile,
+        unless `run` was asked to stop: no data may come for minutes, and whoever asked won't wait as long. Raises
+        BatchStarvedError before anything has changed if there is no batch.
         """
         share = self._ahead or self._take_batch()
         self._ahead = None
@@ -241,7 +243,7 @@ class Learner:
         if self._checkpoints is not None and self._step % self._config.checkpoint_every == 0:
             self.settle()
             self.save()
-        if fetch_ahead:
+        if fetch_ahead and not self._asked_to_stop():
             with contextlib.suppress(BatchStarvedError):  # the next step asks again, and then it matters
                 self._ahead = self._take_batch()
         return self._step
@@ -359,14 +361,15 @@ class Learner:
             raise error
 
     def _take_batch(self) -> _Share:
-        stop = self._exchange is not None and self._asked_to_stop()
-        stands_in = False
+        stop, stand_in = self._exchange is not None and self._asked_to_stop(), self._stand_in()
         try:
-            loaded = self._batches.next()
+            # With a stand-in it doesn't ask for a batch: none may come for minutes, longer than a preempted machine has.
+            loaded = stand_in or self._batches.next()
         except BatchStarvedError:
-            if self._last_loaded is None or not (stop or (self._exchange is not None and self._asked_to_stop())):
+            if (stand_in := self._stand_in()) is None:
                 raise
-            loaded, stop, stands_in = stand_in_for(self._last_loaded), True, True
+            loaded = stand_in
+        stop, stands_in = stop or stand_in is not None, stand_in is not None
         expected = self._config.batch_size // jax.process_count()
         if len(loaded.draws) != expected:
             raise ConfigError(
@@ -378,11 +381,21 @@ class Learner:
         self._last_loaded = loaded
         return _Share(loaded, put_batch(loaded.batch, self._mesh), self._exchange.tell(loaded, stop, stands_in))
 
+    def _stand_in(self) -> LoadedBatch | None:
+        """What stands in for a batch once one of several hosts was asked to stop, so that the others can end too."""
+        if self._exchange is None or self._last_loaded is None or not self._asked_to_stop():
+            return None
+        return stand_in_for(self._last_loaded)
+
     def _should_stop(self, is_starved: bool) -> bool:
         if self._exchange is None:
             return self._asked_to_stop()
-        # Without the other hosts' consent only a host that never had data may leave: it can't take part in a step.
-        return self._stop_agreed or (is_starved and self._last_loaded is None and self._asked_to_stop())
+        return self._stop_agreed or (is_starved and self._leaves_alone())
+
+    def _leaves_alone(self) -> bool:
+        """Whether this host ends without the consent of the others. Only one that never had data may: it can't take part in a
+        step, nor in a checkpoint, for which it would wait for the others for ever."""
+        return self._exchange is not None and self._last_loaded is None and self._asked_to_stop()
 
     def _skip(self, flight: _InFlight) -> None:
         self._num_bad_steps += 1
