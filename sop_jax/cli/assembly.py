@@ -1,6 +1,7 @@
 """Puts the learner's side together from an experiment's configs: tables, intake, loader, learner."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Sequence
 
 import jax
@@ -10,6 +11,7 @@ from configs.experiment import LearningConfig, ReplayConfig
 from sop_jax.algorithms.algorithm import Algorithm, make_labeler
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.world import WorldConfig
+from sop_jax.learner.checkpoints import newest_step
 from sop_jax.models.policy import PolicyModel
 from sop_jax.replay.intake import Intake
 from sop_jax.replay.local_tables import LocalTables
@@ -48,6 +50,15 @@ def share_of_host(loader: LoaderConfig, process_id: int, num_processes: int) -> 
     return dataclasses.replace(loader, batch_size=loader.batch_size // num_processes, seed=seed)
 
 
+def draws_seed(seed: int, checkpoints: pathlib.Path | None) -> int:
+    """Seed of one process's in-process tables: another one on every host of a learner, and after every resume. With the same
+    one, all hosts would draw the same segments, and a training that goes on would draw again what it has learnt from."""
+    host, step = jax.process_index(), newest_step(checkpoints) if checkpoints is not None else 0
+    if (host, step) == (0, 0):
+        return seed
+    return int(np.random.SeedSequence([seed, host, step]).generate_state(1)[0])
+
+
 def make_loader(
     learning: LearningConfig,
     worlds: Sequence[WorldConfig],
@@ -82,7 +93,7 @@ def fill_local_tables(
     clock: Clock,
     metrics: Metrics,
 ) -> LocalTables:
-    """In-process tables with everything that the store holds now."""
+    """In-process tables with everything that the store holds now. `seed`: see `draws_seed`."""
     tables = LocalTables(mix_tables([world.task for world in worlds], replay.mix), seed, clock)
     intake = Intake(
         store,

@@ -14,7 +14,7 @@ from configs.restock_pretrain import DEMONSTRATIONS_ONLY
 from sop_jax.algorithms.algorithm import Algorithm
 from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.cli.arguments import parse
-from sop_jax.cli.assembly import fill_local_tables, make_loader, wait_for_online_items, with_seed
+from sop_jax.cli.assembly import draws_seed, fill_local_tables, make_loader, wait_for_online_items, with_seed
 from sop_jax.cli.locations import as_store_url, find_policy
 from sop_jax.cli.output import note, print_json, say
 from sop_jax.cli.replay_access import open_tables
@@ -147,8 +147,9 @@ def _learn(
     )
     tables: ReplayTables
     if arguments.replay == LOCAL:
+        seed = draws_seed(config.seed, arguments.checkpoints)
         tables = fill_local_tables(
-            config.replay, config.worlds, algorithm, model.horizon, store, config.seed, clock, NoMetrics()
+            config.replay, config.worlds, algorithm, model.horizon, store, seed, clock, NoMetrics()
         )
     else:
         tables = open_tables(arguments.replay, arguments.replay_tls)

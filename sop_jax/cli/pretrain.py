@@ -18,7 +18,7 @@ from configs.registry import find_pretraining
 from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.cli import pretrain_value
 from sop_jax.cli.arguments import UsageError, flag_value, parse
-from sop_jax.cli.assembly import fill_local_tables, make_loader, with_seed
+from sop_jax.cli.assembly import draws_seed, fill_local_tables, make_loader, with_seed
 from sop_jax.cli.collection import collect
 from sop_jax.cli.eval import describe, evaluate_with_progress
 from sop_jax.cli.locations import find_policy, store_url
@@ -235,9 +235,8 @@ def _make_learner(
     clock = WallClock()
     learning = with_seed(config.learning, config.seed)
     algorithm = create_algorithm(learning.algorithm)
-    tables = fill_local_tables(
-        config.replay, config.worlds, algorithm, model.horizon, store, config.seed, clock, metrics
-    )
+    seed = draws_seed(config.seed, arguments.work / "checkpoints")
+    tables = fill_local_tables(config.replay, config.worlds, algorithm, model.horizon, store, seed, clock, metrics)
     loader = make_loader(learning, config.worlds, model, algorithm, tables, store, clock, metrics)
     stack.callback(loader.stop)
     learner = Learner(

@@ -22,6 +22,7 @@ from sop_jax.algorithms.recap.returns import JUDGED, returns, rewards
 from sop_jax.algorithms.recap.value_function import NUM_QUANTILES, TaskReturns, ValueFunction
 from sop_jax.algorithms.recap.value_regression import ReturnBatches, ReturnModel, ValueRegression
 from sop_jax.cli.arguments import UsageError, flag_value, parse
+from sop_jax.cli.assembly import draws_seed
 from sop_jax.cli.locations import as_store_url, find_policy
 from sop_jax.cli.output import note, print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
@@ -200,8 +201,10 @@ def _train(
     with contextlib.ExitStack() as stack:
         metrics = JsonlMetrics(arguments.work / "metrics" / "learner.jsonl", "learner")
         stack.callback(metrics.close)
+        tables_seed = draws_seed(training.seed, arguments.work / "checkpoints")
         batches = ReturnBatches(
-            _make_loader(training, store, policy, model, manifests, metrics), _returns_of(manifests, training)
+            _make_loader(training, store, policy, model, manifests, metrics, tables_seed),
+            _returns_of(manifests, training),
         )
         stack.callback(batches.stop)
         learner = Learner(
@@ -256,12 +259,13 @@ def _make_loader(
     model: ReturnModel,
     manifests: Mapping[str, EpisodeManifest],
     metrics: JsonlMetrics,
+    tables_seed: int,
 ) -> Loader:
     """Every judged frame of a task that isn't held out equally likely, whether demonstrated or not. Prompts are the value
     function's own, as it will be asked with them: the policy's may promise a state that isn't there."""
     clock, tasks = WallClock(), sorted(_longest(manifests))
     regression = ValueRegression(training.held_out_share)
-    tables = LocalTables(mix_tables(tasks, _UNLIMITED), training.seed, clock)
+    tables = LocalTables(mix_tables(tasks, _UNLIMITED), tables_seed, clock)
     taught = _fill_tables(tables, store, manifests, regression, training.loader.picker.segment_length)
     num_frames, num_online = Counter[str](), Counter[str]()
     for m in taught:

@@ -10,7 +10,16 @@ from typing import Any, final
 import orbax.checkpoint as ocp
 
 from sop_jax.learner.state import TrainState
-from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.errors import ConfigError, SopError
+
+
+class CheckpointError(SopError):
+    """A checkpoint could not be written. The training itself is unharmed, and may save again."""
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
+
 
 OWNER_FILE = "belongs_to.json"
 """Beside the checkpoints: what they belong to."""
@@ -37,13 +46,24 @@ class Checkpoints:
     if (step := checkpoints.latest_step()) is not None:
         state, bookkeeping = checkpoints.restore(step, shapes)
     checkpoints.save(step, state, bookkeeping)      # returns once the arrays are copied to the host
-    checkpoints.close()                             # waits for the last save
+    checkpoints.wait()                              # raises CheckpointError if they could not be written
+    checkpoints.close()
+
+    All methods belong to one thread: Orbax tells of a failure once to every thread that asks.
     """
 
     def __init__(self, directory: pathlib.Path, keep: int):
         self._directory = directory.absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
+        # By default Orbax makes a save's folders in the background, and the writers wait for them by a number that every
+        # process counts by itself. Publications count it up too, on the first host alone: another host would look under a
+        # number of its own, find nothing to wait for, and write into a folder that the first then makes anew, empty. And a
+        # publication beside a save could wait for the save's folders for ever.
+        in_order = ocp.AsyncOptions(create_directories_asynchronously=False)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=True, cleanup_tmp_directories=True, async_options=in_order
+        )
         self._manager = ocp.CheckpointManager(self._directory, options=options, item_names=("state", "bookkeeping"))
+        self._last_saved = 0
 
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
@@ -52,14 +72,20 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: TrainState, bookkeeping: Bookkeeping) -> None:
-        """Blocks while the arrays are copied to the host (and while an earlier save is still being written)."""
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_as_dict(state)),
-                bookkeeping=ocp.args.JsonSave(dataclasses.asdict(bookkeeping)),
-            ),
+        """Blocks while the arrays are copied to the host (and while an earlier save is still being written). Raises
+        CheckpointError if an earlier save failed and nobody has waited for it, or if this one fails before it is under way.
+        """
+        self.wait()
+        self._last_saved = step
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(_as_dict(state)), bookkeeping=ocp.args.JsonSave(dataclasses.asdict(bookkeeping))
         )
+        try:
+            is_under_way = self._manager.save(step, args=args)
+        except Exception as error:  # whatever the file system, TensorStore or Orbax raised
+            raise self._failure(f"{type(error).__name__}: {error}") from error
+        if not is_under_way:
+            raise self._failure(f"there is one of step {self._manager.latest_step()} already")
 
     def restore(self, step: int, shapes: TrainState) -> tuple[TrainState, Bookkeeping]:
         """The training as it was after `step`. `shapes` holds ShapeDtypeStructs with the shardings wanted now, which may
@@ -83,11 +109,30 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Blocks until every save has been written."""
-        self._manager.wait_until_finished()
+        """Blocks until every save has been written. Raises CheckpointError, once, if the last one could not be."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # whatever the writing threads raised
+            raise self._failure(f"{type(error).__name__}: {error}") from error
 
     def close(self) -> None:
-        self._manager.close()
+        """Waits as `wait` does, then gives everything back."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    def _failure(self, reason: str) -> CheckpointError:
+        return CheckpointError(
+            f"checkpoint {self._directory}/{self._last_saved} could not be written ({reason[:500]}). Look at the space and "
+            "the rights in that folder; a learner that is started again goes on from the newest checkpoint there.",
+            self._last_saved,
+        )
+
+
+def newest_step(directory: pathlib.Path) -> int:
+    """The step of the newest complete checkpoint in `directory`, 0 if there is none. Only looks, and makes nothing."""
+    return max((int(path.name) for path in directory.glob("*") if path.name.isdigit()), default=0)
 
 
 def claim_checkpoints(directory: pathlib.Path, owner: Mapping[str, str], writes: bool = True) -> None:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from sop_jax.algorithms.algorithm import Algorithm
-from sop_jax.learner.checkpoints import Bookkeeping, Checkpoints
+from sop_jax.learner.checkpoints import Bookkeeping, CheckpointError, Checkpoints
 from sop_jax.learner.config import LearnerConfig
 from sop_jax.learner.hosts import Exchange, StepOfAll, stand_in_for
 from sop_jax.learner.optimizer import make_optimizer
@@ -45,6 +45,8 @@ from sop_jax.specs.records import Source
 from sop_jax.weights.partition import merge_params, split_params
 
 _STARVED_PAUSE_S = 1.0
+_MAX_FAILED_SAVES = 3
+"""So many checkpoints in a row that could not be written stop the training."""
 
 
 class TrainingDivergedError(SopError):
@@ -103,13 +105,13 @@ class Learner:
 
     On several hosts each runs a learner of its own with its share of every batch, and the same checkpoint directory. With
     every step they tell each other what they drew and lost, and whether they were asked to stop: so every sampler hears of
-    all losses and all hosts stop after the same step. A host without data makes the others wait; asked to stop meanwhile, it
-    gives its last examples once more, without weight.
+    all losses and all hosts stop after the same step. A host without data makes the others wait. One that was asked to stop
+    waits for no more data: it gives its last examples once more, without weight.
 
     Events written: "learner_step" (see `StepStats`), "first_use" (episode_id, task, learner_step: that many steps were done
     once an online episode had been learnt from), "correction_use" (and ended_ns: the same for its frames in which a person
     acted, as far as this host sampled them), "publication", "publication_failed", "starved", "step_skipped",
-    "checkpoint".
+    "checkpoint", "checkpoint_failed" (step, reason).
     """
 
     def __init__(
@@ -155,6 +157,7 @@ class Learner:
             self._state = jax.jit(init, out_shardings=shardings)(placed)
         self._step = resume_step or 0
         self._saved_step = resume_step
+        self._failed_saves: list[CheckpointError] = []  # since the last that was written
         self._corrections_used = set(self._first_used)
         frozen_shardings = tree_shardings(self._mesh, frozen, config.mesh.min_sharded_bytes)
         self._frozen = put_state(frozen, frozen_shardings, may_alias=True)
@@ -163,13 +166,7 @@ class Learner:
         self._train_step = compile_step(model, algorithm, config, self._mesh, shapes, frozen)
         self._copy = compile_copy(self._mesh, jax.tree.map(lambda leaf: np.dtype(leaf.dtype), trained))
         self._publishes = publisher is not None
-        self._publications = Publications(
-            publisher,
-            metrics,
-            clock,
-            config.publish_in_background,
-            before_publish=self._checkpoints.wait if self._checkpoints is not None else lambda: None,
-        )
+        self._publications = Publications(publisher, metrics, clock, config.publish_in_background)
         self._exchange = Exchange(self._mesh) if jax.process_count() > 1 else None
         self._asked_to_stop: Callable[[], bool] = lambda: False
         self._stop_agreed = False
@@ -193,8 +190,9 @@ class Learner:
     def run(self, num_steps: int | None = None, should_stop: Callable[[], bool] = lambda: False) -> LearnerSummary:
         """Trains until step `num_steps` (the config's by default; steps before a resume count) or until `should_stop`.
 
-        Waits for as long as there is no data, and says so. Ends with a checkpoint, all losses recorded and all
-        publications out. Raises TrainingDivergedError, or what the batch source raised.
+        Waits for as long as there is no data, and says so. Ends with a checkpoint written, all losses recorded and all
+        publications out. Raises TrainingDivergedError, CheckpointError (the last checkpoint could not be written, or several
+        in a row), or what the batch source raised.
         """
         target = self._config.num_steps if num_steps is None else num_steps
         self._asked_to_stop, self._stop_agreed = should_stop, False
@@ -211,8 +209,11 @@ class Learner:
         if self._ahead is not None and self._exchange is None and self._step < target:
             self.step()  # a batch that was taken is trained on: after a resume the next one follows
         self.settle()
-        self.save()
+        if not self._leaves_alone():
+            self.save()
         self._publications.wait()
+        self._settle_save()
+        self._raise_failed_save()
         return LearnerSummary(
             step=self._step,
             num_steps=self._step - first_step,
@@ -225,8 +226,9 @@ class Learner:
     def step(self, fetch_ahead: bool = False) -> int:
         """One learner step, with the publication and the checkpoint that are due after it; returns the steps done.
 
-        The step may still be computing on return; `settle` waits for it. `fetch_ahead` takes the next batch meanwhile.
-        Raises BatchStarvedError before anything has changed if there is no batch.
+        The step may still be computing on return; `settle` waits for it. `fetch_ahead` takes the next batch meanwhile,
+        unless `run` was asked to stop: no data may come for minutes, and whoever asked won't wait as long. Raises
+        BatchStarvedError before anything has changed if there is no batch.
         """
         share = self._ahead or self._take_batch()
         self._ahead = None
@@ -241,7 +243,7 @@ class Learner:
         if self._checkpoints is not None and self._step % self._config.checkpoint_every == 0:
             self.settle()
             self.save()
-        if fetch_ahead:
+        if fetch_ahead and not self._asked_to_stop():
             with contextlib.suppress(BatchStarvedError):  # the next step asks again, and then it matters
                 self._ahead = self._take_batch()
         return self._step
@@ -291,17 +293,27 @@ class Learner:
         self._publications.submit(self._copy(self._state.published), self._step)
 
     def save(self) -> None:
-        """Checkpoints this step, unless there is no directory or it was saved already. Call `settle` first."""
+        """Checkpoints this step, unless there is no directory or it was saved already. Call `settle` first.
+
+        A checkpoint that can't be written is reported and training goes on; the next one is the next try. Raises
+        CheckpointError after several in a row.
+        """
+        started_ns = self._clock.now_ns()
+        self._settle_save()
         if self._checkpoints is None or self._saved_step == self._step:
             return
-        started_ns = self._clock.now_ns()
         bookkeeping = Bookkeeping(
             batches=self._batches.state_dict(),
             first_used=tuple(sorted(self._first_used)),
             config=dataclasses.asdict(self._config),
         )
-        self._publications.wait()  # never both at once: see Publications
-        self._checkpoints.save(self._step, self._state, bookkeeping)
+        try:
+            self._checkpoints.save(self._step, self._state, bookkeeping)
+        except CheckpointError as error:
+            if self._exchange is not None:
+                raise  # the other hosts wait inside their save: none can go on
+            self._note_failed_save(error)
+            return
         self._saved_step = self._step
         blocked_s = (self._clock.now_ns() - started_ns) / 1e9
         self._metrics.write("checkpoint", step=self._step, blocked_s=blocked_s)
@@ -312,20 +324,52 @@ class Learner:
         return merge_params(fetch(self._copy(self._state.published)), fetch(self._frozen))
 
     def close(self) -> None:
-        """Waits for publications and checkpoints under way. The batch source is the caller's to stop."""
+        """Waits for publications and checkpoints under way. The batch source is the caller's to stop. Raises CheckpointError
+        if the last checkpoint could not be written and `run` hasn't said so."""
         self._publications.wait()
         if self._checkpoints is not None:
-            self._checkpoints.close()
+            try:
+                self._settle_save()
+            finally:
+                self._checkpoints.close()
+            self._raise_failed_save()
+
+    def _settle_save(self) -> None:
+        """Waits until the last checkpoint is written. One that failed doesn't count as saved."""
+        if self._checkpoints is None:
+            return
+        try:
+            self._checkpoints.wait()
+        except CheckpointError as error:
+            self._note_failed_save(error)
+        else:
+            if self._saved_step is not None:
+                self._failed_saves.clear()
+
+    def _note_failed_save(self, error: CheckpointError) -> None:
+        self._saved_step = None
+        self._failed_saves.append(error)
+        self._metrics.write("checkpoint_failed", step=error.step, reason=str(error)[:500])
+        if len(self._failed_saves) >= _MAX_FAILED_SAVES:
+            self._raise_failed_save()
+
+    def _raise_failed_save(self) -> None:
+        """Raises what the last checkpoint failed with, if it did; each failure once."""
+        if self._failed_saves:
+            error = self._failed_saves[-1]
+            self._failed_saves.clear()
+            raise error
 
     def _take_batch(self) -> _Share:
-        stop = self._exchange is not None and self._asked_to_stop()
-        stands_in = False
+        stop, stand_in = self._exchange is not None and self._asked_to_stop(), self._stand_in()
         try:
-            loaded = self._batches.next()
+            # With a stand-in it doesn't ask for a batch: none may come for minutes, longer than a preempted machine has.
+            loaded = stand_in or self._batches.next()
         except BatchStarvedError:
-            if self._last_loaded is None or not (stop or (self._exchange is not None and self._asked_to_stop())):
+            if (stand_in := self._stand_in()) is None:
                 raise
-            loaded, stop, stands_in = stand_in_for(self._last_loaded), True, True
+            loaded = stand_in
+        stop, stands_in = stop or stand_in is not None, stand_in is not None
         expected = self._config.batch_size // jax.process_count()
         if len(loaded.draws) != expected:
             raise ConfigError(
@@ -337,11 +381,21 @@ class Learner:
         self._last_loaded = loaded
         return _Share(loaded, put_batch(loaded.batch, self._mesh), self._exchange.tell(loaded, stop, stands_in))
 
+    def _stand_in(self) -> LoadedBatch | None:
+        """What stands in for a batch once one of several hosts was asked to stop, so that the others can end too."""
+        if self._exchange is None or self._last_loaded is None or not self._asked_to_stop():
+            return None
+        return stand_in_for(self._last_loaded)
+
     def _should_stop(self, is_starved: bool) -> bool:
         if self._exchange is None:
             return self._asked_to_stop()
-        # Without the other hosts' consent only a host that never had data may leave: it can't take part in a step.
-        return self._stop_agreed or (is_starved and self._last_loaded is None and self._asked_to_stop())
+        return self._stop_agreed or (is_starved and self._leaves_alone())
+
+    def _leaves_alone(self) -> bool:
+        """Whether this host ends without the consent of the others. Only one that never had data may: it can't take part in a
+        step, nor in a checkpoint, for which it would wait for the others for ever."""
+        return self._exchange is not None and self._last_loaded is None and self._asked_to_stop()
 
     def _skip(self, flight: _InFlight) -> None:
         self._num_bad_steps += 1

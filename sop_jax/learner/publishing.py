@@ -1,7 +1,6 @@
 """Publishing beside training: the learner hands over a copy of the parameters and goes on."""
 
 import threading
-from collections.abc import Callable
 from typing import Protocol, final, runtime_checkable
 
 import jax
@@ -30,10 +29,8 @@ class Publications:
     If the store is slower than the learner, only the newest waiting parameters are kept: robots want the latest. A store
     that can't be reached is reported ("publication_failed") and training goes on; the next submission tries again. Every
     publication is reported ("publication" with version, learner_step, created_ns, publish_s). On hosts other than the
-    first nothing is published. Methods belong to one thread.
-
-    `before_publish` runs before each publication, on the thread that publishes: Orbax numbers the operations of a whole
-    process, so a publication and a checkpoint that are written at once can wait for each other's signals for ever.
+    first nothing is published. Methods belong to one thread. A checkpoint may be written at the same time: see the options
+    in `Checkpoints`.
     """
 
     def __init__(
@@ -42,9 +39,7 @@ class Publications:
         metrics: Metrics,
         clock: Clock,
         in_background: bool,
-        before_publish: Callable[[], None] = lambda: None,
     ):
-        self._before_publish = before_publish
         self._publisher = publisher if jax.process_index() == 0 else None
         self._metrics = metrics
         self._clock = clock
@@ -98,7 +93,6 @@ class Publications:
     def _publish(self, publisher: PublishesWeights, params: Params, learner_step: int) -> None:
         started_ns = self._clock.now_ns()
         try:
-            self._before_publish()
             publication = publisher.publish(params, learner_step)
         except (OSError, ValueError, SopError) as error:  # TensorStore reports an absent store as ValueError
             reason = f"{type(error).__name__}: {error}"[:300]

@@ -104,6 +104,7 @@ LEARNER = (
     Series("publication_timestamp_seconds", _GAUGE, "publication", "When it was made.", "created_ns", scale=_NS),
     Series("publish_seconds", _TIMES, "publication", "What publishing took.", "publish_s"),
     Series("publication_failures", _COUNT, "publication_failed", "Publications that failed."),
+    Series("checkpoint_failures", _COUNT, "checkpoint_failed", "Checkpoints that could not be written."),
     Series("checkpoint_seconds", _TIMES, "checkpoint", "How long a checkpoint held the learner up.", "blocked_s"),
 )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """`sop learn` as a process: told to go, it leaves a checkpoint from which it goes on."""
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import sys
 import time
 
 import jax
+import numpy as np
 import pytest
 
 from configs.experiment import LearningConfig
@@ -17,7 +19,7 @@ from configs.files import to_json
 from configs.registry import DEMOS
 from sop_jax.algorithms.behaviour_cloning import BehaviourCloningConfig
 from sop_jax.cli import assembly
-from sop_jax.cli.assembly import make_loader, share_of_host
+from sop_jax.cli.assembly import draws_seed, make_loader, share_of_host
 from sop_jax.cli.learn import PREEMPTED
 from sop_jax.cli.main import main
 from sop_jax.episodes.store import EpisodeStore
@@ -27,9 +29,12 @@ from sop_jax.models.bundle import PolicyBundle, load_bundle
 from sop_jax.models.compact import CompactConfig
 from sop_jax.models.normalization import compute_norm_stats
 from sop_jax.models.registry import create_model
+from sop_jax.replay.local_tables import LocalTables
+from sop_jax.replay.tables import TableConfig
 from sop_jax.sampling.loader import LoaderConfig
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.interfaces import Item
 from sop_jax.specs.metrics import NoMetrics
 from sop_jax.specs.records import NO_POLICY, Source
 
@@ -69,7 +74,7 @@ def command(folder: pathlib.Path) -> list[str]:
             "--demonstrations-only", "--json"]  # fmt: skip
 
 
-def test_a_preempted_learner_goes_on_where_it_was(folder, capsys):
+def test_a_preempted_learner_goes_on_where_it_was(folder, capsys, monkeypatch):
     process = subprocess.Popen(
         [sys.executable, "-m", "sop_jax.cli.main", *command(folder)],
         stdout=subprocess.PIPE,
@@ -95,7 +100,15 @@ def test_a_preempted_learner_goes_on_where_it_was(folder, capsys):
     saved = [int(path.name) for path in (folder / "checkpoints").iterdir() if path.is_dir()]
     assert saved == [stopped["step"]]
 
+    seeds = []
+    monkeypatch.setattr(
+        "sop_jax.cli.assembly.LocalTables",
+        lambda tables, seed, clock: seeds.append(seed) or LocalTables(tables, seed, clock),
+    )
+    expected = draws_seed(DEMOS["restock_tiny"].seed, folder / "checkpoints")
+    assert expected != DEMOS["restock_tiny"].seed
     assert main([*command(folder), "--steps", str(stopped["step"] + 3)]) == 0
+    assert seeds == [expected]  # it draws on, not the same once more
     went_on = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert (went_on["step"], went_on["num_steps"]) == (stopped["step"] + 3, 3)
 
@@ -115,6 +128,32 @@ def test_checkpoints_of_another_base_policy_are_not_published_as_this_ones(folde
     capsys.readouterr()
     assert main([*words, "--steps", "2", "--policy", str(tmp_path / "policy")]) == 2
     assert f"belong to another training: base policy {policy.fingerprint}, now it is" in capsys.readouterr().err
+
+
+def test_tables_in_a_process_draw_anew_on_every_host_and_after_every_resume(tmp_path, monkeypatch):
+    def num_in_common(one: int, other: int) -> int:
+        drawn = []
+        for seed in (one, other):
+            tables = LocalTables([TableConfig("t", 1000)], seed)
+            tables.insert("t", [Item(key, {"x": np.zeros(1)}) for key in range(1, 1001)])
+            drawn.append([item.key for item in tables.sample("t", 100)])
+        return sum(a == b for a, b in zip(*drawn, strict=True))
+
+    checkpoints = tmp_path / "checkpoints"
+    seeds = [draws_seed(7, None), draws_seed(7, checkpoints)]
+    assert seeds == [7, 7]  # a first start on one host draws as the seed says
+    assert not checkpoints.exists()
+    for step in ("500", "1000"):
+        (checkpoints / step).mkdir(parents=True)
+        (checkpoints / "1500.orbax-checkpoint-tmp").mkdir(exist_ok=True)
+        seeds.append(draws_seed(7, checkpoints))
+        assert draws_seed(7, checkpoints) == seeds[-1]
+    monkeypatch.setattr("jax.process_index", lambda: 1)
+    seeds += [draws_seed(7, None), draws_seed(7, checkpoints)]
+    assert len(set(seeds)) == 5
+    assert draws_seed(8, None) not in seeds
+    assert num_in_common(seeds[0], seeds[1]) == 100
+    assert max(num_in_common(one, other) for one, other in itertools.combinations(seeds[1:], 2)) < 10
 
 
 def test_hosts_load_different_examples_of_one_batch():

@@ -32,7 +32,9 @@ def test_one_task_is_taken_whole():
     assert take_evenly(episodes) == [episode.arrays for episode in episodes]
 
 
-def test_training_goes_on_from_a_policy_with_its_normalisation(tmp_path, capsys):
+def test_training_goes_on_from_a_policy_with_its_normalisation(tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr("sop_jax.cli.pretrain.draws_seed", lambda seed, checkpoints: asked.append(checkpoints) or seed)
     store = EpisodeStore(f"file://{tmp_path}/made/store/")
     spec = make_spec(image_size=64, camera_names=("head", "hand_left", "hand_right"))
     for count in range(2):
@@ -47,6 +49,7 @@ def test_training_goes_on_from_a_policy_with_its_normalisation(tmp_path, capsys)
         "--learning.learner.warmup-steps", "0", "--learning.learner.learning-rate", "1e-7",
     ]  # fmt: skip
     assert main(words) == 0, capsys.readouterr()
+    assert asked == [tmp_path / "made" / "checkpoints"]
     base, made = load_bundle(BASE), load_bundle(tmp_path / "policy")
     assert made.norm.fingerprint == base.norm.fingerprint
     assert made.fingerprint != base.fingerprint

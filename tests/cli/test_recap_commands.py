@@ -65,7 +65,11 @@ def fill(store: EpisodeStore) -> None:
     store.put(make_episode(99, 50, 3, spec=SPEC, outcome=Outcome.ABORTED))
 
 
-def test_a_value_function_is_made_from_a_store_with_its_calibration(tmp_path, policy, capsys):
+def test_a_value_function_is_made_from_a_store_with_its_calibration(tmp_path, policy, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "sop_jax.cli.pretrain_value.draws_seed", lambda seed, checkpoints: asked.append(checkpoints) or seed
+    )
     store = EpisodeStore(f"file://{tmp_path}/store/")
     fill(store)
     output = tmp_path / "value"
@@ -93,6 +97,7 @@ def test_a_value_function_is_made_from_a_store_with_its_calibration(tmp_path, po
     assert len(list(output.glob("*.svg"))) == 4
     start = create_model(POLICY).init_params(jax.random.key(0))["text"]["high"]["embedding"]
     assert 0 < np.abs(made.bundle.params["text"]["high"]["embedding"] - start).max() < 0.1  # learnt, from the policy's
+    assert asked == [tmp_path / "work" / "checkpoints"]
     assert main(words) == 2  # the directory is taken
 
 
@@ -118,7 +123,7 @@ def test_it_is_taught_with_the_prompts_that_it_is_asked_with(tmp_path, monkeypat
     training = dataclasses.replace(VALUE_TRAININGS["restock_value"], held_out_share=0.4)
     metrics = JsonlMetrics(tmp_path / "metrics.jsonl", "learner")
     manifests = pretrain_value._read_manifests(store, 30.0)
-    loader = pretrain_value._make_loader(training, store, policy, ReturnModel(model), manifests, metrics)
+    loader = pretrain_value._make_loader(training, store, policy, ReturnModel(model), manifests, metrics, 0)
     taught = loader.next().batch.observation
     loader.stop()
     metrics.close()

@@ -1,11 +1,11 @@
 """Training that stops and goes on is the training that never stopped."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import subprocess
 import sys
-import threading
 import time
 
 import jax
@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from linear_policy import CONFIG, LinearModel
 
-from sop_jax.learner.checkpoints import OWNER_FILE, claim_checkpoints
+from sop_jax.learner.checkpoints import OWNER_FILE, CheckpointError, claim_checkpoints
 from sop_jax.learner.config import MeshConfig
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.errors import ConfigError
-from sop_jax.specs.records import Publication
 from sop_jax.weights.publisher import Publisher
 
 
@@ -72,6 +71,21 @@ def test_resume_on_another_mesh(make_bench, tmp_path):
     assert_equal(arrays_of(second), saved)
     assert len(second.learner._state.params["mlp"]["linear"].sharding.device_set) == 1
     second.learner.run()
+
+
+def test_folders_are_made_before_anything_is_written(make_bench, monkeypatch, tmp_path):
+    """No host may wait for a folder by a number that publications count up on the first host alone."""
+    contracts = []
+    monkeypatch.setattr(
+        "orbax.checkpoint._src.futures.future.AwaitableSignalsContract.add_to_awaitable_signals_contract",
+        lambda signals: contracts.append(signals),
+    )
+    bench = make_bench(checkpoint_dir=tmp_path / "c")
+    assert not bench.learner._checkpoints._manager._options.async_options.create_directories_asynchronously
+    bench.learner.run()
+    bench.learner.close()
+    assert newest_checkpoint(tmp_path / "c") == 6
+    assert contracts == []
 
 
 def test_first_use_is_not_reported_again_after_a_resume(make_bench, tmp_path):
@@ -202,47 +216,89 @@ def test_kill_and_resume(make_bench, tmp_path):
     assert survivor.events("publication")[0]["version"] == version + 1
 
 
-class SlowWriter:
-    """Stands for Orbax on a slow disk: a save goes on for 30 ms after `save` returned, a publication takes 10 ms."""
-
-    def __init__(self):
-        self.last_version = 0
-        self.overlaps = 0
-        self._saving: threading.Thread | None = None
-        self._publishing = False
-
-    def publish(self, trained_params, learner_step):
-        self._publishing = True
-        self.overlaps += self._saving is not None and self._saving.is_alive()
-        time.sleep(0.01)
-        self.overlaps += self._saving is not None and self._saving.is_alive()
-        self._publishing = False
-        self.last_version += 1
-        return Publication(self.last_version, learner_step, "b", "n", 0, {})
-
-    def save(self, step, state, bookkeeping):
-        self.overlaps += self._publishing
-        self.wait()
-        self._saving = threading.Thread(target=time.sleep, args=(0.03,))
-        self._saving.start()
-
-    def wait(self):
-        if self._saving is not None:
-            self._saving.join()
-
-    def latest_step(self):
-        return None
-
-    def close(self):
-        self.wait()
+def test_publications_and_checkpoints_are_written_at_once(tmp_path):
+    """Neither waits for the other, also not for ever: Orbax numbers the operations of a whole process."""
+    script = KILLED_LEARNER.replace(
+        "checkpoint_every=20, num_steps=10**6", "checkpoint_every=1, publish_every=1, num_steps=40"
+    )
+    assert script != KILLED_LEARNER
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, timeout=120, check=True)
+    assert newest_checkpoint(tmp_path / "checkpoints") == 40
+    events = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+    published = [event["learner_step"] for event in events if event["event"] == "publication"]
+    assert published[-1] == 40
+    assert not [event for event in events if event["event"] in ("publication_failed", "checkpoint_failed")]
 
 
-def test_nothing_is_published_while_a_checkpoint_is_written(make_bench, monkeypatch, tmp_path):
-    """Orbax numbers the operations of a whole process: two at once can wait for each other's signals for ever."""
-    writer = SlowWriter()
-    monkeypatch.setattr("sop_jax.learner.learner.Checkpoints", lambda directory, keep: writer)
-    config = dataclasses.replace(CONFIG, num_steps=20, publish_every=1, checkpoint_every=2, publish_in_background=True)
-    bench = make_bench(config, publisher=writer, checkpoint_dir=tmp_path)
-    bench.learner.run()
-    assert writer.last_version > 5
-    assert writer.overlaps == 0
+def fail_writing(bench, monkeypatch, num_times):
+    """The next saves of this learner fail while they are written in the background."""
+    checkpointer, left = bench.learner._checkpoints._manager._checkpointer, iter(range(num_times))
+    write = checkpointer._save_step_metadata
+
+    def failing(*arguments, **options):
+        if next(left, None) is not None:
+            raise OSError("no space left on device")
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(checkpointer, "_save_step_metadata", failing)
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_a_checkpoint_that_fails_is_reported_and_stops_neither_publications_nor_training(
+    make_bench, monkeypatch, tmp_path, in_background
+):
+    config = dataclasses.replace(
+        CONFIG, checkpoint_every=2, publish_every=1, publish_in_background=in_background, keep_checkpoints=9
+    )
+    publisher = Publisher(tmp_path / "store", "b", "n", ManualClock())
+    bench = make_bench(config, publisher=publisher, checkpoint_dir=tmp_path / "c")
+    fail_writing(bench, monkeypatch, 1)
+    assert bench.learner.run().step == 6
+    bench.learner.close()
+    (failed,) = bench.events("checkpoint_failed")
+    assert failed["step"] == 2
+    assert "c/2 could not be written (OSError: no space left on device)" in failed["reason"]
+    assert bench.events("publication_failed") == []
+    assert bench.events("publication")[-1]["learner_step"] == 6
+    assert bench.learner._checkpoints.all_steps() == [4, 6]
+    assert make_bench(checkpoint_dir=tmp_path / "c").learner.current_step == 6
+
+
+def test_a_learner_whose_last_checkpoint_fails_says_so(make_bench, monkeypatch, tmp_path):
+    bench = make_bench(checkpoint_dir=tmp_path / "c")
+    fail_writing(bench, monkeypatch, 1)
+    with pytest.raises(CheckpointError, match=r"c/2 could not be written \(OSError: no space") as raised:
+        bench.learner.run(num_steps=2)
+    assert isinstance(raised.value.__cause__, OSError)
+    assert bench.learner.run(num_steps=2).num_steps == 0  # asked again, it saves again
+    bench.learner.close()
+    assert newest_checkpoint(tmp_path / "c") == 2
+
+
+def test_closing_tells_of_a_failure_that_nobody_has_heard_of(make_bench, monkeypatch, tmp_path):
+    bench = make_bench(dataclasses.replace(CONFIG, checkpoint_every=1), checkpoint_dir=tmp_path / "c")
+    fail_writing(bench, monkeypatch, 1)
+    bench.learner.step()
+    with pytest.raises(CheckpointError, match="c/1 could not be written"):
+        bench.learner.close()
+
+
+@pytest.mark.parametrize("is_in_background", [False, True])
+def test_several_checkpoints_that_fail_in_a_row_stop_the_training(make_bench, monkeypatch, tmp_path, is_in_background):
+    config = dataclasses.replace(CONFIG, checkpoint_every=1, num_steps=20)
+    bench = make_bench(config, checkpoint_dir=tmp_path / "c")
+    bench.learner.run(num_steps=1)
+    if is_in_background:
+        fail_writing(bench, monkeypatch, 99)
+    else:
+
+        def refuse(*arguments, **options):
+            raise OSError("read-only file system")
+
+        monkeypatch.setattr(bench.learner._checkpoints._manager._checkpointer, "save", refuse)
+    with pytest.raises(CheckpointError, match=r"c/4 could not be written"):
+        bench.learner.run()
+    assert [event["step"] for event in bench.events("checkpoint_failed")] == [2, 3, 4]
+    bench.learner.close()
+    assert newest_checkpoint(tmp_path / "c") == 1

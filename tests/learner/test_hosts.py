@@ -192,13 +192,32 @@ def test_a_starved_host_that_is_told_to_stop_lets_the_others_finish(make_bench):
     assert given[1].batch.weight.tolist() == [1] * 8
 
 
-def test_a_host_that_never_had_data_may_leave(make_bench):
+def test_a_host_that_is_told_to_stop_asks_for_no_more_data(make_bench, tmp_path):
+    """`next` may block for two minutes; the machine is taken away after three."""
+    batches, asked = make_batches(), []
+    produce = batches.next
+    batches.next = lambda: asked.append(1) or produce()
+    bench = make_bench(dataclasses.replace(CONFIG, num_steps=50), batches=batches, checkpoint_dir=tmp_path / "c")
+    bench.learner._exchange = Exchange(bench.learner._mesh)
+    summary = bench.learner.run(should_stop=lambda: len(asked) >= 3)
+    assert len(asked) == 3
+    assert summary.step == 5  # the stop travels with step 4 and is heard of once step 5 is on its way
+    assert [len(draws) for draws, _ in batches.recorded] == [8, 8, 8, 0, 0]
+    assert bench.learner._checkpoints.latest_step() == 5
+
+
+def test_a_host_that_never_had_data_may_leave(make_bench, monkeypatch, tmp_path):
     batches = make_batches()
 
     def starved():
         raise BatchStarvedError("empty")
 
     batches.next = starved
-    bench = make_bench(batches=batches)
+    bench = make_bench(batches=batches, checkpoint_dir=tmp_path / "c")
     bench.learner._exchange = Exchange(bench.learner._mesh)
+
+    def save(*arguments):
+        raise AssertionError("a checkpoint waits for the other hosts, and they wait for this one's share of a step")
+
+    monkeypatch.setattr(bench.learner._checkpoints, "save", save)
     assert bench.learner.run(should_stop=lambda: bench.clock.now_ns() > 2e9).step == 0

@@ -254,6 +254,22 @@ def test_a_batch_that_was_taken_is_trained_on_before_it_stops(make_bench):
     assert bench.learner.run(num_steps=50, should_stop=lambda: len(taken) >= 3).step == len(taken)
 
 
+def test_nothing_is_fetched_ahead_once_it_was_asked_to_stop(make_bench):
+    """No batch may come for minutes, and a preempted machine is gone by then."""
+    asked_for, stopping = [], []
+    batches = make_batches()
+    produce, record = batches.next, batches.record_losses
+
+    def recorded(draws, per_example):
+        record(draws, per_example)
+        stopping.append(1)  # within the second step, before the third batch is fetched
+
+    batches.next, batches.record_losses = lambda: asked_for.append(1) or produce(), recorded
+    bench = make_bench(batches=batches)
+    assert bench.learner.run(num_steps=50, should_stop=lambda: bool(stopping)).step == 2
+    assert len(asked_for) == 2
+
+
 def test_stops_when_asked_even_without_data(make_bench):
     batches = make_batches()
 
