@@ -49,8 +49,7 @@ class RemotePlayer:
 
     def __init__(self, settings: str):
         """`settings`: a `crew_worker.WorkerSettings` as JSON text."""
-        os.environ.update(SINGLE_THREADED)
-        os.environ.setdefault("MUJOCO_GL", "egl")
+        os.environ.setdefault("MUJOCO_GL", "egl")  # unless the machine says otherwise
         self._settings = settings
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._player: Any = None
@@ -68,7 +67,7 @@ class RemotePlayer:
         done.result()  # raises what went wrong
 
     def _play(self, order: EpisodeOrder, told: "queue.SimpleQueue[tuple[str, bytes] | None]") -> None:
-        # Imported here, for what these set up (JAX, MuJoCo) reads the environment above.
+        # Imported here: this module is imported by the driver, too, which needs neither JAX nor MuJoCo for it.
         from fleet_sim.crew_worker import EpisodePlayer, WorkerSettings  # noqa: PLC0415
         from sop_jax.episodes.format import pack  # noqa: PLC0415
         from sop_jax.specs.records import Outcome  # noqa: PLC0415
@@ -94,7 +93,8 @@ class RayWorker:
 
     def __init__(self, settings: str, scratch: pathlib.Path):
         self._scratch = scratch
-        self._actor: Any = RemotePlayer.remote(settings)  # pyright: ignore[reportAttributeAccessIssue]
+        remote: Any = RemotePlayer
+        self._actor: Any = remote.options(runtime_env={"env_vars": SINGLE_THREADED}).remote(settings)
         self._is_killed = False
 
     def play(self, playing: EpisodeInPlay) -> None:
