@@ -14,7 +14,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    # Despite its name the least time that one attempt gets: TCP, TLS and HTTP/2 need three round trips before they are through.
+    # Despite its name the least time that one attempt gets: TCP, TLS and HTTP/2 need three round trips.
     ("grpc.min_reconnect_backoff_ms", 3_000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.use_local_subchannel_pool", 1),
