@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import threading
 import time
 
 import numpy as np
@@ -379,6 +380,78 @@ def test_a_lift_on_its_way_is_sent_to_where_it_is(environment, error):
     bench.emulator.place = slowly
     _expect_stop(bench, error)
     assert sent == [pytest.approx(0.2), pytest.approx(0.07)]
+
+
+def test_a_lift_that_does_not_arrive_in_time_is_sent_to_where_it_is(environment):
+    posture = PostureConfig(lift_m=0.2, commanded=True)
+    config = dataclasses.replace(CONFIG, posture=posture, timing=TimingConfig(reset_s=1.0))
+    bench = make_bench(environment, config)
+    place, sent = bench.emulator.place, []
+
+    def blocked(head=None, waist=None):
+        if waist is not None:
+            sent.append(waist[1])
+            place(waist=(waist[0], 0.07))
+
+    bench.emulator.place = blocked
+    bench.robot.reset(3)
+    assert bench.robot.check_end() == EpisodeEnd(Outcome.ERROR, "posture")
+    assert sent == [pytest.approx(0.2), pytest.approx(0.07)]
+
+
+def test_an_error_that_nobody_thought_of_ends_the_episode_and_keeps_it(environment):
+    class Breaks(FakePolicy):
+        def infer(self, observation, seed, prefix=None):
+            if len(self.seeds) == 2:
+                bench.robot._body._link.read_state = broken
+            return super().infer(observation, seed, prefix)
+
+    def broken(at_ns=None):
+        raise MemoryError("no room for a sample")
+
+    bench = make_bench(environment)
+    episode = run(bench, Breaks())
+    assert end_of(episode).outcome is Outcome.ERROR
+    assert "no room for a sample" in bench.events("g1_fault")[0]["reason"]
+
+
+def test_the_watchdog_may_look_while_a_scene_is_set(environment, monkeypatch):
+    inside, overlaps = [], []
+
+    def alone(method):
+        def guarded(*args):
+            if inside:
+                overlaps.append(inside[0])
+            inside.append(threading.get_ident())
+            try:
+                time.sleep(0.001)
+                return method(*args)
+            finally:
+                inside.remove(threading.get_ident())
+
+        return guarded
+
+    monkeypatch.setattr(environment, "step", alone(environment.step))
+    monkeypatch.setattr(environment, "reset", alone(environment.reset))
+    emulator = Emulator(environment, WallClock(rate=20.0), CONFIG.units, CAMERAS)
+    emulator.prepare(0)
+    over = threading.Event()
+
+    def look():
+        while not over.is_set():
+            emulator.moment()
+
+    watchdog = threading.Thread(target=look)
+    watchdog.start()
+    try:
+        for seed in range(5):
+            emulator.prepare(seed)
+            emulator.command(lambda target: None)
+            emulator.verdict()
+    finally:
+        over.set()
+        watchdog.join()
+    assert overlaps == []
 
 
 def _expect_stop(bench, error):

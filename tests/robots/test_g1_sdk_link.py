@@ -167,3 +167,18 @@ def test_closing_shuts_the_sdk_down_even_if_a_camera_will_not_close(link):
     with pytest.raises(OSError, match="stuck"):
         link.close()
     assert link._robot.closed
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"), [(None, "got NoneType"), (([0.1] * 14,), "got tuple"), (([0.1] * 14, "soon"), "got tuple")]
+)
+def test_an_answer_of_another_form_is_a_fault(link, answer, told):
+    link._robot.arm_joint_states = lambda: answer
+    with pytest.raises(LinkFault, match=f"arm_joint_states: expected .value, stamp in ns., {told}"):
+        link.read_state()
+
+
+def test_compressed_frames_are_refused_with_advice(link):
+    link._camera.frame = b"\xff\xd8"
+    with pytest.raises(LinkFault, match=r"got bytes; correct its CameraConfig, or choose the uncompressed mode"):
+        link.read_frame("head")

@@ -209,6 +209,10 @@ class G1Body:
                 except _PASSING:
                     if self._clock.now_ns() >= deadline_ns:
                         raise
+                except G1Fault:
+                    raise
+                except Exception as error:  # whatever it is, the episode ends and is kept
+                    raise LinkFault(f"{type(error).__name__}: {error}") from error
                 self._is_waiting = True
                 self.watch()
                 if self.fault is not None:

@@ -6,13 +6,15 @@
 
 Time is the clock's: whenever somebody looks, the world is brought up to the present, one control tick after the other. So on
 a simulated clock nothing waits, and the same seed gives the same episode. It was made from public descriptions of the SDK,
-and shows that our side keeps to them; it is no proof of what a real robot does. Not thread-safe.
+and shows that our side keeps to them; it is no proof of what a real robot does. Thread-safe: the robot's watchdog looks from
+a thread of its own.
 
 Legend: `tick` counts 1/30 s since the last `prepare`.
 """
 
 import bisect
 import collections
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -55,6 +57,7 @@ class Emulator:
         self.units = units
         self.cameras = tuple(cameras)
         self.faults = EmulatorFaults()
+        self._lock = threading.RLock()
         self._pictures = Pictures(environment, sizes.pop(), seed)
         self._scheduled: list[tuple[int, dict[str, object]]] = []
         self._history: collections.deque[Moment] = collections.deque(maxlen=HISTORY_TICKS)
@@ -86,78 +89,88 @@ class Emulator:
 
     def prepare(self, seed: int) -> None:
         """Sets the scene of this seed, with the robot at its posture, from now on."""
-        timestep = self.environment.reset(seed)
-        self._started_ns = self.clock.now_ns()
-        self._target = np.array(timestep.observation["state"], np.float64)
-        self._end = None
-        self._history.clear()
-        self._pictures.clear()
-        for tick in range(-PAST_TICKS, 1):
-            self._keep(tick)
+        with self._lock:
+            timestep = self.environment.reset(seed)
+            self._started_ns = self.clock.now_ns()
+            self._target = np.array(timestep.observation["state"], np.float64)
+            self._end = None
+            self._history.clear()
+            self._pictures.clear()
+            for tick in range(-PAST_TICKS, 1):
+                self._keep(tick)
 
     def verdict(self) -> EpisodeEnd | None:
-        self.catch_up()
-        return self._end
+        with self._lock:
+            self.catch_up()
+            return self._end
 
     def at(self, tick: int, **changes: object) -> None:
         """Changes faults when this tick of the present (or else the next) episode is reached."""
         EmulatorFaults().set(**changes)
-        self._scheduled = sorted([*self._scheduled, (tick, changes)], key=lambda entry: entry[0])
+        with self._lock:
+            self._scheduled = sorted([*self._scheduled, (tick, changes)], key=lambda entry: entry[0])
 
     def inject(self, **changes: object) -> None:
         """Changes faults now."""
-        self.catch_up()
-        self._activate(changes, self._history[-1].tick + 1)
+        with self._lock:
+            self.catch_up()
+            self._activate(changes, self._history[-1].tick + 1)
 
     def close(self) -> None:
-        self._pictures.close()
-        self.environment.close()
+        with self._lock:
+            self._pictures.close()
+            self.environment.close()
 
     # What the emulated SDK is made of.
 
     def catch_up(self) -> None:
         """Lets the world go on to the present."""
-        if not self._history:
-            raise RuntimeError("the emulator has no scene yet; call prepare(seed) first")
-        while self._history[-1].tick < (self.clock.now_ns() - self._started_ns) // PERIOD_NS:
-            self._step(self._history[-1].tick + 1)
+        with self._lock:
+            if not self._history:
+                raise RuntimeError("the emulator has no scene yet; call prepare(seed) first")
+            while self._history[-1].tick < (self.clock.now_ns() - self._started_ns) // PERIOD_NS:
+                self._step(self._history[-1].tick + 1)
 
     def command(self, change: Callable[[np.ndarray], None]) -> None:
         """Takes a command: `change` alters the target [16] in place."""
-        self.catch_up()
-        if self.faults.rejects:
-            raise RuntimeError("command rejected")
-        self.num_commands += 1
-        if not (self.faults.ignores or self.faults.emergency_stop):
-            change(self._target)
+        with self._lock:
+            self.catch_up()
+            if self.faults.rejects:
+                raise RuntimeError("command rejected")
+            self.num_commands += 1
+            if not (self.faults.ignores or self.faults.emergency_stop):
+                change(self._target)
 
     def place(self, head: tuple[float, float] | None = None, waist: tuple[float, float] | None = None) -> None:
         """Head [rad, rad] and waist [rad, m] are there from the next tick on; the world's own robot doesn't show it."""
-        self._head, self._waist = head or self._head, waist or self._waist
+        with self._lock:
+            self._head, self._waist = head or self._head, waist or self._waist
 
     def moment(self, at_ns: int | None = None) -> tuple[Moment, int]:
         """The newest states, or those nearest to a stamp, and their stamp."""
-        self.catch_up()
-        now_ns = self.clock.now_ns()
-        delay_ns, offset_ns = round(self.faults.state_delay_s * 1e9), round(self.faults.state_clock_s * 1e9)
-        newest = (now_ns - delay_ns - self._started_ns) // PERIOD_NS
-        if self.faults.state_gap:
-            newest = min(newest, self._gap_from)
-        return self._find(newest, None if at_ns is None else at_ns - offset_ns, offset_ns)
+        with self._lock:
+            self.catch_up()
+            now_ns = self.clock.now_ns()
+            delay_ns, offset_ns = round(self.faults.state_delay_s * 1e9), round(self.faults.state_clock_s * 1e9)
+            newest = (now_ns - delay_ns - self._started_ns) // PERIOD_NS
+            if self.faults.state_gap:
+                newest = min(newest, self._gap_from)
+            return self._find(newest, None if at_ns is None else at_ns - offset_ns, offset_ns)
 
     def picture(self, name: str, at_ns: int | None = None) -> tuple[np.ndarray | None, int | None]:
         """The newest picture of a camera, or the one nearest to a stamp, and its stamp; None before the first."""
-        self.catch_up()
-        faults = self.faults
-        delay_ns, offset_ns = round(faults.frame_delay_s * 1e9), round(faults.camera_clock_s * 1e9)
-        newest = (self.clock.now_ns() - delay_ns - self._started_ns) // PERIOD_NS - FRAME_AGE_TICKS
-        if name in faults.silent_cameras:
-            newest = min(newest, self._silent_from)
-        newest -= newest % faults.dropped_frames
-        if newest < -PAST_TICKS:
-            return None, None
-        moment, stamp_ns = self._find(newest, None if at_ns is None else at_ns - offset_ns, offset_ns)
-        return self._pictures.take(moment, name, name in faults.frozen_cameras), stamp_ns
+        with self._lock:
+            self.catch_up()
+            faults = self.faults
+            delay_ns, offset_ns = round(faults.frame_delay_s * 1e9), round(faults.camera_clock_s * 1e9)
+            newest = (self.clock.now_ns() - delay_ns - self._started_ns) // PERIOD_NS - FRAME_AGE_TICKS
+            if name in faults.silent_cameras:
+                newest = min(newest, self._silent_from)
+            newest -= newest % faults.dropped_frames
+            if newest < -PAST_TICKS:
+                return None, None
+            moment, stamp_ns = self._find(newest, None if at_ns is None else at_ns - offset_ns, offset_ns)
+            return self._pictures.take(moment, name, name in faults.frozen_cameras), stamp_ns
 
     def _find(self, newest: int, at_ns: int | None, offset_ns: int) -> tuple[Moment, int]:
         ticks = [moment.tick for moment in self._history]

@@ -106,18 +106,19 @@ class SdkLink:
         config = self._cameras[camera]
         name = config.sdk_name
         if at_ns is None:
-            image, stamp_ns = _call("get_latest_image", lambda: self._camera.get_latest_image(name))
+            image, stamp_ns = _stamped("get_latest_image", lambda: self._camera.get_latest_image(name))
         else:
-            image, stamp_ns = _call("get_image_nearest", lambda: self._camera.get_image_nearest(name, at_ns))
+            image, stamp_ns = _stamped("get_image_nearest", lambda: self._camera.get_image_nearest(name, at_ns))
         if image is None or stamp_ns is None:
             return None
         expected = (config.frame_height, config.frame_width, 3)
-        if image.shape != expected or image.dtype != np.uint8:
+        if not isinstance(image, np.ndarray) or image.shape != expected or image.dtype != np.uint8:
+            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
             raise LinkFault(
-                f"camera {camera}: expected uint8 frames {expected}, got {image.dtype} {image.shape}; correct its "
-                "CameraConfig, or choose the uncompressed mode"
+                f"camera {camera}: expected uint8 frames {expected}, got {got}; correct its CameraConfig, or choose the "
+                "uncompressed mode"
             )
-        return Frame(convert.image_from_sdk(image, self._units), int(stamp_ns))
+        return Frame(convert.image_from_sdk(image, self._units), stamp_ns)
 
     def send(self, target: np.ndarray) -> None:
         arms = [float(value) for value in target[:14]]
@@ -147,12 +148,12 @@ class SdkLink:
 
     def _read(self, name: str, at_ns: int | None) -> tuple[Sequence[float], int]:
         if at_ns is None:
-            values, stamp_ns = _call(name, getattr(self._robot, name))
+            values, stamp_ns = _stamped(name, getattr(self._robot, name))
         else:
-            values, stamp_ns = _call(name, lambda: getattr(self._robot, f"{name}_nearest")(at_ns))
+            values, stamp_ns = _stamped(name, lambda: getattr(self._robot, f"{name}_nearest")(at_ns))
         if values is None or stamp_ns is None:
             raise StateLateError(f"{name}: the SDK has no sample yet; is the robot's service in its external mode?")
-        return values, int(stamp_ns)
+        return values, stamp_ns
 
 
 def connect(
@@ -190,6 +191,16 @@ def _call(name: str, call: Callable[[], Result]) -> Result:
         raise
     except Exception as error:  # The SDK documents no exceptions, so any of them is its fault.
         raise LinkFault(f"{name} failed: {type(error).__name__}: {error}") from error
+
+
+def _stamped(name: str, call: Callable[[], Any]) -> tuple[Any, int | None]:
+    """What the SDK says, with its stamp in ns. Raises LinkFault."""
+    answer = _call(name, call)
+    try:
+        value, stamp_ns = answer
+        return value, None if stamp_ns is None else int(stamp_ns)
+    except (TypeError, ValueError) as error:
+        raise LinkFault(f"{name}: expected (value, stamp in ns), got {type(answer).__name__}: {error}") from error
 
 
 def _command(name: str, call: Callable[[], object]) -> None:

@@ -41,11 +41,7 @@ def go_to_start(config: G1RobotConfig, body: G1Body, clock: Clock, watch: Callab
     deadline_ns = clock.now_ns() + round(config.timing.reset_s * 1e9)
     if config.posture.commanded and not config.dry_run:
         state = _bring_posture(config.posture, body, clock, deadline_ns, watch)
-    if found := find_deviations(config.posture, state):
-        raise PostureError(
-            f"{'; '.join(found)}. The safety check stands on this posture: bring the robot there, set "
-            "PostureConfig.commanded, or correct the units (UnitsConfig) if the robot stands right"
-        )
+    _check_posture(config.posture, state)
     if config.start_rad is not None and not config.dry_run:
         state = _bring_arms(config, np.array(config.start_rad), body, clock, deadline_ns, watch)
     return state
@@ -67,12 +63,22 @@ def _bring_posture(
             body.hold()
             clock.sleep_s(body.period_s)
             state = body.read_state()
+        _check_posture(posture, state)
     except BaseException:
         # Its goal was sent once and is still on its way there: only another goal stops it.
         with contextlib.suppress(G1Fault):
             body.send_posture(state.head, state.waist)
         raise
     return state
+
+
+def _check_posture(posture: PostureConfig, state: BodyState) -> None:
+    """Raises PostureError."""
+    if found := find_deviations(posture, state):
+        raise PostureError(
+            f"{'; '.join(found)}. The safety check stands on this posture: bring the robot there, set "
+            "PostureConfig.commanded, or correct the units (UnitsConfig) if the robot stands right"
+        )
 
 
 def _bring_arms(
