@@ -67,7 +67,8 @@ make_client() {
 show() {
   local certificate
   for certificate in "$1"/ca.crt "$1"/*/tls.crt; do
-    [ -f "$certificate" ] && echo "$certificate: $(openssl x509 -in "$certificate" -noout -subject -enddate | tr '\n' ' ')"
+    [ -f "$certificate" ] || continue
+    echo "$certificate: $(openssl x509 -in "$certificate" -noout -subject -enddate | tr '\n' ' ')"
   done
 }
 

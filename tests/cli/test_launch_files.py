@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -23,7 +24,8 @@ FILES = [LAUNCH / name for name in ("slurm/learner.sbatch", "kubernetes/learner-
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_option_is_one_of_sop_learn(path):
     text = "\n".join(line for line in path.read_text().splitlines() if not line.lstrip().startswith("#"))
-    command = text[text.index("sop learn") :].split("srun")[0] + " ".join(re.findall(r"hosts=\((.*)\)", text))
+    command = text[text.index("sop learn") :] + " ".join(re.findall(r"hosts=\((.*)\)", text))
+    command = re.sub(r"srun --[a-z-]+", "srun", command)
     flags = set(re.findall(r"--([a-z-]+)", command))
     known = {field.name.replace("_", "-") for field in dataclasses.fields(LearnArguments)}
     assert {"config", "store", "replay", "checkpoints", "coordinator"} <= flags
@@ -35,6 +37,32 @@ def test_every_option_is_one_of_sop_learn(path):
 @pytest.mark.parametrize("path", [path for path in FILES if path.suffix != ".yaml"], ids=lambda path: path.name)
 def test_scripts_are_whole(path):
     subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+@pytest.mark.parametrize("num_nodes", [1, 2])
+def test_slurm_hands_every_word_on_as_it_is(tmp_path, num_nodes):
+    def program(name, script):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/usr/bin/env bash\n{script}\n")
+        path.chmod(0o755)
+
+    program(".venv/bin/sop", """printf '%s\\n' "$@" """)
+    program("bin/srun", 'shift; SLURM_NODEID=1 exec "$@"')
+    program("bin/scontrol", "echo node-a; echo node-b")
+    store = '{"driver": "s3", "bucket": "b"}'
+    environment = {
+        "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "SLURM_NNODES": str(num_nodes), "SLURM_JOB_NODELIST": "node-[a-b]",
+        "SLURM_JOB_ID": "1", "SOP_STORE": store, "SOP_REPLAY": "replay:1", "SOP_RUN": "/shared/my run",
+    }  # fmt: skip
+    done = subprocess.run(
+        ["bash", FILES[0]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    words = done.stdout.splitlines()
+    assert words[words.index("--store") + 1] == store
+    assert words[words.index("--checkpoints") + 1] == "/shared/my run/checkpoints"
+    hosts = ["--coordinator", "node-a:12321", "--num-processes", "2", "--process-id", "1"]
+    assert words[-6:] == hosts if num_nodes == 2 else "--process-id" not in words
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

@@ -245,6 +245,8 @@ def test_keys_are_private_and_nothing_is_overwritten(certificates):
         done = run_ca(*words)
         assert done.returncode != 0
         assert complaint in done.stderr
+    assert run_ca("init", certificates.parent / "fresh").returncode == 0
+    assert run_ca("show", certificates.parent / "fresh").returncode == 0  # no certificate yet
     shown = run_ca("show", certificates).stdout
     assert "OU = learner, CN = learner-0" in shown
 
