@@ -29,8 +29,8 @@ class Individual:
     brightness: of every light. tint: colour of what stands fixed in the world (walls, table), per RGB channel.
     camera_shift_m, camera_turn_rad: how the head, left hand and right hand cameras are mounted off their places, along
         and about each camera's own axes.
-    friction: of all geoms; contacts that a world sets pair by pair (the box's tabs) and cloth keep theirs. stiffness, damping:
-        of the arms' servos.
+    friction: of all geoms; contacts that a world sets pair by pair (the box's tabs) and cloth keep theirs.
+    stiffness, damping: of the arms' servos.
     delay_ticks: control ticks between a command and its taking effect.
     grain: how much darker the darkest veins of floor and table are, 0 plain .. 1 black. pattern: which veins, a seed.
     """

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import final
+from typing import Any, final
 
 from sop_jax.actors.durable_files import write_durably
 
@@ -31,13 +31,23 @@ class EpisodeCounter:
 
     def next_number(self) -> int:
         """The number that no episode has had; 0 if nobody has counted for this store, or the file is damaged."""
-        try:
-            found = json.loads(self._path.read_bytes())
-            number = found["next"] if found["store"] == self._store else 0
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return 0
-        return number if type(number) is int and 0 <= number < 10**12 else 0
+        store, number = self._read()
+        return number if store == self._store and type(number) is int and 0 <= number < 10**12 else 0
+
+    @property
+    def is_of_another_store(self) -> bool:
+        """Whether the robot has counted here for another store than this one."""
+        store, _ = self._read()
+        return store is not None and store != self._store
 
     def note(self, number: int) -> None:
         """An episode of this number is over. Durable once it returns; raises OSError, and then the old count stands."""
         write_durably(self._path, json.dumps({"store": self._store, "next": number + 1}).encode())
+
+    def _read(self) -> tuple[Any, Any]:
+        """The store's digest and the number; None each if there is no file, or it is damaged."""
+        try:
+            found = json.loads(self._path.read_bytes())
+            return found["store"], found["next"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None, None

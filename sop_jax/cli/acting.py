@@ -16,6 +16,7 @@ from sop_jax.drill.ledger import Ledger
 from sop_jax.episodes.paths import episode_of_path
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.specs.clock import Clock
+from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.identifiers import number_of_episode
 from sop_jax.specs.interfaces import Metrics, Robot, Supervisor
 from sop_jax.specs.records import Episode
@@ -50,6 +51,8 @@ def run_actor(
 ) -> tuple[ActorReport, bool]:
     """Runs the actor to its end on this thread; returns its report and whether everything was uploaded.
 
+    Raises ConfigError: the spool holds episodes of another store.
+
     `stop` is a request that may come before the actor is there; the caller has entered it.
     """
     store = EpisodeStore(as_store_url(upkeep.store))
@@ -60,8 +63,14 @@ def run_actor(
     room = SpoolConfig(max_bytes=round(upkeep.spool_gb * 1e9))
     robot_id = config.robot_id
     directory = upkeep.spool or pathlib.Path("runs/spool") / robot_id
-    spool = Spool(directory, store, clock, metrics, room)
     counter = EpisodeCounter(directory, store.url)
+    if counter.is_of_another_store and (num_waiting := len(list(directory.glob("*.zip")))):
+        raise ConfigError(
+            f"{directory} holds {num_waiting} episodes on their way to another store than {store.url}: start once more with "
+            "that one until they are uploaded, or choose another --spool (has the same store got another name, remove "
+            "next_episode.json there)"
+        )
+    spool = Spool(directory, store, clock, metrics, room)
     if spool.num_unreadable:
         note(
             f"{spool.num_unreadable} files in the spool can't be read: they stay where they are and are not uploaded; look "

@@ -3,7 +3,8 @@
 import dataclasses
 import importlib
 import pathlib
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 
 from sop_jax.cli.arguments import parse
 from sop_jax.cli.machine import Check, check_machine
@@ -84,6 +85,24 @@ class DoctorArguments:
 
     json: bool = False
     """Print one JSON object as the last line."""
+
+    def __post_init__(self) -> None:
+        given = {field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default}
+        for needed, names in _BELONGS_TO.items():
+            if needed not in given and (lost := sorted(given & names)):
+                options = ", ".join("--" + name.replace("_", "-") for name in lost)
+                raise ValueError(f"{options}: only with --{needed}")
+
+
+_BELONGS_TO: Mapping[str, frozenset[str]] = types.MappingProxyType(
+    {
+        "live": frozenset({"stations", "run", "watch_s"}),
+        "drill": frozenset({"schedules", "seed", "report", "store", "replay", "deadline_s"}),
+        "store": frozenset({"replay_tls", "ledgers", "spools", "draws"}),
+        "config": frozenset({"model", "devices", "device_memory_gb"}),
+    }
+)
+"""Option -> those that mean nothing without it."""
 
 
 def run(argv: Sequence[str]) -> int:

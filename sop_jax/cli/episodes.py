@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from sop_jax.cli.arguments import UsageError, parse
 from sop_jax.cli.locations import as_store_url
@@ -135,12 +136,13 @@ def _list(arguments: ListArguments) -> int:
         size = f"{summary.size / 1e3:.0f}"
         manifest = summary.manifest
         if manifest is None:
-            table.add_row(summary.path, "", "", "", "unreadable", "", "", size, note)
+            table.add_row(*map(Text, (summary.path, "", "", "", "unreadable", "", "", size, note)))
             continue
-        table.add_row(
+        cells = (
             manifest.episode_id, manifest.task, manifest.source.value, str(manifest.policy_version), _outcome(manifest),
             str(manifest.num_frames), str(manifest.num_interventions), size, note,
         )  # fmt: skip
+        table.add_row(*map(Text, cells))  # as it is: a robot may have written anything
     console.print(table)
     say(f"{len(summaries)} episodes, {len(set_aside)} set aside")
     if arguments.json:

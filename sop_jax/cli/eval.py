@@ -113,6 +113,14 @@ class EvalArguments:
             raise ValueError("say where to evaluate: either --tasks or --suite")
         if self.side_by_side < 1 or self.video_failures < 0:
             raise ValueError("--side-by-side must be at least 1, and --video-failures at least 0")
+        if self.expert and (self.version is not None or self.base):
+            raise ValueError("--version and --base belong to --weights: the expert has none")
+        if self.version is not None and self.version < 0:
+            raise ValueError(f"--version must be at least 0 (the base policy), got {self.version}")
+        if self.trained and self.suite != "retention":
+            raise ValueError("--trained belongs to --suite retention, which leaves these tasks out")
+        if self.reset_s < 0:
+            raise ValueError(f"--reset-s must be at least 0, got {self.reset_s:g}")
 
     @property
     def worlds(self) -> dict[str, WorldConfig]:

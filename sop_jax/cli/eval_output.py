@@ -44,15 +44,19 @@ def film(
 ) -> pathlib.Path:
     """Runs the trials of these seeds again before a camera team. Writes NAME-SEED.mp4 each; returns the contact sheet."""
     # Only here: it loads JAX and a video encoder into a process that otherwise only waits for its workers.
+    import jax  # noqa: PLC0415
+
     from sop_jax.evaluation.video import film_trials, write_contact_sheet, write_video  # noqa: PLC0415
 
     folder.mkdir(parents=True, exist_ok=True)
     name = name or world.task
     rows = []
-    for take in film_trials(candidate, world, rollout, WallClock(), seeds, side_by_side):
-        if videos:
-            write_video(take, folder / f"{name}-{take.result.seed}.mp4")
-        rows.append(take.thinned(columns))
+    # Where the workers are, whatever else this machine has: an accelerator's last bits are other trials.
+    with jax.default_device(jax.devices("cpu")[0]):
+        for take in film_trials(candidate, world, rollout, WallClock(), seeds, side_by_side):
+            if videos:
+                write_video(take, folder / f"{name}-{take.result.seed}.mp4")
+            rows.append(take.thinned(columns))
     write_contact_sheet(rows, sheet := folder / f"{name}.jpg", columns)
     return sheet
 

@@ -70,11 +70,11 @@ class LiveView:
             self._live.update(draw(screen), refresh=True)
         elif self._clock.now_ns() >= self._next_line_ns:
             self._next_line_ns = self._clock.now_ns() + round(PLAIN_EVERY_S * 1e9)
-            self._console.print(plain_line(screen), markup=False, soft_wrap=True)
+            self._console.print(plain_line(screen), markup=False, emoji=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(text, markup=False, emoji=False, soft_wrap=True)
 
 
 def draw(screen: Screen) -> RenderableType:

@@ -23,12 +23,12 @@ progress_console = Console(stderr=True, highlight=False)
 
 def say(text: str) -> None:
     """One plain line to stdout, printed as it is."""
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(text, markup=False, emoji=False, soft_wrap=True)
 
 
 def note(text: str) -> None:
     """One plain line to stderr: progress, warnings."""
-    progress_console.print(text, markup=False, soft_wrap=True)
+    progress_console.print(text, markup=False, emoji=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

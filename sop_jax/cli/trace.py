@@ -48,12 +48,10 @@ def trace(arguments: TraceArguments) -> int:
     if not events:
         say(f"no station wrote of {arguments.episode} in {arguments.metrics}/*.jsonl")
     if arguments.json:
-        print_json(
-            [
-                {"time_s": event.time_s, "process": event.process, "event": event.name, **event.values}
-                for event in events
-            ]
-        )
+        told = [
+            {"time_s": event.time_s, "process": event.process, "event": event.name, **event.values} for event in events
+        ]
+        print_json({"episode_id": arguments.episode, "events": told})
     return 0 if events else 1
 
 

@@ -30,6 +30,8 @@ def find_candidate(weights: str, version: int | None, base: str) -> Candidate:
             raise UsageError(
                 f"{weights} is a policy directory, which has no versions: name a run or a store for --version"
             )
+        if base:
+            raise UsageError(f"{weights} is a policy directory, and whole: --base belongs to a run or a store")
         return Candidate(bundle=str(path))
     run, conditioning = RunDirectory(path), Conditioning()
     if run.config.exists():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from sop_jax.actors.episode import TrialResult
-from sop_jax.evaluation.statistics import Interval, normal_quantile
+from sop_jax.evaluation.statistics import Interval, normal_quantile, wilson_interval
 
 _NUM_HALVINGS = 60
 
@@ -67,7 +67,11 @@ def count_pairs(first: Sequence[TrialResult], second: Sequence[TrialResult]) -> 
             f"paired trials need the same seeds, each once and at least one: got {len(first)} and {len(second)} trials, "
             f"without a partner: {unpaired}"
         )
-    pairs = [(success, others[seed]) for seed, success in by_seed.items()]
+    return _count_pairs(np.array(list(by_seed.values())), np.array([others[seed] for seed in by_seed]))
+
+
+def _count_pairs(first: np.ndarray, second: np.ndarray) -> PairCounts:
+    pairs = [(bool(one), bool(two)) for one, two in zip(first, second, strict=True)]
     return PairCounts(*(pairs.count(pair) for pair in ((True, True), (True, False), (False, True), (False, False))))
 
 
@@ -122,10 +126,15 @@ def hierarchical_rate(
 ) -> Interval:
     """Mean success of a method over training seeds, with a bootstrap interval over seeds and trials.
 
+    Where all trials of all seeds end alike, which leaves a bootstrap nothing to draw from, it is Wilson's interval of the
+    `n` trials: rows share them, so more seeds are no more evidence.
+
     Args:
         successes: bool [S, n]; row s is the policy of training seed s on trials that all rows share.
     """
     values = _as_table(successes)
+    if values.min() == values.max():
+        return wilson_interval(int(values[0].sum()), values.shape[1], confidence)
     rng = np.random.default_rng(seed)
     means = [values[np.ix_(_draw(rng, len(values)), _draw(rng, values.shape[1]))].mean() for _ in range(num_resamples)]
     return _percentiles(float(values.mean()), means, confidence)
@@ -144,7 +153,7 @@ def hierarchical_difference(
 
     All rows of both methods are on the same trials, so one draw of trials serves them all, which keeps the pairs (seeds and
     trials are crossed: Owen 2007, "The pigeonhole bootstrap"). With two or three training seeds the interval is rough, and
-    rather too narrow than too wide.
+    rather too narrow than too wide. Where no draw differs from another, it is Tango's of one row's `n` pairs.
 
     Args:
         first, second: bool [S, n] each.
@@ -162,6 +171,8 @@ def hierarchical_difference(
         other_rows = rows if paired_seeds else _draw(rng, len(two))
         trials = _draw(rng, one.shape[1])
         rises.append(two[np.ix_(other_rows, trials)].mean() - one[np.ix_(rows, trials)].mean())
+    if np.ptp(rises) == 0:
+        return tango_interval(_count_pairs(one[0], two[0]), confidence)
     return _percentiles(float(two.mean() - one.mean()), rises, confidence)
 
 

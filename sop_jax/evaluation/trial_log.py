@@ -42,12 +42,12 @@ class TrialLog:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._read()
-        except OSError:
+        except BlockingIOError:
             self._file.close()
             raise ConfigError(
                 f"{path}: another evaluation is writing to it; wait for it, or choose another folder"
             ) from None
-        except ConfigError:
+        except (ConfigError, OSError):
             self._file.close()
             raise
 

@@ -17,6 +17,7 @@ from sop_jax.episodes import kvstore
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.robots.fake import FakeRobot, FakeRobotConfig
 from sop_jax.specs.clock import WallClock
+from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.identifiers import number_of_episode
 from sop_jax.specs.metrics import NoMetrics
 
@@ -116,3 +117,13 @@ def test_a_disk_that_refuses_the_count_stops_no_robot(runner, store_url, tmp_pat
         patch.setattr(acting.EpisodeCounter, "note", broken)
         assert len(act(runner, store_url, tmp_path / "spool", 2)) == 2
     assert "the number of the next episode wasn't written down: no space left" in capsys.readouterr().err
+
+
+def test_episodes_on_their_way_to_one_store_go_to_no_other(runner, store_url, tmp_path):
+    act(runner, store_url, tmp_path / "spool", 1)
+    other = f"file://{tmp_path}/another/"
+    act(runner, other, tmp_path / "spool", 1)  # an empty spool may serve another store
+    (tmp_path / "spool" / "left.zip").write_bytes(b"")
+    with pytest.raises(ConfigError, match="1 episodes on their way to another store"):
+        act(runner, store_url, tmp_path / "spool", 1)
+    assert len(act(runner, other, tmp_path / "spool", 1)) == 2

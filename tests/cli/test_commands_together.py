@@ -126,7 +126,7 @@ def test_robot_learner_and_evaluation_work_on_one_store(config, store, folder, c
     assert main(["doctor", "--drill", "--store", store, "--ledgers", str(folder / "ledger")]) == 0
     assert "2 accepted by the ledgers, 0 wait in spools, 0 given up" in capsys.readouterr().out
     assert main(["episodes", "trace", "--metrics", metrics, "--episode", robots[0].episode_id, "--json"]) == 0
-    assert [event["event"] for event in _json(capsys)][:2] == ["rollout", "accepted"]
+    assert [event["event"] for event in _json(capsys)["events"]][:2] == ["rollout", "accepted"]
     assert not list((folder / "metrics").glob("*.address"))
 
     base = str(folder / "policy")

@@ -12,6 +12,7 @@ from sop_jax.cli.machine import (
     check_rendering,
     check_reverb,
 )
+from sop_jax.cli.main import BAD_INPUT, main
 
 
 def test_quick_checks_at_their_limits(tmp_path):
@@ -75,3 +76,18 @@ def test_exit_code_says_whether_something_needed_is_missing(checks, code, last_w
     assert [check["name"] for check in found["checks"]] == [check.name for check in checks]
     for check in checks:
         assert any(check.fix in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--stations", "localhost:1"], "--stations: only with --live"),
+        (["--schedules", "3", "--seed", "1"], "--schedules, --seed: only with --drill"),
+        (["--store", "x"], "--store: only with --drill"),
+        (["--drill", "--ledgers", "x"], "--ledgers: only with --store"),
+        (["--devices", "8"], "--devices: only with --config"),
+    ],
+)
+def test_an_option_that_would_mean_nothing_is_refused(words, complaint, capsys):
+    assert main(["doctor", *words]) == BAD_INPUT
+    assert complaint in capsys.readouterr().err

@@ -70,7 +70,7 @@ def test_one_episode_is_followed_through_all_stations(tmp_path, capsys):
     words = ["episodes", "trace", "--metrics", str(tmp_path), "--episode", "robot-0.1.2", "--json"]
     assert main(words) == 0
     out = capsys.readouterr().out.strip().splitlines()
-    assert [event["event"] for event in json.loads(out[-1])] == ["accepted", "upload", "episode", "first_use"]
+    assert [event["event"] for event in json.loads(out[-1])["events"]] == ["accepted", "upload", "episode", "first_use"]
     assert (
         "1970-01-01 00:01:43.000  replay       episode            intake=inserted num_items=4 intake_s=0.25" in out[2]
     )

@@ -55,9 +55,7 @@ def test_slurm_hands_every_word_on_as_it_is(tmp_path, num_nodes):
         "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "SLURM_NNODES": str(num_nodes), "SLURM_JOB_NODELIST": "node-[a-b]",
         "SLURM_JOB_ID": "1", "SOP_STORE": store, "SOP_REPLAY": "replay:1", "SOP_RUN": "/shared/my run",
     }  # fmt: skip
-    done = subprocess.run(
-        ["bash", FILES[0]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["bash", FILES[0]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     words = done.stdout.splitlines()
     assert words[words.index("--store") + 1] == store
     assert words[words.index("--checkpoints") + 1] == "/shared/my run/checkpoints"

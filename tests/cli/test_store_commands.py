@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 
@@ -10,6 +11,7 @@ from sop_jax.episodes.paths import repair_path
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
 from sop_jax.specs.clock import ManualClock
+from sop_jax.specs.records import Outcome
 from sop_jax.weights.publisher import Publisher
 
 
@@ -46,6 +48,16 @@ def test_ls_and_show(store_with_episodes, store_url, capsys):
     assert "asked at frame 6 (synthetic), acted 9 to 15" in text
     assert "intervened   6 frames in 1 takeovers" in text
     assert "started      unknown: its clock knew no date, and said 1.000 s" in text
+
+
+def test_ls_shows_what_a_robot_wrote_as_it_is(store_url, capsys):
+    for number, kind in enumerate(("[/x]", "dropped [left]", ":100:")):
+        episode = make_episode(number, 30)
+        manifest = dataclasses.replace(episode.manifest, outcome=Outcome.FAILURE, failure_kind=kind)
+        EpisodeStore(store_url).put(dataclasses.replace(episode, manifest=manifest))
+    assert main(["episodes", "ls", "--store", store_url]) == 0
+    text = capsys.readouterr().out
+    assert all(kind in text for kind in ("[/x]", "dropped [left]", ":100:"))
 
 
 def test_show_tells_the_date_of_what_a_dated_clock_recorded(store_url, capsys):

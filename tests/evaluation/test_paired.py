@@ -17,6 +17,7 @@ from sop_jax.evaluation.paired import (
     tango_score,
 )
 from sop_jax.evaluation.retention import forgetting
+from sop_jax.evaluation.statistics import wilson_interval
 from sop_jax.specs.records import Outcome
 
 BENTUR = PairCounts(both=1, first_only=1, second_only=7, neither=12)
@@ -91,12 +92,15 @@ def test_trials_are_paired_by_seed_whatever_their_order():
         compare([], [])
 
 
-def test_hierarchical_bootstrap_without_any_spread_is_a_point():
+def test_without_any_spread_a_bootstrap_gives_way_to_a_formula():
     same = np.tile([True, False], (3, 5))
-    rise = hierarchical_difference(same, same)
-    assert (rise.low, rise.value, rise.high) == (0.0, 0.0, 0.0)  # equal pairs: drawn together, they cancel
-    everything = hierarchical_rate(np.ones((2, 4), bool))
-    assert (everything.low, everything.high) == (1.0, 1.0)
+    assert hierarchical_difference(same, same) == tango_interval(PairCounts(5, 0, 0, 5))  # drawn together, they cancel
+    for outcome in (True, False):
+        assert hierarchical_rate(np.full((2, 100), outcome)) == wilson_interval(100 * outcome, 100)
+    assert hierarchical_rate(np.ones((2, 100), bool)).low == pytest.approx(0.963, abs=1e-3)
+    nothing, everything = np.zeros((2, 50), bool), np.ones((2, 50), bool)
+    assert hierarchical_difference(nothing, everything) == tango_interval(PairCounts(0, 0, 50, 0))
+    assert hierarchical_difference(nothing, nothing).high > 0.05
 
 
 def test_hierarchical_bootstrap_knows_that_few_training_seeds_are_few():

@@ -163,3 +163,12 @@ def test_a_kill_loses_at_most_the_last_line(tmp_path):
     assert list(log.trials) == list(range(len(lines) - 1))
     assert len(log.trials) > 50
     assert json.loads(lines[-1]) == dataclasses.asdict(log.trials[len(lines) - 2])
+
+
+def test_a_disk_that_fails_is_no_other_evaluation(tmp_path, monkeypatch):
+    def broken(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(TrialLog, "_read", broken)
+    with pytest.raises(OSError, match="No space left"):
+        TrialLog(tmp_path / "a.jsonl")
