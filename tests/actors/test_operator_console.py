@@ -196,6 +196,37 @@ def test_a_takeover_on_the_way_to_the_start_stops_the_robot(place):
     assert place.console.allow_way()  # The next way is another one.
 
 
+class StoppedAtItsStart(FakeRobot):
+    """Somebody says stop when it has just arrived at its start: nobody asks any more whether it may go on."""
+
+    def reset(self, seed):
+        super().reset(seed)
+        assert self.console.allow_way()
+        self.console.obey(Take())
+
+
+def test_a_stop_that_comes_too_late_for_the_way_is_a_takeover(steering):
+    clock, metrics = ManualClock(5), MemoryMetrics()
+    robot = StoppedAtItsStart(FakeRobotConfig(time_limit_frames=10), clock)
+    robot.console = console = Console("g1-1", clock, metrics=metrics)
+    attended = AttendedRobot(robot, console)
+    supervisor = OperatorSupervisor(console, attended, steering)
+    episode = run_episode(attended, FakePolicy(), supervisor, HEADER, RolloutConfig(reaction_delay_s=0.0), clock)
+    assert episode.arrays.intervention.all()  # The policy never acts, and the robot holds.
+    np.testing.assert_array_equal(episode.arrays.action, np.tile(episode.arrays.action[0], (10, 1)))
+    assert [takeover.reason for takeover in episode.manifest.takeovers] == ["operator"]
+    assert [event["event"] for event in metrics.events] == ["operator_stop"]
+
+
+def test_a_stop_that_was_heard_on_the_way_takes_nothing_over(place):
+    place.console.end_episode(EpisodeEnd(Outcome.SUCCESS))
+    place.console.allow_way()
+    place.console.obey(Take())
+    assert not place.console.allow_way()
+    place.robot.reset(5)
+    assert not place.console.operator_wanted
+
+
 def test_a_robot_that_stands_still_asks_for_help(place):
     gate = StandstillGate(place.robot, 30.0, patience_s=0.1)
     place.robot.observe()

@@ -65,7 +65,7 @@ class Console:
         self._motion_ns = self._started_ns = 0
         self._images: Mapping[str, np.ndarray] = {}
         self._images_number = 0
-        self._scene_is_set = self._stop_wanted = False
+        self._scene_is_set = self._stop_wanted = self._stop_told = False
         self._marked_stage = ""
         self._marks: collections.deque[EpisodeMark] = collections.deque()
         self.watched = False
@@ -125,7 +125,7 @@ class Console:
     def wait_for_scene(self, task: str, instruction: str, should_stop: Callable[[], bool] = lambda: False) -> bool:
         """Blocks until a person says that the scene is set, and returns True; False if `should_stop` came first."""
         with self._lock:
-            self._scene_is_set = self._stop_wanted = False
+            self._scene_is_set = self._stop_wanted = self._stop_told = False
             self._status = dataclasses.replace(self._status, control="scene", task=task, instruction=instruction)
         while not (self._scene_is_set or should_stop()):
             self._clock.sleep_s(_POLL_S)
@@ -135,17 +135,20 @@ class Console:
     def allow_way(self) -> bool:
         """On the way to the start, once per tick: shows it to the people. False: one of them wants the robot to stop."""
         self.tell("start")
-        return not self._stop_wanted
+        with self._lock:
+            self._stop_told = self._stop_wanted
+            return not self._stop_wanted
 
     def begin_episode(self, task: str, instruction: str, control_hz: float, stages: tuple[str, ...] = ()) -> None:
-        """The robot stands at its start."""
+        """The robot stands at its start. A stop that came too late for the way there is a takeover: no policy acts."""
         with self._lock:
-            self._motion, self._marked_stage, self._started_ns = None, "", 0
-            self._stop_wanted = False
+            is_late_stop = self._stop_wanted and not self._stop_told
+            self._stop_wanted = self._stop_told = False
+            self._motion, self._grippers, self._marked_stage, self._started_ns = None, {}, "", 0
             self._marks.clear()
             self._status = dataclasses.replace(
                 self._status, task=task, instruction=instruction, control="policy", control_hz=control_hz,
-                wants_operator=False, asks="", fault="", frame=0, stages=stages, stage="",
+                wants_operator=is_late_stop, asks="", fault="", frame=0, stages=stages, stage="",
             )  # fmt: skip
 
     def see(self, frame: int, state: np.ndarray, time_ns: int, stage: str = "") -> None:
@@ -178,8 +181,11 @@ class Console:
             )  # fmt: skip
 
     def _take(self) -> None:
-        if self._status.control == "start":
-            self._stop_wanted = True
+        with self._lock:
+            is_on_its_way = self._status.control == "start"
+            if is_on_its_way:
+                self._stop_wanted = True
+        if is_on_its_way:
             self._write("operator_stop")
         else:
             self._want_operator(True)
