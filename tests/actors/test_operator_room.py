@@ -79,8 +79,8 @@ def test_one_person_drives_at_a_time(place):
         place.tell(second, kind, **values)
     assert [message["why"] for message in heard(second, "refused")] == ["somebody else drives g1-1"] * 3
     assert [message["type"] for message in heard(robot)] == ["take"]
-    place.tell(second, "mark", outcome="failure")  # Anybody may judge.
-    assert heard(robot, "mark") == [{"type": "mark", "outcome": "failure"}]
+    place.tell(second, "mark", outcome="failure", episode=0)  # Anybody may judge.
+    assert heard(robot, "mark") == [{"type": "mark", "outcome": "failure", "episode": 0}]
     place.say(robot, control="operator", wants_operator=True)
     assert [place.report(person)[0]["driver"] for person in (first, second)] == ["you", "somebody else"]
     place.tell(first, "hand_back")
@@ -140,6 +140,18 @@ def test_a_persons_device_that_watches_nothing_holds_its_robot(place):
     assert place.report(second)[0]["waits_for"] == ""
     place.tell(second, "take")
     assert heard(second, "refused") == [{"type": "refused", "why": "somebody else drives g1-1"}]
+
+
+def test_a_judgement_of_an_episode_that_is_over_is_refused(place):
+    robot, person = place.robot("g1-1"), place.guest()
+    place.say(robot, num_episodes=3)
+    heard(robot)
+    place.tell(person, "mark", outcome="success", episode=2)
+    assert heard(person, "refused") == [{"type": "refused", "why": "that episode of g1-1 is over"}]
+    assert heard(robot) == []
+    place.tell(person, "mark", outcome="success", episode=3)
+    place.tell(person, "mark", outcome="success")
+    assert [message["episode"] for message in heard(robot)] == [3, None]
 
 
 def test_driving_ends_with_the_episode(place):

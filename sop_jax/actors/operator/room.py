@@ -10,6 +10,7 @@ from sop_jax.actors.operator.commands import (
     Command,
     HandBack,
     Move,
+    OfEpisode,
     Take,
     Targets,
     parse_command,
@@ -125,6 +126,9 @@ class Room:
         drives = is_motion or isinstance(command, Take | HandBack)
         if drives and guest.role == "person" and self._holder(robot) not in (None, guest):
             self._refuse(guest, f"somebody else drives {name}")
+            return
+        if isinstance(command, OfEpisode) and command.episode not in (None, robot.status.num_episodes):
+            self._refuse(guest, f"that episode of {name} is over")
             return
         if isinstance(command, Take):
             robot.driver, robot.taken_ns = guest, self._now_ns()
