@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from sop_jax.actors.handover import HandoverConfig
 from sop_jax.actors.operator.console import Console
 from sop_jax.actors.operator.desk import HOST, Desk
-from sop_jax.actors.operator.desk_address import DeskAddress, parse_link
+from sop_jax.actors.operator.desk_address import DeskAddress, parse_link, seen_from_elsewhere
 from sop_jax.actors.operator.link import ConsoleLink
 from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.cli.arguments import UsageError
@@ -62,5 +62,6 @@ def _serve(options: OperatorOptions, stack: contextlib.ExitStack) -> DeskAddress
     desk = stack.enter_context(Desk(options.operator or 0, options.operator_host))
     if options.operator_host not in (HOST, "localhost", "::1"):
         note("the operator's page is not encrypted: whoever can listen on this network can drive the robots")
-    note(f"operator: open {desk.address.link} (other robots: {LINK_VARIABLE}=... sop act --join-operator)")
+    link = seen_from_elsewhere(desk.address).link
+    note(f"operator: open {link} (other robots: {LINK_VARIABLE}=... sop act --join-operator)")
     return desk.address

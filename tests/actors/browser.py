@@ -12,7 +12,7 @@ from websockets.sync.client import connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WHERE = next((path for name in NAMES if (path := shutil.which(name))), None)
-KEYS = {"Space": " "}
+KEYS = {"Space": " ", "Enter": "Enter"}
 
 
 class Browser:
@@ -45,6 +45,7 @@ class Browser:
             raise
         for domain in ("Page", "Runtime"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)  # no window, but somebody looks at the page
 
     def __enter__(self):
         return self
@@ -95,16 +96,21 @@ class Browser:
 
     def click(self, selector):
         """A real click in the middle of the element."""
+        self.mouse("mousePressed", selector)
+        self.mouse("mouseReleased", selector)
+
+    def mouse(self, kind, selector):
+        """The button goes down ("mousePressed") or up ("mouseReleased") in the middle of the element."""
         box = f"(r => [r.x + r.width / 2, r.y + r.height / 2])(document.querySelector({json.dumps(selector)})"
         self.evaluate(f"document.querySelector({json.dumps(selector)}).scrollIntoView({{block: 'nearest'}})")
         x, y = self.evaluate(f"{box}.getBoundingClientRect())")
-        for kind in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
-    def key(self, code, down):
+    def key(self, code, down, repeat=False):
         text = KEYS.get(code, code.removeprefix("Key").removeprefix("Digit").lower())
         kind = "keyDown" if down else "keyUp"
-        self.call("Input.dispatchKeyEvent", type=kind, code=code, key=text)
+        enter = {"text": "\r", "windowsVirtualKeyCode": 13} if code == "Enter" else {}
+        self.call("Input.dispatchKeyEvent", type=kind, code=code, key=text, autoRepeat=repeat, **enter)
 
     def screenshot(self, path: pathlib.Path):
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))

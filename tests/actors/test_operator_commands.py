@@ -1,5 +1,6 @@
 import json
 import math
+import socket
 
 import pytest
 
@@ -16,7 +17,7 @@ from sop_jax.actors.operator.commands import (
     read_object,
     write_command,
 )
-from sop_jax.actors.operator.desk_address import DeskAddress, new_token, parse_link
+from sop_jax.actors.operator.desk_address import DeskAddress, new_token, parse_link, seen_from_elsewhere
 from sop_jax.actors.operator.pictures import PictureHead, join_picture, read_head
 from sop_jax.actors.operator.status import Status, parse_status
 from sop_jax.specs.errors import ConfigError
@@ -26,8 +27,11 @@ COMMANDS = [
     Take(),
     HandBack(),
     Ready(),
+    Ready(3),
     Mark(Outcome.FAILURE),
+    Mark(Outcome.SUCCESS, 0),
     StageMark("grasped"),
+    StageMark("grasped", 12),
     Move("left", (0.1, -0.25, 0.0), (0.0, 1.2, 0.0), 1.0),
     Move("right"),
     Targets(tuple(0.1 * number for number in range(16))),
@@ -46,6 +50,10 @@ def test_commands_come_back_as_they_were(command):
         ({"type": "mark", "outcome": "error"}, "success or failure, got 'error'"),
         ({"type": "stage", "stage": "../up"}, "stage '../up' is not a valid name"),
         ({"type": "stage", "stage": 3}, "not a valid name"),
+        ({"type": "mark", "outcome": "success", "episode": -1}, "episode must be the robot's num_episodes"),
+        ({"type": "stage", "stage": "grasped", "episode": "1"}, "episode must be the robot's num_episodes"),
+        ({"type": "ready", "episode": True}, "episode must be the robot's num_episodes"),
+        ({"type": "ready", "episode": 1.5}, "episode must be the robot's num_episodes"),
         ({"type": "move", "hand": "both"}, "left or right, got 'both'"),
         ({"type": "move", "hand": "left", "linear": [0, 0, 0.3]}, "at most 0.25"),
         ({"type": "move", "hand": "left", "linear": [0, 0]}, "expected 3 numbers"),
@@ -115,6 +123,15 @@ def test_pictures_say_whose_they_are():
             read_head(wrong)
     with pytest.raises(BadMessageError, match="picture must begin"):
         read_head(json.dumps({"robot": "a", "camera": "b", "number": 1}).encode())  # no line
+
+
+def test_other_computers_are_told_a_name_and_not_any_address():
+    for host in ("0.0.0.0", "::"):
+        link = seen_from_elsewhere(DeskAddress(host, 8790, "abc")).link
+        assert link == f"http://{socket.gethostname()}:8790/#abc"
+    for host in ("127.0.0.1", "10.0.0.7", "::1", "station-3"):
+        address = DeskAddress(host, 8790, "abc")
+        assert seen_from_elsewhere(address) == address
 
 
 def test_a_link_holds_all_that_is_needed_and_its_token_stays_out_of_logs():

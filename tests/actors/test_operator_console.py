@@ -196,6 +196,80 @@ def test_a_takeover_on_the_way_to_the_start_stops_the_robot(place):
     assert place.console.allow_way()  # The next way is another one.
 
 
+class StoppedAtItsStart(FakeRobot):
+    """Somebody says stop when it has just arrived at its start: nobody asks any more whether it may go on."""
+
+    def reset(self, seed):
+        super().reset(seed)
+        assert self.console.allow_way()
+        self.console.obey(Take())
+
+
+def test_a_stop_that_comes_too_late_for_the_way_is_a_takeover(steering):
+    clock, metrics = ManualClock(5), MemoryMetrics()
+    robot = StoppedAtItsStart(FakeRobotConfig(time_limit_frames=10), clock)
+    robot.console = console = Console("g1-1", clock, metrics=metrics)
+    attended = AttendedRobot(robot, console)
+    supervisor = OperatorSupervisor(console, attended, steering)
+    episode = run_episode(attended, FakePolicy(), supervisor, HEADER, RolloutConfig(reaction_delay_s=0.0), clock)
+    assert episode.arrays.intervention.all()  # The policy never acts, and the robot holds.
+    np.testing.assert_array_equal(episode.arrays.action, np.tile(episode.arrays.action[0], (10, 1)))
+    assert [takeover.reason for takeover in episode.manifest.takeovers] == ["operator"]
+    assert [event["event"] for event in metrics.events] == ["operator_stop"]
+
+
+def test_a_stop_that_was_heard_on_the_way_takes_nothing_over(place):
+    place.console.end_episode(EpisodeEnd(Outcome.SUCCESS))
+    place.console.allow_way()
+    place.console.obey(Take())
+    assert not place.console.allow_way()
+    place.robot.reset(5)
+    assert not place.console.operator_wanted
+
+
+def test_what_is_said_of_one_episode_does_not_meet_another(place):
+    place.robot.observe()
+    place.console.end_episode(EpisodeEnd(Outcome.TIMEOUT, "timeout"))
+    place.robot.reset(4)
+    for late in (Mark(Outcome.SUCCESS, episode=0), StageMark("grasped", episode=0), Mark(Outcome.SUCCESS, episode=2)):
+        place.console.obey(late)
+    assert place.robot.check_end() is None
+    assert (place.console.status.stage, place.robot.take_marks(), place.metrics.events) == ("", [], [])
+    place.console.obey(StageMark("grasped", episode=1))
+    place.console.obey(Mark(Outcome.FAILURE, episode=1))
+    assert place.robot.check_end() == EpisodeEnd(Outcome.FAILURE, "after_grasped")
+
+
+def test_a_scene_is_set_for_the_episode_that_was_meant():
+    console = Console("g1-1", clock := ManualClock())
+    console.end_episode(EpisodeEnd(Outcome.SUCCESS))
+    said = [Ready(episode=0), Ready(episode=1)]
+    clock.sleep_s = lambda duration_s: console.obey(said.pop(0))
+    assert console.wait_for_scene("fold", "fold it")
+    assert said == []
+
+
+def test_no_episode_begins_while_one_is_judged(place):
+    console, still_waits = place.console, []
+
+    def judge(end):
+        def go_on():
+            console.end_episode(end)
+            console.begin_episode("fold", "fold it", 30.0)
+
+        racer = threading.Thread(target=go_on)
+        racer.start()
+        racer.join(0.2)
+        still_waits.append(racer)
+        assert racer.is_alive()
+
+    console.set_judge(judge)
+    console.obey(SUCCESS)
+    (racer,) = still_waits
+    racer.join()
+    assert console.status.num_episodes == 1
+
+
 def test_a_robot_that_stands_still_asks_for_help(place):
     gate = StandstillGate(place.robot, 30.0, patience_s=0.1)
     place.robot.observe()

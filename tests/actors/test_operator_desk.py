@@ -206,3 +206,9 @@ def _get(desk, path):
 def test_a_port_that_is_taken_is_one_clear_line(desk):
     with pytest.raises(ConfigError, match=r"can't listen on 127.0.0.1.*choose another port"):
         Desk(desk.address.port)
+
+
+@pytest.mark.parametrize(("port", "host"), [(70_000, "127.0.0.1"), (-1, "127.0.0.1"), (0, "a..b")])
+def test_what_is_no_address_is_one_clear_line_too(port, host):
+    with pytest.raises(ConfigError, match=rf"can't listen on {host}:{port}: .*choose another port"):
+        Desk(port, host)

@@ -18,7 +18,7 @@ from sop_jax.actors.operator.keyboard import Keyboard, terminal_keys
 from sop_jax.actors.operator.link import ConsoleLink
 from sop_jax.specs.clock import ManualClock, WallClock
 from sop_jax.specs.errors import MissingDependencyError
-from sop_jax.specs.records import Outcome
+from sop_jax.specs.records import EpisodeEnd, Outcome
 
 REST = Move("right")
 
@@ -199,3 +199,19 @@ def test_a_device_takes_over_moves_and_says_when_it_rests():
     assert heard[-2:] == [REST, Move("right", gripper=1.0)]
     assert all(command == moving for command in heard[1:-2])
     assert console_notes == ["not possible now: g1-9 has no line to this desk"]
+
+
+def test_a_device_judges_the_episode_that_the_desk_told_of():
+    stop, heard, expected = threading.Event(), [], Mark(Outcome.SUCCESS, episode=2)
+    console = Console("g1-1", WallClock())
+    for _ in range(2):
+        console.end_episode(EpisodeEnd(Outcome.SUCCESS))
+    console.begin_episode("fold", "fold it", 30.0)
+    console.obey = heard.append
+    with Desk() as desk, contextlib.closing(ConsoleLink(console, desk.address, WallClock())):
+        for _ in range(20):  # until the robot has called in and was told of
+            if expected in heard:
+                break
+            stop.clear()
+            operate(desk.address, "g1-1", Script(stop, *[[]] * 10, [Mark(Outcome.SUCCESS)], *[[]] * 4), stop, str)
+    assert heard[-1] == expected

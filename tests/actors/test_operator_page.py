@@ -55,6 +55,8 @@ def test_a_person_takes_over_drives_hands_back_and_judges(browser):
         _press(browser, "KeyB")
         browser.wait_for(f"{CONTROL} === 'policy acts'")
         browser.click("#success")
+        asked_at = browser.evaluate("performance.now()")
+        browser.wait_for(f"performance.now() > {asked_at} + TWICE_MS")
         assert robot.episodes == []  # One click is not enough.
         browser.click("#success")
         browser.wait_for("document.querySelector('#last').textContent === 'success'")

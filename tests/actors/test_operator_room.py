@@ -79,8 +79,8 @@ def test_one_person_drives_at_a_time(place):
         place.tell(second, kind, **values)
     assert [message["why"] for message in heard(second, "refused")] == ["somebody else drives g1-1"] * 3
     assert [message["type"] for message in heard(robot)] == ["take"]
-    place.tell(second, "mark", outcome="failure")  # Anybody may judge.
-    assert heard(robot, "mark") == [{"type": "mark", "outcome": "failure"}]
+    place.tell(second, "mark", outcome="failure", episode=0)  # Anybody may judge.
+    assert heard(robot, "mark") == [{"type": "mark", "outcome": "failure", "episode": 0}]
     place.say(robot, control="operator", wants_operator=True)
     assert [place.report(person)[0]["driver"] for person in (first, second)] == ["you", "somebody else"]
     place.tell(first, "hand_back")
@@ -98,6 +98,60 @@ def test_a_driver_who_leaves_leaves_a_robot_alone(place):
     assert (listed["waits_for"], listed["urgency"], listed["driver"]) == ("nobody drives", 4, "nobody")
     place.tell(second, "take")
     assert place.report(second)[0]["driver"] == "you"
+
+
+def test_a_driver_who_looks_at_another_robot_leaves_the_first_alone(place):
+    robot, other, first, second = place.robot("g1-1"), place.robot("g1-2"), place.guest(), place.guest()
+    place.tell(first, "watch")
+    place.tell(first, "take")
+    place.say(robot, control="operator", wants_operator=True)
+    place.tell(first, "watch", "g1-2")
+    place.tell(first, "take", "g1-2")
+    place.say(other, control="operator", wants_operator=True)
+    listed = {each["robot_id"]: each for each in place.report(second)}
+    left = listed["g1-1"]
+    assert (left["waits_for"], left["urgency"], left["driver"]) == ("nobody drives", 4, "nobody")
+    assert (listed["g1-2"]["waits_for"], listed["g1-2"]["driver"]) == ("", "somebody else")
+    heard(robot)
+    place.tell(second, "move", hand="left", linear=[0.1, 0, 0])
+    assert heard(robot) == []  # It must be taken on first.
+
+    place.tell(first, "watch")  # Back in time: it is still theirs.
+    assert [place.report(person)[-1]["driver"] for person in (first, second)] == ["you", "somebody else"]
+    place.tell(second, "take")
+    assert heard(second, "refused") == [{"type": "refused", "why": "somebody else drives g1-1"}]
+    place.tell(first, "watch", "g1-2")
+    assert {each["robot_id"]: each["driver"] for each in place.report(first)} == {"g1-1": "you", "g1-2": "you"}
+    place.tell(second, "watch")
+    place.tell(second, "take")
+    place.tell(second, "move", hand="left", linear=[0.1, 0, 0])
+    assert [message["type"] for message in heard(robot) if message["type"] != "watched"] == ["take", "move"]
+    place.tell(first, "watch")
+    place.tell(first, "move", hand="left", linear=[0.1, 0, 0])
+    assert heard(first, "refused") == [{"type": "refused", "why": "somebody else drives g1-1"}]
+    (listed,) = [each for each in place.report(first) if each["robot_id"] == "g1-1"]
+    assert (listed["waits_for"], listed["driver"]) == ("", "somebody else")
+
+
+def test_a_persons_device_that_watches_nothing_holds_its_robot(place):
+    robot, device, second = place.robot("g1-1"), place.guest(), place.guest()
+    place.tell(device, "take")
+    place.say(robot, control="operator", wants_operator=True)
+    assert place.report(second)[0]["waits_for"] == ""
+    place.tell(second, "take")
+    assert heard(second, "refused") == [{"type": "refused", "why": "somebody else drives g1-1"}]
+
+
+def test_a_judgement_of_an_episode_that_is_over_is_refused(place):
+    robot, person = place.robot("g1-1"), place.guest()
+    place.say(robot, num_episodes=3)
+    heard(robot)
+    place.tell(person, "mark", outcome="success", episode=2)
+    assert heard(person, "refused") == [{"type": "refused", "why": "that episode of g1-1 is over"}]
+    assert heard(robot) == []
+    place.tell(person, "mark", outcome="success", episode=3)
+    place.tell(person, "mark", outcome="success")
+    assert [message["episode"] for message in heard(robot)] == [3, None]
 
 
 def test_driving_ends_with_the_episode(place):

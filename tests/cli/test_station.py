@@ -1,6 +1,7 @@
 """`sop act --station`: a file says which robot; the real one's path runs over the emulator behind the SDK's own names."""
 
 import json
+import socket
 import sys
 import threading
 import types
@@ -16,7 +17,7 @@ from sop_jax.actors.operator.console import Console
 from sop_jax.actors.operator.desk import Desk
 from sop_jax.cli import act_station
 from sop_jax.cli.main import BAD_INPUT, main
-from sop_jax.cli.operator_options import LINK_VARIABLE
+from sop_jax.cli.operator_options import LINK_VARIABLE, OperatorOptions, open_console
 from sop_jax.cli.station_robot import _watch_of
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.drill.ledger import read_ledgers
@@ -27,6 +28,7 @@ from sop_jax.robots.g1.emulator import Emulator
 from sop_jax.robots.g1.faults import StartStoppedError
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.metrics import MemoryMetrics
 from sop_jax.specs.records import Outcome
 
 POLICY = "assets/policies/restock_compact"
@@ -161,6 +163,7 @@ def _judge_one(desk):
     ("change", "more", "complaint"),
     [
         ({}, [], "needs a person who sets its scenes"),
+        ({}, ["--operator", "70000"], "can't listen on 127.0.0.1:70000: "),
         ({}, ["--operator", "0"], "the G1's SDK (a2d_sdk.robot) can't be imported"),
         ({}, ["--operator", "0", "--join-operator"], "exclude each other"),
         ({}, ["--join-operator"], "the operator's link must be"),
@@ -193,6 +196,14 @@ def test_a_port_for_metrics_needs_a_package_that_robots_dont_get(station, monkey
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("sop act: --metrics-port needs a package")
     assert "uv pip install prometheus-client" in last
+
+
+def test_a_page_for_the_whole_network_has_a_link_that_opens_from_elsewhere(capsys):
+    options = OperatorOptions(operator=0, operator_host="0.0.0.0")
+    with open_console(options, "g1-1", WallClock(), lambda: 0, MemoryMetrics()):
+        told = capsys.readouterr().err
+    assert "not encrypted" in told
+    assert f"operator: open http://{socket.gethostname()}:" in told
 
 
 def test_a_person_needs_a_robot_that_can_be_taken_over(capsys):

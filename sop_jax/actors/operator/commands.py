@@ -35,7 +35,13 @@ class HandBack:
 
 @dataclasses.dataclass(frozen=True)
 class Ready:
-    """The scene is set: the next episode may begin."""
+    """The scene is set: the next episode may begin.
+
+    episode: the status's `num_episodes` that the person spoke about, so that what arrives late isn't taken for the next
+    episode; None: whichever it is then. The same for marks.
+    """
+
+    episode: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Mark:
     """How the episode ended, in the person's judgement: success or failure."""
 
     outcome: Outcome
+    episode: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +57,7 @@ class StageMark:
     """The task has come so far."""
 
     stage: str
+    episode: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +81,10 @@ class Targets:
 
 
 Motion = Move | Targets
-Command = Take | HandBack | Ready | Mark | StageMark | Move | Targets
+OfEpisode = Ready | Mark | StageMark
+"""What is said about one episode."""
+
+Command = Take | HandBack | OfEpisode | Move | Targets
 
 
 def read_object(text: str | bytes) -> dict[str, Any]:
@@ -100,11 +111,11 @@ def parse_command(message: Mapping[str, Any]) -> Command:
     if kind == "hand_back":
         return HandBack()
     if kind == "ready":
-        return Ready()
+        return Ready(_episode(message.get("episode")))
     if kind == "mark":
-        return Mark(_outcome(message.get("outcome")))
+        return Mark(_outcome(message.get("outcome")), _episode(message.get("episode")))
     if kind == "stage":
-        return StageMark(_name(message.get("stage")))
+        return StageMark(_name(message.get("stage")), _episode(message.get("episode")))
     if kind == "move":
         return _move(message)
     if kind == "targets":
@@ -146,6 +157,14 @@ def _outcome(value: object) -> Outcome:
     if value not in (Outcome.SUCCESS.value, Outcome.FAILURE.value):
         raise BadMessageError(f"mark: outcome must be success or failure, got {value!r}")
     return Outcome(value)
+
+
+def _episode(value: object) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise BadMessageError(f"episode must be the robot's num_episodes, or left out, got {str(value)[:80]!r}")
+    return value
 
 
 def _name(value: object) -> str:

@@ -17,6 +17,7 @@ from sop_jax.actors.operator.commands import (
     Mark,
     Motion,
     Move,
+    OfEpisode,
     Ready,
     StageMark,
     Take,
@@ -42,9 +43,10 @@ class Console:
         console.begin_episode(task, instruction)     # the loop
         if console.operator_wanted: ...
 
-    Marks go to `judge`, which ends the episode; a failure's kind is "operator", or the last stage that was marked with
-    "after_" before it. Metrics: "operator_take", "operator_stop", "operator_hand_back", "operator_stage",
-    "operator_mark", each with the frame and with `episode_started_ns`, which is the manifest's `started_ns`.
+    Scenes and marks that name another episode than this one are dropped. Marks go to `judge`, which ends the episode; a
+    failure's kind is "operator", or the last stage that was marked with "after_" before it. Metrics: "operator_take",
+    "operator_stop", "operator_hand_back", "operator_stage", "operator_mark", each with the frame and with
+    `episode_started_ns`, which is the manifest's `started_ns`.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class Console:
         self._motion_ns = self._started_ns = 0
         self._images: Mapping[str, np.ndarray] = {}
         self._images_number = 0
-        self._scene_is_set = self._stop_wanted = False
+        self._scene_is_set = self._stop_wanted = self._stop_told = False
         self._marked_stage = ""
         self._marks: collections.deque[EpisodeMark] = collections.deque()
         self.watched = False
@@ -103,11 +105,11 @@ class Console:
             case HandBack():
                 self._want_operator(False)
             case Ready():
-                self._set_scene()
+                self._set_scene(command)
             case Mark():
-                self._mark(command.outcome)
+                self._mark(command)
             case StageMark():
-                self._mark_stage(command.stage)
+                self._mark_stage(command)
             case Move() | Targets():
                 self._take_motion(command)
 
@@ -119,13 +121,13 @@ class Console:
             return [self._marks.popleft() for _ in range(len(self._marks))]
 
     def set_judge(self, judge: Callable[[EpisodeEnd], None]) -> None:
-        """Who is told how an episode ended, on the thread of whoever marks it."""
+        """Who is told how an episode ended, on the thread of whoever marks it; it must not call the console."""
         self._judge = judge
 
     def wait_for_scene(self, task: str, instruction: str, should_stop: Callable[[], bool] = lambda: False) -> bool:
         """Blocks until a person says that the scene is set, and returns True; False if `should_stop` came first."""
         with self._lock:
-            self._scene_is_set = self._stop_wanted = False
+            self._scene_is_set = self._stop_wanted = self._stop_told = False
             self._status = dataclasses.replace(self._status, control="scene", task=task, instruction=instruction)
         while not (self._scene_is_set or should_stop()):
             self._clock.sleep_s(_POLL_S)
@@ -135,17 +137,20 @@ class Console:
     def allow_way(self) -> bool:
         """On the way to the start, once per tick: shows it to the people. False: one of them wants the robot to stop."""
         self.tell("start")
-        return not self._stop_wanted
+        with self._lock:
+            self._stop_told = self._stop_wanted
+            return not self._stop_wanted
 
     def begin_episode(self, task: str, instruction: str, control_hz: float, stages: tuple[str, ...] = ()) -> None:
-        """The robot stands at its start."""
+        """The robot stands at its start. A stop that came too late for the way there is a takeover: no policy acts."""
         with self._lock:
-            self._motion, self._marked_stage, self._started_ns = None, "", 0
-            self._stop_wanted = False
+            is_late_stop = self._stop_wanted and not self._stop_told
+            self._stop_wanted = self._stop_told = False
+            self._motion, self._grippers, self._marked_stage, self._started_ns = None, {}, "", 0
             self._marks.clear()
             self._status = dataclasses.replace(
                 self._status, task=task, instruction=instruction, control="policy", control_hz=control_hz,
-                wants_operator=False, asks="", fault="", frame=0, stages=stages, stage="",
+                wants_operator=is_late_stop, asks="", fault="", frame=0, stages=stages, stage="",
             )  # fmt: skip
 
     def see(self, frame: int, state: np.ndarray, time_ns: int, stage: str = "") -> None:
@@ -178,8 +183,11 @@ class Console:
             )  # fmt: skip
 
     def _take(self) -> None:
-        if self._status.control == "start":
-            self._stop_wanted = True
+        with self._lock:
+            is_on_its_way = self._status.control == "start"
+            if is_on_its_way:
+                self._stop_wanted = True
+        if is_on_its_way:
             self._write("operator_stop")
         else:
             self._want_operator(True)
@@ -202,23 +210,36 @@ class Console:
                 motion = dataclasses.replace(motion, gripper=self._grippers.get(motion.hand))
             self._motion, self._motion_ns = motion, self._clock.now_ns()
 
-    def _set_scene(self) -> None:
-        self._scene_is_set = True
+    def _set_scene(self, command: Ready) -> None:
+        with self._lock:
+            if self._is_meant(command):
+                self._scene_is_set = True
 
-    def _mark(self, outcome: Outcome) -> None:
-        if self._judge is None or self._status.control not in ("policy", "operator"):
-            return
-        kind = f"after_{self._marked_stage}" if self._marked_stage else "operator"
-        self._write("operator_mark", outcome=outcome.value)
-        self._judge(EpisodeEnd(outcome, "" if outcome is Outcome.SUCCESS else kind))
+    def _mark(self, command: Mark) -> None:
+        outcome = command.outcome
+        with self._lock:  # until the judge has it: another episode can't begin in between and get this one's label
+            if self._judge is None or not self._is_under_way or not self._is_meant(command):
+                return
+            kind = f"after_{self._marked_stage}" if self._marked_stage else "operator"
+            self._write("operator_mark", outcome=outcome.value)
+            self._judge(EpisodeEnd(outcome, "" if outcome is Outcome.SUCCESS else kind))
 
-    def _mark_stage(self, stage: str) -> None:
-        if self._status.control in ("policy", "operator"):
-            with self._lock:
-                self._marked_stage = stage
-                self._status = dataclasses.replace(self._status, stage=stage)
-                self._marks.append(EpisodeMark(self._status.frame, "stage", stage))
-            self._write("operator_stage", stage=stage)
+    def _mark_stage(self, command: StageMark) -> None:
+        stage = command.stage
+        with self._lock:
+            if not self._is_under_way or not self._is_meant(command):
+                return
+            self._marked_stage = stage
+            self._status = dataclasses.replace(self._status, stage=stage)
+            self._marks.append(EpisodeMark(self._status.frame, "stage", stage))
+        self._write("operator_stage", stage=stage)
+
+    @property
+    def _is_under_way(self) -> bool:
+        return self._status.control in ("policy", "operator")
+
+    def _is_meant(self, command: OfEpisode) -> bool:
+        return command.episode in (None, self._status.num_episodes)
 
     def _change(self, **values: object) -> None:
         with self._lock:

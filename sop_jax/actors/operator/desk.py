@@ -53,7 +53,7 @@ class Desk:
     one is given. Nothing is encrypted, so leave it on loopback, or behind a tunnel. Port 0 takes a free one.
 
     Raises:
-        ConfigError: the port can't be had.
+        ConfigError: the port can't be had, or is none.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Desk:
         self._host, self._port = host, port
         self._token = token or new_token()
         self._room = Room(now_ns)
-        self._failure: OSError | None = None
+        self._failure: Exception | None = None
         self._is_open = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._closing = asyncio.Event()
@@ -76,7 +76,8 @@ class Desk:
         if self._failure is not None:
             self._thread.join()
             raise ConfigError(
-                f"the operator's desk can't listen on {host}:{port}: {self._failure}; choose another port"
+                f"the operator's desk can't listen on {host}:{port}: {self._failure}; choose another port (0 .. 65535, 0 "
+                "takes a free one), and a host that is this computer's"
             ) from self._failure
 
     @property
@@ -98,7 +99,9 @@ class Desk:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             try:
                 runner.run(self._serve())
-            except OSError as error:
+            except Exception as error:  # a port beyond 65535 is an OverflowError, a host can be a UnicodeError
+                if self._is_open.is_set():
+                    raise
                 self._failure = error
             finally:
                 self._is_open.set()

@@ -1,7 +1,9 @@
 """Where a desk is, and the token that opens it."""
 
 import dataclasses
+import ipaddress
 import secrets
+import socket
 import urllib.parse
 
 from sop_jax.specs.errors import ConfigError
@@ -33,6 +35,15 @@ class DeskAddress:
     @property
     def _host(self) -> str:
         return f"[{self.host}]" if ":" in self.host else self.host
+
+
+def seen_from_elsewhere(address: DeskAddress) -> DeskAddress:
+    """The address as other computers have it: where the desk listens on all of this one's addresses, this one's name."""
+    try:
+        is_any = ipaddress.ip_address(address.host).is_unspecified
+    except ValueError:
+        is_any = False
+    return dataclasses.replace(address, host=socket.gethostname()) if is_any else address
 
 
 def new_token() -> str:

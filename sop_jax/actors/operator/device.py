@@ -1,5 +1,6 @@
 """A person's device at one robot: what it says goes over a line to the desk, like what the page says."""
 
+import dataclasses
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -8,7 +9,7 @@ from typing import Protocol
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from sop_jax.actors.operator.commands import Command, Move, read_object, write_command
+from sop_jax.actors.operator.commands import Command, Move, OfEpisode, read_object, write_command
 from sop_jax.actors.operator.desk_address import PING_S, PONG_S, DeskAddress
 from sop_jax.specs.errors import SopError
 
@@ -32,7 +33,8 @@ def operate(
 ) -> int:
     """Passes on what a device says, twenty times a second, until `stop`; returns how many commands that were.
 
-    That a motion is over is said once.
+    That a motion is over is said once. Judgements and marks go out with the episode that the desk told of last, so that they
+    don't meet one that began meanwhile.
 
     Raises:
         DeskClosedError: there is no desk, it doesn't know the token, or it hung up.
@@ -43,7 +45,10 @@ def operate(
             address.socket_url, compression=None, proxy=None, ping_interval=PING_S, ping_timeout=PONG_S
         ) as line:
             line.send(json.dumps(hello))
-            listener = threading.Thread(target=_listen, args=(line, note), name="operator-device", daemon=True)
+            episodes: dict[str, int] = {}
+            listener = threading.Thread(
+                target=_listen, args=(line, note, episodes), name="operator-device", daemon=True
+            )
             listener.start()
             was_moving, num_sent = False, 0
             while not stop.wait(PERIOD_S):
@@ -54,7 +59,7 @@ def operate(
                 is_moving = any(isinstance(command, Move) and _moves(command) for command in commands)
                 for command in commands:
                     if not isinstance(command, Move) or is_moving or was_moving or command.gripper is not None:
-                        line.send(write_command(command, robot_id))
+                        line.send(write_command(_with_episode(command, episodes.get(robot_id)), robot_id))
                         num_sent += 1
                 was_moving = is_moving
             return num_sent
@@ -66,11 +71,21 @@ def _moves(command: Move) -> bool:
     return any(command.linear) or any(command.angular)
 
 
-def _listen(line: ClientConnection, note: Callable[[str], None]) -> None:
+def _with_episode(command: Command, episode: int | None) -> Command:
+    return dataclasses.replace(command, episode=episode) if isinstance(command, OfEpisode) else command
+
+
+def _listen(line: ClientConnection, note: Callable[[str], None], episodes: dict[str, int]) -> None:
+    """Notes refusals, and keeps in `episodes` which one each robot is at."""
     try:
         while True:
             message = line.recv()
-            if isinstance(message, str) and (told := read_object(message))["type"] == "refused":
+            if not isinstance(message, str):
+                continue
+            told = read_object(message)
+            if told["type"] == "refused":
                 note(f"not possible now: {told.get('why', '')}")
+            elif told["type"] == "robots":
+                episodes.update({robot["robot_id"]: robot["num_episodes"] for robot in told["robots"]})
     except ConnectionClosed:
         pass

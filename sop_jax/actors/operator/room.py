@@ -10,6 +10,7 @@ from sop_jax.actors.operator.commands import (
     Command,
     HandBack,
     Move,
+    OfEpisode,
     Take,
     Targets,
     parse_command,
@@ -49,7 +50,9 @@ class Room:
     """Robots by name, and everybody else. Belongs to one thread (the desk's loop); `now_ns` tells the time.
 
     One person drives a robot at a time: their takeover makes them its driver until they hand back, leave, or the episode is
-    over. Devices may move a robot, and no more; anybody else may judge and mark.
+    over. While they watch another robot nobody holds the first, and whoever likes may take it on; who never watches (a device
+    in a person's hands) is thought to look at the robot itself. Devices may move a robot, and no more; anybody else may judge
+    and mark.
     """
 
     def __init__(self, now_ns: Callable[[], int]):
@@ -121,14 +124,17 @@ class Room:
         if guest.role == "device" and not is_motion:
             raise BadMessageError("a device may send move and targets, nothing else")
         drives = is_motion or isinstance(command, Take | HandBack)
-        if drives and guest.role == "person" and robot.driver not in (None, guest):
+        if drives and guest.role == "person" and self._holder(robot) not in (None, guest):
             self._refuse(guest, f"somebody else drives {name}")
+            return
+        if isinstance(command, OfEpisode) and command.episode not in (None, robot.status.num_episodes):
+            self._refuse(guest, f"that episode of {name} is over")
             return
         if isinstance(command, Take):
             robot.driver, robot.taken_ns = guest, self._now_ns()
         elif isinstance(command, HandBack):
             robot.driver, robot.taken_ns = None, 0
-        elif is_motion and guest.role == "person" and robot.driver is None:
+        elif is_motion and guest.role == "person" and robot.driver is not guest:
             return  # Whoever drives has taken over before.
         # The newest motion will do, but a gripper's command must arrive.
         is_passing = is_motion and getattr(command, "gripper", None) is None
@@ -156,13 +162,19 @@ class Room:
     def _is_silent(self, robot: _Robot) -> bool:
         return self._now_ns() - robot.heard_ns > SILENT_S * 1e9
 
+    def _holder(self, robot: _Robot) -> Guest | None:
+        """Its driver, unless they watch another robot."""
+        driver = robot.driver
+        return driver if driver is not None and driver.robot in ("", robot.guest.robot) else None
+
     def _renewed(self, robot: _Robot) -> Waiting:
-        reason, urgency = judge(robot.status, self._is_silent(robot), robot.driver is not None)
+        reason, urgency = judge(robot.status, self._is_silent(robot), self._holder(robot) is not None)
         robot.waiting = renew(robot.waiting, reason, urgency, self._now_ns())
         return robot.waiting
 
     def _describe(self, robot: _Robot, person: Guest) -> dict[str, Any]:
         waits_s = (self._now_ns() - robot.waiting.since_ns) / 1e9 if robot.waiting.reason else 0.0
+        driver = person if robot.driver is person else self._holder(robot)  # who looks away is told that it's theirs
         drivers = {None: "nobody", person: "you"}
         return {
             **dataclasses.asdict(robot.status),
@@ -170,5 +182,5 @@ class Room:
             "urgency": robot.waiting.urgency,
             "waits_s": round(waits_s, 1),
             "has_signal": not self._is_silent(robot),
-            "driver": drivers.get(robot.driver, "somebody else"),
+            "driver": drivers.get(driver, "somebody else"),
         }

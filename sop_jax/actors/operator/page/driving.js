@@ -19,7 +19,11 @@ class Driver {
     this.share = 0.5;
     this.isMoving = false;
     this.pads = {};
+    this.mustRest = false; // the gamepad's sticks and cross: what was let go of doesn't go on by itself
   }
+
+  // Gamepads speak to every page, also to one that nobody looks at.
+  isAttended() { return !document.hidden && document.hasFocus(); }
 
   // All input together, each axis -1 .. 1.
   axes() {
@@ -33,12 +37,15 @@ class Driver {
   stick() {
     const pad = [...navigator.getGamepads()].find((each) => each && each.connected);
     if (!pad) return {};
+    if (!this.isAttended()) { this.mustRest = true; return {}; }
     const clean = (value) => (Math.abs(value || 0) < DEAD_ZONE ? 0 : value);
     const pressed = (number) => (pad.buttons[number] && pad.buttons[number].pressed ? 1 : 0);
-    return {
+    const axes = {
       x: -clean(pad.axes[1]), y: -clean(pad.axes[0]), yaw: -clean(pad.axes[2]), z: -clean(pad.axes[3]),
       pitch: pressed(12) - pressed(13), roll: pressed(15) - pressed(14),
     };
+    if (Object.values(axes).every((value) => value === 0)) this.mustRest = false;
+    return this.mustRest ? {} : axes;
   }
 
   motion() {
@@ -60,19 +67,19 @@ class Driver {
 
   press(code) { this.held.add(code); }
   release(code) { this.held.delete(code); }
-  letGo() { this.held.clear(); this.tick(); }
+  letGo() { this.held.clear(); this.mustRest = true; this.tick(); }
 
   toggleGripper() {
     this.grippers[this.hand] = this.grippers[this.hand] > 0.5 ? 0 : 1;
     this.send({ ...this.motion(), gripper: this.grippers[this.hand] });
   }
 
-  // Button edges of the first gamepad: calls actions[number] when that button goes down.
+  // Button edges of the first gamepad: calls actions[number] when that button goes down while somebody looks.
   readButtons(actions) {
     const pad = [...navigator.getGamepads()].find((each) => each && each.connected);
     for (const [number, action] of Object.entries(actions)) {
       const isDown = Boolean(pad && pad.buttons[number] && pad.buttons[number].pressed);
-      if (isDown && !this.pads[number]) action();
+      if (isDown && !this.pads[number] && this.isAttended()) action();
       this.pads[number] = isDown;
     }
     return pad ? pad.id : "";

@@ -3,16 +3,21 @@
 
 const $ = (id) => document.getElementById(id);
 const token = decodeURIComponent(location.hash.slice(1));
-const SURE_MS = 3000, TICK_MS = 60, OLD_PICTURE_MS = 1500;
+const SURE_MS = 3000, TWICE_MS = 300, TAP_MS = 500, REFUSED_MS = 3000, TICK_MS = 60, OLD_PICTURE_MS = 1500;
 const CONTROLS = { between: "between episodes", scene: "waits for the scene", start: "moves to its start", policy: "policy acts", operator: "a person acts" };
 
-let socket = null, retryMs = 500, robots = [], chosen = "", heardAt = 0, refusal = "";
+let socket = null, retryMs = 500, robots = [], chosen = "", heardAt = 0, refusalTimer = 0;
+let judged = ""; // robot and episode that a judgement would be about
+let pressedAt = 0; // when a press in the list of robots began or ended; Infinity: it goes on
 const pictures = {}; // camera -> { figure, image, at }
+const rows = new Map(); // robot -> its row in the list
+const calms = []; // each makes one judgement ask again
 
 function send(message) {
   if (socket && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
 }
 const tellRobot = (message) => send({ ...message, robot: chosen });
+const tellOfEpisode = (message) => { if (robot()) tellRobot({ ...message, episode: robot().num_episodes }); };
 const driver = new Driver((motion) => { if (drives()) tellRobot(motion); });
 const robot = () => robots.find((each) => each.robot_id === chosen);
 const drives = () => Boolean(robot() && robot().driver === "you");
@@ -24,6 +29,7 @@ function connect() {
   socket.onopen = () => socket.send(JSON.stringify({ type: "hello", token, role: "person" }));
   socket.onmessage = (event) => (typeof event.data === "string" ? hear(JSON.parse(event.data)) : showPicture(event.data));
   socket.onclose = (event) => {
+    clearTimeout(refusalTimer); // it would take away what is said here
     driver.letGo();
     if (event.code === 4401) return say("This link is not valid any more. Open the link that the robot printed when it started.");
     say("Connection lost. A robot that you were driving holds still. Trying again …");
@@ -34,7 +40,11 @@ function connect() {
 
 function hear(message) {
   if (message.type === "welcome") { retryMs = 500; say(""); if (chosen) send({ type: "watch", robot: chosen }); }
-  else if (message.type === "refused") { refusal = message.why; say(`Not possible now: ${message.why}.`); setTimeout(() => { if (refusal === message.why) say(""); }, 3000); }
+  else if (message.type === "refused") {
+    say(`Not possible now: ${message.why}.`);
+    clearTimeout(refusalTimer);
+    refusalTimer = setTimeout(() => say(""), REFUSED_MS);
+  }
   else if (message.type === "robots") {
     robots = message.robots; heardAt = Date.now();
     if (!chosen && robots.length === 1) choose(robots[0].robot_id); else draw();  // one robot is no choice
@@ -45,6 +55,7 @@ function say(text) { $("banner").textContent = text; $("banner").hidden = !text;
 
 function choose(name) {
   driver.letGo();
+  calms.forEach((calm) => calm());
   chosen = name;
   for (const camera of Object.keys(pictures)) { pictures[camera].figure.remove(); delete pictures[camera]; }
   send({ type: "watch", robot: name });
@@ -87,29 +98,48 @@ function draw() {
 }
 
 function drawQueue() {
-  const list = $("robots");
-  while (list.children.length > robots.length) list.lastChild.remove();
+  for (const [name, row] of rows) {
+    if (!robots.some((each) => each.robot_id === name)) { row.remove(); rows.delete(name); }
+  }
+  for (const each of robots) drawRow(rows.get(each.robot_id) || addRow(each.robot_id), each);
+  if (Date.now() - pressedAt > TAP_MS) sortRows();
+}
+
+function addRow(name) {
+  const row = document.createElement("li");
+  row.innerHTML = '<button><span class="who"></span><br><span class="why"></span></button>';
+  row.dataset.robot = name;
+  row.firstChild.onclick = () => choose(name);
+  rows.set(name, row);
+  $("robots").append(row);
+  return row;
+}
+
+function drawRow(row, each) {
+  row.className = each.urgency >= 2 ? "urgent" : "";
+  row.firstChild.setAttribute("aria-current", String(each.robot_id === chosen));
+  row.querySelector(".who").textContent = each.robot_id;
+  const driven = each.driver === "nobody" ? CONTROLS[each.control] : each.driver === "you" ? "you drive" : "somebody else drives";
+  row.querySelector(".why").textContent = each.waits_for ? `${each.waits_for.replaceAll("_", " ")} · ${seconds(each.waits_s)}` : driven;
+}
+
+// Each robot keeps its row, and the row its focus, wherever in the list it comes.
+function sortRows() {
+  const list = $("robots"), focused = document.activeElement;
   robots.forEach((each, place) => {
-    let row = list.children[place];
-    if (!row) {
-      row = document.createElement("li");
-      row.innerHTML = '<button><span class="who"></span><br><span class="why"></span></button>';
-      row.firstChild.onclick = () => choose(row.dataset.robot);
-      list.append(row);
-    }
-    row.dataset.robot = each.robot_id;
-    row.className = each.urgency >= 2 ? "urgent" : "";
-    row.firstChild.setAttribute("aria-current", String(each.robot_id === chosen));
-    row.querySelector(".who").textContent = each.robot_id;
-    const driven = each.driver === "nobody" ? CONTROLS[each.control] : each.driver === "you" ? "you drive" : "somebody else drives";
-    row.querySelector(".why").textContent = each.waits_for ? `${each.waits_for.replaceAll("_", " ")} · ${seconds(each.waits_s)}` : driven;
+    const row = rows.get(each.robot_id);
+    if (list.children[place] !== row) list.insertBefore(row, list.children[place]);
   });
+  if (list.contains(focused) && document.activeElement !== focused) focused.focus({ preventScroll: true });
 }
 
 function drawRobot(now, isOn) {
   const onTheWay = now.control === "start";  // T stops it there
   const underWay = now.control === "policy" || now.control === "operator";
   const mine = now.driver === "you";
+  const episode = `${now.robot_id} ${now.num_episodes}`;
+  if (judged !== episode) calms.forEach((calm) => calm()); // nobody was asked about this one
+  judged = episode;
   $("robot").classList.toggle("driving", mine);
   $("name").textContent = now.robot_id;
   $("control").textContent = !isOn ? "no signal" : mine && now.control === "operator" ? "you act" : CONTROLS[now.control];
@@ -149,8 +179,10 @@ function drawJoints(state) {
 }
 
 function drawStages(stages) {
-  if ($("stagelist").children.length === stages.length) return;
-  $("stagelist").replaceChildren(...stages.map((name) => Object.assign(document.createElement("option"), { value: name })));
+  const names = stages.join("\n"), list = $("stagelist");
+  if (list.dataset.names === names) return;
+  list.dataset.names = names;
+  list.replaceChildren(...stages.map((name) => Object.assign(document.createElement("option"), { value: name })));
 }
 
 const seconds = (value) => (value < 60 ? `${Math.round(value)}\u00a0s` : `${Math.floor(value / 60)}\u00a0min ${Math.round(value % 60)}\u00a0s`);
@@ -169,13 +201,16 @@ function takeOver() {
 }
 function handBack() { if (drives()) { driver.letGo(); tellRobot({ type: "hand_back" }); } }
 
-// A judgement ends the episode and can't be taken back, so it takes two clicks.
+// A judgement ends the episode and can't be taken back, so it takes two clicks, and a double click is one.
 function askTwice(button, text, act) {
-  let timer = 0;
+  let timer = 0, askedAt = 0;
   const calm = () => { clearTimeout(timer); timer = 0; button.classList.remove("sure"); label(button, text, ""); };
+  calms.push(calm);
   calm();
-  button.onclick = () => {
+  button.onclick = (event) => {
+    if (timer && event.timeStamp - askedAt < TWICE_MS) return;
     if (timer) { calm(); return act(); }
+    askedAt = event.timeStamp;
     button.classList.add("sure");
     label(button, `Sure? ${text}`, "");
     timer = setTimeout(calm, SURE_MS);
@@ -201,6 +236,7 @@ function grip() { if (drives()) { driver.toggleGripper(); draw(); } }
 
 document.addEventListener("keydown", (event) => {
   if (event.metaKey) letGo(); // macOS tells no keyup of what is released while Cmd is down
+  if (event.repeat && event.key === "Enter" && event.target.matches("button")) event.preventDefault(); // one press, one click
   if (event.repeat || event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input:not([type=range])")) return;
   if (MOVES[event.code]) { driver.press(event.code); padOf(event.code).classList.add("on"); }
   else if (event.code === "KeyT") takeOver();
@@ -221,10 +257,15 @@ const letGo = () => { driver.letGo(); for (const each of $("pads").children) eac
 window.addEventListener("blur", letGo);
 document.addEventListener("visibilitychange", () => { if (document.hidden) letGo(); });
 
+// The list keeps its order under a press, and until a touch has become a click.
+const endPress = () => { if (pressedAt === Infinity) pressedAt = Date.now(); };
+$("robots").addEventListener("pointerdown", (event) => { if (event.button === 0) pressedAt = Infinity; });
+for (const end of ["pointerup", "pointercancel", "blur"]) window.addEventListener(end, endPress);
+
 $("take").onclick = () => (drives() && robot().wants_operator ? handBack() : takeOver());
-$("ready").onclick = () => tellRobot({ type: "ready" });
-askTwice($("success"), "Success", () => tellRobot({ type: "mark", outcome: "success" }));
-askTwice($("failure"), "Failure", () => tellRobot({ type: "mark", outcome: "failure" }));
+$("ready").onclick = () => tellOfEpisode({ type: "ready" });
+askTwice($("success"), "Success", () => tellOfEpisode({ type: "mark", outcome: "success" }));
+askTwice($("failure"), "Failure", () => tellOfEpisode({ type: "mark", outcome: "failure" }));
 $("left").onclick = () => hold("left");
 $("right").onclick = () => hold("right");
 $("gripper").onclick = grip;
@@ -232,17 +273,20 @@ $("speed").oninput = () => { driver.share = $("speed").value / 100; };
 $("stages").onsubmit = (event) => {
   event.preventDefault();
   const stage = $("stagename").value.trim().toLowerCase().replaceAll(" ", "_");
-  if (stage) tellRobot({ type: "stage", stage });
+  if (stage) tellOfEpisode({ type: "stage", stage });
   $("stagename").value = "";
   $("stagename").blur();
 };
+function padHint() {
+  if (!driver.isAttended()) return "Click on this page to drive with it.";
+  if (driver.mustRest) return "Let go of its sticks and cross first.";
+  return "Sticks move and turn, cross tips and rolls, A gripper, X take over, Y hand back, shoulders choose the hand.";
+}
 makePads();
 setInterval(() => {
   const name = driver.readButtons({ 0: grip, 2: takeOver, 3: handBack, 4: () => hold("left"), 5: () => hold("right") });
-  $("gamepad").textContent = name
-    ? `Gamepad: ${name}. Sticks move and turn, cross tips and rolls, A gripper, X take over, Y hand back, shoulders choose the hand.`
-    : "Gamepad: none. Press a button on it to connect it.";
   driver.tick();
+  $("gamepad").textContent = name ? `Gamepad: ${name}. ${padHint()}` : "Gamepad: none. Press a button on it to connect it.";
   if (Date.now() - heardAt > 2000) draw();
 }, TICK_MS);
 connect();
