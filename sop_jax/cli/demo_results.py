@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
@@ -164,7 +165,8 @@ def _verdict(before: EvaluationResult, after: EvaluationResult) -> str:
 def find_control(
     config: DemoConfig, run: RunDirectory, before: EvaluationResult
 ) -> tuple[EvaluationResult | None, str]:
-    """This run's control, or the stored one if it was made from the same base on the same trials."""
+    """This run's control, or the stored one if it was made from the same base, by as many steps as this run's learner took,
+    and on the same trials; and a sentence on where it comes from, or why there is none."""
     own = read_result(run, CONTROL)
     if own is not None:
         steps = (run.read_phase(CONTROL) or {}).get("learner_step")
@@ -181,11 +183,25 @@ def find_control(
         return None, f"The stored control {path} can't be read ({error}); add --control."
     if result.task != before.task or (result.base != before.base and stored.get("base") != before.base):
         return None, f"The stored control {path} belongs to another base policy; add --control."
-    steps = stored.get("learner_step", "as many")
+    if trials := _differences(_trials_of(result), _trials_of(before)):
+        return None, f"The stored control {path} belongs to other trials ({trials}); add --control."
+    steps = {"learner steps": stored.get("learner_step")}
+    if training := _differences(steps, {"learner steps": (run.read_phase(LOOP) or {}).get("learner_step")}):
+        return None, f"The stored control {path} belongs to another training ({training}); add --control."
     return result, (
-        f"The control is a stored result ({steps} learner steps on demonstrations alone, from this base); --control repeats "
-        "it."
+        f"The control is a stored result ({stored['learner_step']} learner steps on demonstrations alone, from this base); "
+        "--control repeats it."
     )
+
+
+def _trials_of(result: EvaluationResult) -> dict[str, Any]:
+    """What two evaluations must have in common to stand in one table."""
+    return {"trials": result.num_trials, "seed": result.seed, "reset [s]": result.reset_s}
+
+
+def _differences(stored: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What differs, in words; "" if nothing does."""
+    return ", ".join(f"{name}: {stored[name]} there, {here[name]} here" for name in here if stored[name] != here[name])
 
 
 def _intervention_rates(history: RunHistory) -> tuple[float | None, float | None]:

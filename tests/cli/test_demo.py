@@ -16,11 +16,12 @@ from sop_jax.cli.demo_phases import DemoPhases
 from sop_jax.cli.demo_results import UnfinishedRunError, find_control, finish
 from sop_jax.cli.fleet_loop import LoopEnd, process_specs
 from sop_jax.cli.learn import LearnArguments
+from sop_jax.cli.locations import find_in_repository
 from sop_jax.cli.replay import ReplayArguments
 from sop_jax.cli.run_directory import RunDirectory
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
-from sop_jax.evaluation.results import Subject, summarise
+from sop_jax.evaluation.results import EvaluationResult, Subject, summarise
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.metrics import JsonlMetrics
 from sop_jax.specs.records import Outcome
@@ -28,12 +29,12 @@ from sop_jax.specs.records import Outcome
 CONFIG = DEMOS["restock_tiny"]
 
 
-def result(num_successes, num_trials=120, version=0, base="fingerprint"):
+def result(num_successes, num_trials=120, version=0, base="fingerprint", **options):
     trials = [
         TrialResult(i, Outcome.SUCCESS if i < num_successes else Outcome.TIMEOUT, "", 120, 4.0)
         for i in range(num_trials)
     ]
-    return summarise(Subject("restock_shelf", f"version {version}", version, base), trials, seed=0)
+    return summarise(Subject("restock_shelf", f"version {version}", version, base), trials, **{"seed": 0, **options})
 
 
 @pytest.fixture
@@ -227,6 +228,7 @@ def test_a_finished_run_says_all_that_was_promised(run, capsys):
 
 def test_a_stored_control_is_shown_only_if_it_fits(run, tmp_path):
     before, stored = result(60), tmp_path / "control.json"
+    run.finish_phase("loop", {"learner_step": 25})
     config = dataclasses.replace(CONFIG, control_result=str(stored))
     assert find_control(dataclasses.replace(CONFIG, control_result=""), run, before)[0] is None
     found, note = find_control(config, run, before)
@@ -240,8 +242,32 @@ def test_a_stored_control_is_shown_only_if_it_fits(run, tmp_path):
     found, note = find_control(config, run, before)
     assert found is None
     assert "another base policy" in note
+    for other, says in (
+        (result(63, seed=5), "other trials (seed: 5 there, 0 here)"),
+        (result(63, num_trials=119), "other trials (trials: 119 there, 120 here)"),
+        (result(63, reset_s=20.0), "other trials (reset [s]: 20.0 there, 10.0 here)"),
+    ):
+        stored.write_text(json.dumps({"learner_step": 25, "result": dataclasses.asdict(other)}))
+        found, note = find_control(config, run, before)
+        assert found is None
+        assert says in note
+    for steps in ({"learner_step": 26}, {}):
+        stored.write_text(json.dumps({**steps, "result": dataclasses.asdict(result(63))}))
+        found, note = find_control(config, run, before)
+        assert found is None
+        assert f"another training (learner steps: {steps.get('learner_step')} there, 25 here)" in note
     stored.write_text("{")
     assert "can't be read" in find_control(config, run, before)[1]
+
+
+def test_the_control_that_comes_along_fits_the_demo_as_it_comes(run):
+    demo = DEMOS["restock_demo"]
+    stored = json.loads(find_in_repository(demo.control_result).read_text())
+    run.finish_phase("loop", {"learner_step": demo.learning.learner.num_steps})
+    before = result(45, demo.evaluation.num_trials, base=stored["result"]["base"], seed=demo.evaluation.seed)
+    found, note = find_control(demo, run, before)
+    assert found == EvaluationResult.from_json(stored["result"])
+    assert "3500 learner steps" in note
 
 
 def test_an_unfinished_run_says_how_to_go_on(run):
