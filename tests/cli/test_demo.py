@@ -14,7 +14,7 @@ from sop_jax.cli.act import ActArguments
 from sop_jax.cli.arguments import UsageError, parse
 from sop_jax.cli.demo_phases import DemoPhases
 from sop_jax.cli.demo_results import UnfinishedRunError, find_control, finish
-from sop_jax.cli.fleet_loop import LoopEnd, process_specs
+from sop_jax.cli.fleet_loop import LoopBrokenError, LoopEnd, LoopProgress, process_specs
 from sop_jax.cli.learn import LearnArguments
 from sop_jax.cli.locations import find_in_repository
 from sop_jax.cli.replay import ReplayArguments
@@ -72,11 +72,17 @@ class Work:
         self.done.append(f"evaluate {candidate.version}")
         return result(60 + candidate.version, version=candidate.version)
 
-    def loop(self, config, run, clock, should_stop, spent_s):
-        finished = self.loop_ends.pop(0)
-        self.done.append(f"loop after {spent_s:g} s")
-        self.stop = not finished
-        return LoopEnd(finished, spent_s + 30.0, 500, 1, (f"note {len(self.done)}",))
+    def loop(self, config, run, clock, should_stop, so_far, keep):
+        """True: the loop is over. False: it was stopped. An error: it broke, with that error."""
+        end = self.loop_ends.pop(0)
+        self.done.append(f"loop after {so_far.elapsed_s:g} s")
+        notes = (*so_far.notes, f"note {len(self.done)}")
+        progress = LoopProgress(so_far.elapsed_s + 30.0, so_far.num_restarts + 1, notes)
+        keep(progress)
+        if isinstance(end, Exception):
+            raise end
+        self.stop = not end
+        return LoopEnd(end, 500, progress)
 
 
 def _phases(run, policy, work) -> DemoPhases:
@@ -99,6 +105,22 @@ def test_a_stopped_loop_is_taken_up_where_it_was(run, policy, monkeypatch):
         _phases(run, policy, work).run_all(control=False, preflight=False)
     assert run.read_phase("loop") is None
     work.stop = False
+    _phases(run, policy, work).run_all(control=False, preflight=False)
+    assert work.done == ["collect", "evaluate 0", "loop after 0 s", "loop after 30 s", "evaluate 7"]
+    loop = run.read_phase("loop")
+    assert (loop["elapsed_s"], loop["num_restarts"], loop["notes"]) == (60.0, 2, ["note 3", "note 4"])
+    assert sorted(path.stem for path in run.phase("loop").parent.iterdir()) == [
+        "after",
+        "before",
+        "demonstrations",
+        "loop",
+    ]
+
+
+def test_a_loop_that_broke_keeps_its_time_notes_and_restarts(run, policy, monkeypatch):
+    work = Work(monkeypatch, loop_ends=(LoopBrokenError("learner died"), True))
+    with pytest.raises(LoopBrokenError):
+        _phases(run, policy, work).run_all(control=False, preflight=False)
     _phases(run, policy, work).run_all(control=False, preflight=False)
     assert work.done == ["collect", "evaluate 0", "loop after 0 s", "loop after 30 s", "evaluate 7"]
     loop = run.read_phase("loop")
