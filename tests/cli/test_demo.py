@@ -9,7 +9,7 @@ import pytest
 from configs.files import to_json
 from configs.registry import DEMOS
 from sop_jax.actors.episode import TrialResult
-from sop_jax.cli import demo_phases
+from sop_jax.cli import demo, demo_phases, demo_results
 from sop_jax.cli.act import ActArguments
 from sop_jax.cli.arguments import UsageError, parse
 from sop_jax.cli.demo_phases import DemoPhases
@@ -17,16 +17,19 @@ from sop_jax.cli.demo_results import UnfinishedRunError, find_control, finish
 from sop_jax.cli.fleet_loop import LoopBrokenError, LoopEnd, LoopProgress, process_specs
 from sop_jax.cli.learn import LearnArguments
 from sop_jax.cli.locations import find_in_repository
+from sop_jax.cli.main import INTERRUPTED, main
 from sop_jax.cli.replay import ReplayArguments
-from sop_jax.cli.run_directory import RunDirectory
+from sop_jax.cli.run_directory import RunDirectory, RunStart
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
+from sop_jax.evaluation.provenance import Provenance
 from sop_jax.evaluation.results import EvaluationResult, Subject, summarise
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.metrics import JsonlMetrics
 from sop_jax.specs.records import Outcome
 
 CONFIG = DEMOS["restock_tiny"]
+MACHINE = Provenance("2026-01-02T03:04:05+00:00", "two cores, 1 x NVIDIA H100", "Linux", {"sop-jax": "0.1.0"})
 
 
 def result(num_successes, num_trials=120, version=0, base="fingerprint", **options):
@@ -221,6 +224,7 @@ def _leave_a_finished_run(run: RunDirectory, control: bool) -> None:
 
 def test_a_finished_run_says_all_that_was_promised(run, capsys):
     _leave_a_finished_run(run, control=True)
+    run.write_start(RunStart("sop demo --seed 0", MACHINE))
     summary = finish(CONFIG, run, "sop demo --seed 0")
     assert summary["success_before"] == 0.5
     assert summary["success_after"] == pytest.approx(110 / 120)
@@ -246,6 +250,44 @@ def test_a_finished_run_says_all_that_was_promised(run, capsys):
     assert "a note" in page
     assert (run.root / "metrics.jsonl").exists()
     assert list((run.root / "tensorboard").iterdir())
+
+
+def test_a_run_that_was_taken_up_tells_how_it_began(run):
+    _leave_a_finished_run(run, control=False)
+    run.write_start(RunStart("sop demo --seed 3", MACHINE))
+    for _ in range(2):  # a finished run may be resumed too
+        assert finish(CONFIG, run, "sop demo --resume runs/x")["command"] == "sop demo --seed 3"
+        page = run.report.read_text()
+        assert "<code>sop demo --seed 3</code>" in page
+        assert MACHINE.created in page
+        assert MACHINE.hardware in page
+        assert len(list(run.tensorboard.iterdir())) == 1  # TensorBoard draws what it finds in all of them
+    run.finish_phase("control", {"learner_step": 25, "result": dataclasses.asdict(result(63))})
+    summary = finish(CONFIG, run, "sop demo --resume runs/x --control")
+    assert summary["command"] == "sop demo --seed 3 --control"
+    assert finish(CONFIG, run, "sop demo --resume runs/x")["command"] == "sop demo --seed 3 --control"
+
+
+def test_a_run_of_an_earlier_version_is_told_by_the_present_command(run, monkeypatch):
+    monkeypatch.setattr(demo_results, "describe_machine", lambda time_s: MACHINE)
+    _leave_a_finished_run(run, control=False)
+    assert run.read_start() is None
+    assert finish(CONFIG, run, "sop demo --resume runs/x")["command"] == "sop demo --resume runs/x"
+    assert MACHINE.hardware in run.report.read_text()
+
+
+def test_a_new_run_writes_down_how_it_began_and_taking_it_up_leaves_that_alone(tmp_path, monkeypatch):
+    def stopped(self, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "describe_machine", lambda time_s: MACHINE)
+    monkeypatch.setattr(DemoPhases, "run_all", stopped)
+    where = str(tmp_path / "a run")
+    assert main(["demo", "--config", "restock_tiny", "--seed", "3", "--run", where]) == INTERRUPTED
+    began = RunStart(f"sop demo --config restock_tiny --seed 3 --run '{where}'", MACHINE)
+    assert RunDirectory(tmp_path / "a run").read_start() == began
+    assert main(["demo", "--resume", where]) == INTERRUPTED
+    assert RunDirectory(tmp_path / "a run").read_start() == began
 
 
 def test_a_stored_control_is_shown_only_if_it_fits(run, tmp_path):
