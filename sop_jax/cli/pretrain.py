@@ -12,7 +12,7 @@ import jax
 import tyro
 
 import envs
-from configs.experiment import PretrainConfig
+from configs.experiment import DemonstrationsConfig, PretrainConfig
 from configs.files import to_json
 from configs.registry import find_pretraining
 from sop_jax.algorithms.registry import create_algorithm
@@ -26,6 +26,7 @@ from sop_jax.cli.output import note, print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.format import ParsedEpisode
+from sop_jax.episodes.paths import robot_of_path
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.evaluate import Candidate
 from sop_jax.evaluation.provenance import describe as describe_machine
@@ -97,8 +98,7 @@ def run(argv: Sequence[str]) -> int:
     _check(arguments)
     started = time.monotonic()
     with StopRequests() as stop:
-        for world in config.worlds:
-            demonstrations = config.demonstrations.for_task(world.task) if config.tasks else config.demonstrations
+        for world, demonstrations in _collections(config):
             collect(demonstrations, world, arguments.work / "store", arguments.work / "logs", stop)
         fingerprint = _train(arguments, config, stop)
     results = [] if arguments.skip_evaluation else [_evaluate(arguments, world) for world in config.worlds]
@@ -135,6 +135,8 @@ def _collect_only(arguments: PretrainArguments) -> int:
     """A data set of several tasks in one store."""
     if arguments.collect_hours < 0:
         raise UsageError(f"--collect-hours must be above 0, got {arguments.collect_hours:g}")
+    if (arguments.work / "config.json").exists():
+        raise UsageError(f"{arguments.work} holds a policy's demonstrations: choose another --work for a collection")
     counts: dict[str, int] = {}
     with StopRequests() as stop:
         for world in arguments.experiment.worlds:
@@ -163,7 +165,22 @@ def _check(arguments: PretrainArguments) -> None:
         raise UsageError(
             f"{arguments.work} holds the work of another config: choose another --work, or remove it first"
         )
+    wanted = {name for _, demonstrations in _collections(config) for name in demonstrations.collectors}
+    robots = {robot_of_path(path) for path in EpisodeStore(store_url(arguments.work / "store")).list_paths()}
+    if strangers := sorted(robots - wanted):
+        raise UsageError(
+            f"{arguments.work}/store holds episodes of {', '.join(strangers)}, which are no demonstrations of this config: "
+            "choose another --work, or remove it first"
+        )
     write_json(saved, to_json(config))
+
+
+def _collections(config: PretrainConfig) -> list[tuple[WorldConfig, DemonstrationsConfig]]:
+    """Every task's world and what is demonstrated in it."""
+    return [
+        (world, config.demonstrations.for_task(world.task) if config.tasks else config.demonstrations)
+        for world in config.worlds
+    ]
 
 
 def _load_start(arguments: PretrainArguments) -> PolicyBundle:

@@ -3,11 +3,14 @@ import pathlib
 import jax
 import numpy as np
 
+from configs.files import to_json
+from configs.registry import PRETRAININGS
 from sop_jax.cli.main import main
 from sop_jax.cli.pretrain import take_evenly
 from sop_jax.episodes.format import pack, parse
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode, make_spec
+from sop_jax.evaluation.run_metrics import write_json
 from sop_jax.learner.checkpoints import OWNER_FILE
 from sop_jax.models.bundle import load_bundle
 from sop_jax.models.pytrees import flatten_params
@@ -30,6 +33,23 @@ def test_every_task_has_an_even_say_in_the_statistics():
 def test_one_task_is_taken_whole():
     episodes = [_parsed(count, 30, "restock_shelf") for count in range(3)]
     assert take_evenly(episodes) == [episode.arrays for episode in episodes]
+
+
+def test_a_work_folder_holds_a_policys_demonstrations_or_a_collection_and_never_both(tmp_path, capsys):
+    work = tmp_path / "made"
+    store = EpisodeStore(f"file://{work}/store/")
+    for robot in ("demonstrator-restock_shelf-1", "demonstrator-restock_shelf-0", "demonstrator-0"):
+        store.put(make_episode(0, 24, source=Source.OFFLINE, policy_version=NO_POLICY, robot_id=robot))
+    words = ["pretrain", "--work", str(work)]
+    assert main([*words, "--output", str(tmp_path / "policy")]) == 2
+    expected = (
+        "/store holds episodes of demonstrator-restock_shelf-0, demonstrator-restock_shelf-1, which are no demonstr"
+    )
+    assert expected in capsys.readouterr().err
+    assert [path.name for path in work.iterdir()] == ["store"]  # and it is a collection's still
+    write_json(work / "config.json", to_json(PRETRAININGS["restock_compact"]))
+    assert main([*words, "--collect-hours", "0.01"]) == 2
+    assert "holds a policy's demonstrations: choose another --work" in capsys.readouterr().err
 
 
 def test_training_goes_on_from_a_policy_with_its_normalisation(tmp_path, capsys, monkeypatch):
