@@ -1,13 +1,17 @@
 """Collects demonstrations on several processes. What is collected follows from the config alone, so doing it again (after a
-stop, or in another run) gives the same episodes with the same names, and changes nothing that is there."""
+stop, or in another run) gives the same episodes with the same names, and changes nothing that is there. Another config gives
+other episodes of the same names, so what a folder was begun with is written down there, and others are refused."""
 
 import dataclasses
+import json
 import pathlib
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from configs.experiment import DemonstrationsConfig
-from configs.files import to_json
+from configs.files import from_json, to_json
+from sop_jax.cli.arguments import UsageError
 from sop_jax.cli.locations import store_url
 from sop_jax.cli.output import progress_console
 from sop_jax.cli.processes import ProcessGroup, ProcessSpec
@@ -34,15 +38,20 @@ def collect(
 ) -> int:
     """Fills the store with the demonstrations of this config; returns how many there are. Blocks, with a progress bar.
 
+    What another call began goes on, also with more `robot_hours` than it was begun with.
+
     Raises:
+        UsageError: these collectors' demonstrations that are there come from another config or world.
         KeyboardInterrupt: `should_stop` said so; what was collected stays.
         CollectionFailedError: a collector died again and again.
     """
     store = EpisodeStore(store_url(store_directory))
+    settings = logs.parent / f"collection-{config.name}.json"
     kept = kept_so_far(config, store)
+    if kept.num_episodes and settings.exists():  # without a file, others put them there, as studies do
+        _check_same(settings, config, world)
     if kept.complete:
         return kept.num_episodes
-    settings = logs.parent / f"collection-{config.name}.json"
     write_json(settings, {"demonstrations": to_json(config), "world": to_json(world)})
     what, total = f"{world.task}: demonstrations", config.num_episodes
     if config.robot_hours:
@@ -62,6 +71,25 @@ def collect(
             progress.update(int(kept.robot_s / 60) if config.robot_hours else kept.num_episodes)
             group.wait(_POLL_S)
     return kept_so_far(config, store).num_episodes
+
+
+def _check_same(settings: pathlib.Path, config: DemonstrationsConfig, world: WorldConfig) -> None:
+    """Raises UsageError if what was begun with these settings isn't a beginning of what this config asks for."""
+    values = json.loads(settings.read_text(encoding="utf-8"))
+    begun = from_json(DemonstrationsConfig, values["demonstrations"], str(settings))
+    if 0 < begun.robot_hours <= config.robot_hours:  # the collectors go on where they were, through the same scenes
+        begun = dataclasses.replace(begun, robot_hours=config.robot_hours)
+    told = {**_fields(begun), **_fields(from_json(WorldConfig, values["world"], str(settings)), "world.")}
+    asked = {**_fields(config), **_fields(world, "world.")}
+    if differ := [f"{name} {told[name]}, now it is {value}" for name, value in asked.items() if told[name] != value]:
+        raise UsageError(
+            f"{settings.parent} holds demonstrations of {config.name} that were made otherwise ({'; '.join(differ)}): choose "
+            "another folder, or remove this one first"
+        )
+
+
+def _fields(config: DemonstrationsConfig | WorldConfig, prefix: str = "") -> dict[str, Any]:
+    return {f"{prefix}{field.name}": getattr(config, field.name) for field in dataclasses.fields(config)}
 
 
 @dataclasses.dataclass(frozen=True)

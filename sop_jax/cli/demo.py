@@ -22,8 +22,9 @@ from sop_jax.cli.arguments import UsageError, flag_value, parse
 from sop_jax.cli.demo_phases import DemoPhases
 from sop_jax.cli.demo_results import finish
 from sop_jax.cli.locations import find_policy
+from sop_jax.cli.machine import describe_machine
 from sop_jax.cli.output import note, print_json, say
-from sop_jax.cli.run_directory import RunDirectory
+from sop_jax.cli.run_directory import RunDirectory, RunStart
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.specs.clock import WallClock
 
@@ -76,12 +77,12 @@ def run(argv: Sequence[str]) -> int:
         raise UsageError(f"a demo shows one task, {config.name} has {len(config.worlds)}: see sop study")
     find_policy(config.policy)
     check_ready(create_algorithm(config.learning.algorithm), [world.task for world in config.worlds])
-    directory = _resumed(resume) if resume else _new_run(arguments)
+    command = shlex.join(["sop", "demo", *argv])
+    directory = _resumed(resume) if resume else _new_run(arguments, command)
     if resume and (config != default.experiment or algorithm):
         raise UsageError(
             f"a resumed run keeps its config: leave out the changes, or start a new run instead of {resume}"
         )
-    command = shlex.join(["sop", "demo", *argv])
     with StopRequests() as stop:
         phases = DemoPhases(config, directory, WallClock(), stop)
         try:
@@ -96,10 +97,11 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _new_run(arguments: DemoArguments) -> RunDirectory:
+def _new_run(arguments: DemoArguments, command: str) -> RunDirectory:
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     directory = RunDirectory(pathlib.Path(arguments.run or f"runs/{arguments.experiment.name}-{time}"))
     directory.create(arguments.experiment)
+    directory.write_start(RunStart(command, describe_machine(WallClock().now_ns() / 1e9)))
     return directory
 
 

@@ -12,7 +12,7 @@ from sop_jax.cli.collection import collect
 from sop_jax.cli.doctor import describe as describe_check
 from sop_jax.cli.eval import describe as describe_result
 from sop_jax.cli.eval import evaluate_with_progress
-from sop_jax.cli.fleet_loop import run_loop
+from sop_jax.cli.fleet_loop import LoopProgress, run_loop
 from sop_jax.cli.locations import find_policy
 from sop_jax.cli.machine import check_machine
 from sop_jax.cli.output import note, say
@@ -29,6 +29,8 @@ PREFLIGHT, DEMONSTRATIONS, BEFORE, LOOP, AFTER, CONTROL = (
     "preflight", "demonstrations", "before", "loop", "after", "control",
 )  # fmt: skip
 PHASES = (PREFLIGHT, DEMONSTRATIONS, BEFORE, LOOP, AFTER, CONTROL)
+_LOOP_SO_FAR = "loop_so_far"
+"""Beside the phases' files while the loop isn't over: what it goes on from."""
 _POLL_S = 0.5
 
 
@@ -54,6 +56,7 @@ class DemoPhases:
         self._once(DEMONSTRATIONS, "demonstrations for the offline buffer", self._demonstrations)
         self._once(BEFORE, "evaluating the base policy", lambda: self._evaluate(Candidate(bundle=self._policy)))
         self._once(LOOP, "the fleet works and learns", self._loop)
+        self._run.phase(_LOOP_SO_FAR).unlink(missing_ok=True)
         self._once(AFTER, "evaluating what was learnt", self._evaluate_after)
         if control:
             self._once(CONTROL, "control: the same steps on demonstrations alone", self._control)
@@ -102,22 +105,23 @@ class DemoPhases:
         return {"result": dataclasses.asdict(result)}
 
     def _loop(self) -> dict[str, Any]:
-        partial = self._run.phase("loop_so_far")
-        so_far = self._run.read_phase("loop_so_far") or {}
-        end = run_loop(self._config, self._run, self._clock, self._should_stop, so_far.get("elapsed_s", 0.0))
-        notes = [*so_far.get("notes", []), *end.notes]
-        num_restarts = so_far.get("num_restarts", 0) + end.num_restarts
+        end = run_loop(
+            self._config, self._run, self._clock, self._should_stop, self._loop_so_far(), self._keep_loop_so_far
+        )
         if not end.finished:
-            write_json(partial, {"elapsed_s": end.elapsed_s, "notes": notes, "num_restarts": num_restarts})
             raise KeyboardInterrupt
-        partial.unlink(missing_ok=True)
         return {
-            "elapsed_s": end.elapsed_s,
+            **dataclasses.asdict(end.progress),
             "learner_step": end.learner_step,
             "version": current_version(self._run.store_url) or 0,
-            "num_restarts": num_restarts,
-            "notes": notes,
         }
+
+    def _loop_so_far(self) -> LoopProgress:
+        left = self._run.read_phase(_LOOP_SO_FAR) or {}
+        return LoopProgress(**{**left, "notes": tuple(left.get("notes", ()))})
+
+    def _keep_loop_so_far(self, progress: LoopProgress) -> None:
+        write_json(self._run.phase(_LOOP_SO_FAR), dataclasses.asdict(progress))
 
     def _evaluate_after(self) -> dict[str, Any]:
         loop = self._run.read_phase(LOOP) or {}

@@ -1,7 +1,10 @@
 """What a finished demo says: summary.json, the table, the report, and the files for other tools."""
 
 import json
+import shlex
+import shutil
 import statistics
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
@@ -10,11 +13,11 @@ from configs.experiment import DemoConfig
 from configs.files import to_json
 from sop_jax.cli.demo_phases import AFTER, BEFORE, CONTROL, LOOP, PHASES, read_result
 from sop_jax.cli.locations import find_in_repository
+from sop_jax.cli.machine import describe_machine
 from sop_jax.cli.output import console, jsonable, say
-from sop_jax.cli.run_directory import RunDirectory
+from sop_jax.cli.run_directory import RunDirectory, RunStart
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.filmstrips import choose_filmstrips
-from sop_jax.evaluation.provenance import describe
 from sop_jax.evaluation.report import ReportData, write_report
 from sop_jax.evaluation.results import EvaluationResult
 from sop_jax.evaluation.run_history import RunHistory
@@ -37,7 +40,8 @@ class UnfinishedRunError(SopError):
 
 
 def finish(config: DemoConfig, run: RunDirectory, command: str) -> dict[str, Any]:
-    """Writes everything that a finished run leaves, prints the table, and returns the summary."""
+    """Writes everything that a finished run leaves, prints the table, and returns the summary. `command` is the present one:
+    how to repeat the run, if it hasn't written down how it began."""
     before, after = read_result(run, BEFORE), read_result(run, AFTER)
     if before is None or after is None:
         raise UnfinishedRunError(f"{run.root} has no evaluations yet: go on with sop demo --resume {run.root}")
@@ -45,6 +49,8 @@ def finish(config: DemoConfig, run: RunDirectory, command: str) -> dict[str, Any
     store = EpisodeStore(run.store_url)
     reader = RunReader(run.metrics, store)
     reader.poll()
+    start = run.read_start() or RunStart(command, describe_machine(WallClock().now_ns() / 1e9))
+    command = _repeating(start.command, run)
     history = reader.history()
     totals = totals_of(history)
     loop = run.read_phase(LOOP) or {}
@@ -56,7 +62,8 @@ def finish(config: DemoConfig, run: RunDirectory, command: str) -> dict[str, Any
     }  # fmt: skip
     write_json(run.summary, jsonable(summary))
     write_merged_log(run.metrics, run.root / "metrics.jsonl")
-    write_tensorboard(history, run.root / "tensorboard")
+    shutil.rmtree(run.tensorboard, ignore_errors=True)  # a second file would draw every point twice
+    write_tensorboard(history, run.tensorboard)
     write_report(
         ReportData(
             title=config.title,
@@ -69,7 +76,7 @@ def finish(config: DemoConfig, run: RunDirectory, command: str) -> dict[str, Any
             totals=totals,
             history=history,
             filmstrips=choose_filmstrips(history, store),
-            provenance=describe(WallClock().now_ns() / 1e9),
+            provenance=start.machine,
             config=to_json(config),
             elapsed_s=elapsed_s,
             notes=tuple(loop.get("notes", ())),
@@ -81,6 +88,13 @@ def finish(config: DemoConfig, run: RunDirectory, command: str) -> dict[str, Any
         say(control_note)
     say(_verdict(before, after))
     return summary
+
+
+def _repeating(command: str, run: RunDirectory) -> str:
+    """The command that gives the whole run at one go: a control may have been asked for after it was first finished."""
+    words = shlex.split(command)
+    missing = run.read_phase(CONTROL) is not None and "--control" not in words
+    return shlex.join([*words, "--control"]) if missing else command
 
 
 def summarise_run(
@@ -164,7 +178,8 @@ def _verdict(before: EvaluationResult, after: EvaluationResult) -> str:
 def find_control(
     config: DemoConfig, run: RunDirectory, before: EvaluationResult
 ) -> tuple[EvaluationResult | None, str]:
-    """This run's control, or the stored one if it was made from the same base on the same trials."""
+    """This run's control, or the stored one if it was made from the same base, by as many steps as this run's learner took,
+    and on the same trials; and a sentence on where it comes from, or why there is none."""
     own = read_result(run, CONTROL)
     if own is not None:
         steps = (run.read_phase(CONTROL) or {}).get("learner_step")
@@ -181,11 +196,25 @@ def find_control(
         return None, f"The stored control {path} can't be read ({error}); add --control."
     if result.task != before.task or (result.base != before.base and stored.get("base") != before.base):
         return None, f"The stored control {path} belongs to another base policy; add --control."
-    steps = stored.get("learner_step", "as many")
+    if trials := _differences(_trials_of(result), _trials_of(before)):
+        return None, f"The stored control {path} belongs to other trials ({trials}); add --control."
+    steps = {"learner steps": stored.get("learner_step")}
+    if training := _differences(steps, {"learner steps": (run.read_phase(LOOP) or {}).get("learner_step")}):
+        return None, f"The stored control {path} belongs to another training ({training}); add --control."
     return result, (
-        f"The control is a stored result ({steps} learner steps on demonstrations alone, from this base); --control repeats "
-        "it."
+        f"The control is a stored result ({stored['learner_step']} learner steps on demonstrations alone, from this base); "
+        "--control repeats it."
     )
+
+
+def _trials_of(result: EvaluationResult) -> dict[str, Any]:
+    """What two evaluations must have in common to stand in one table."""
+    return {"trials": result.num_trials, "seed": result.seed, "reset [s]": result.reset_s}
+
+
+def _differences(stored: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What differs, in words; "" if nothing does."""
+    return ", ".join(f"{name}: {stored[name]} there, {here[name]} here" for name in here if stored[name] != here[name])
 
 
 def _intervention_rates(history: RunHistory) -> tuple[float | None, float | None]:

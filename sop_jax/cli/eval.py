@@ -188,6 +188,7 @@ def evaluate_with_progress(
     rollout: RolloutConfig,
     num_workers: int,
     reset_s: float,
+    folder: pathlib.Path | None = None,
     should_stop: Callable[[], bool] = never,
 ) -> EvaluationResult:
     """Evaluates in one world and shows on stderr how far it has come: trials done, success so far, time left."""
@@ -200,6 +201,7 @@ def evaluate_with_progress(
         rollout=rollout,
         num_workers=num_workers,
         reset_s=reset_s,
+        folder=folder,
         should_stop=should_stop,
     )
     return found[world.task].result

@@ -21,6 +21,9 @@ from sop_jax.specs.errors import SopError
 _POLL_S = 0.5
 _STOP_S = 10.0
 """How long a process may take to end by itself."""
+_KEEP_S = 5.0
+"""How much of the loop's time a kill may make forget, at most."""
+_MAX_NOTES = 200
 
 
 class LoopBrokenError(SopError):
@@ -28,58 +31,78 @@ class LoopBrokenError(SopError):
 
 
 @dataclasses.dataclass(frozen=True)
+class LoopProgress:
+    """What a run's loop has come to, over all stretches that it was worked at. `elapsed_s` is what it took of `max_loop_s`;
+    notes tell what happened to its processes."""
+
+    elapsed_s: float = 0.0
+    num_restarts: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class LoopEnd:
     """How a stretch of the loop ended: `finished` if it is over for good (steps done, or time up)."""
 
     finished: bool
-    elapsed_s: float
     learner_step: int
-    num_restarts: int
-    notes: tuple[str, ...]
+    progress: LoopProgress
 
 
 def run_loop(
-    config: DemoConfig, run: RunDirectory, clock: Clock, should_stop: Callable[[], bool], spent_s: float = 0.0
+    config: DemoConfig,
+    run: RunDirectory,
+    clock: Clock,
+    should_stop: Callable[[], bool],
+    so_far: LoopProgress,
+    keep: Callable[[LoopProgress], None],
 ) -> LoopEnd:
     """Starts every process, shows the loop live, and stops every process. Blocks.
 
-    `spent_s` is what earlier stretches of this run took of `max_loop_s`. Raises LoopBrokenError.
+    `so_far` is what earlier stretches of this run have come to. `keep` is given what to go on from: every few seconds, after
+    every restart and however the stretch ends, so that a kill costs seconds. Raises LoopBrokenError.
     """
-    started_ns = clock.now_ns()
+    started_ns, kept_s = clock.now_ns(), float("-inf")
     reader = RunReader(run.metrics, EpisodeStore(run.store_url))
-    notes: collections.deque[str] = collections.deque(maxlen=200)
+    notes = collections.deque(so_far.notes, maxlen=_MAX_NOTES)
     robots = [f"robot-{number}" for number in range(config.fleet.num_robots)]
-    with ProcessGroup(clock) as group, LiveView(progress_console, clock) as view:
-        for spec in process_specs(config, run, _free_port()):
-            group.start(spec)
-        while True:
-            elapsed_s = (clock.now_ns() - started_ns) / 1e9
-            for event in group.poll():
-                notes.append(f"{_minutes(spent_s + elapsed_s)} {event.text}")
-                view.note(notes[-1])
-                if not event.restarted and (event.name not in robots or not any(map(group.running, robots))):
-                    raise LoopBrokenError(event.text)
-            state = reader.poll()
-            view.show(_screen(config, state, group, robots, spent_s + elapsed_s, tuple(notes)))
-            done = group.finished("learner")
-            if done or should_stop() or spent_s + elapsed_s >= config.max_loop_s:
-                break
-            group.wait(_POLL_S)
-        num_restarts = group.num_restarts
-        finished = done or not should_stop()
-        if finished:  # Robots first: they hand in what they recorded. The learner then publishes and checkpoints.
-            group.stop(robots, config.fleet.drain_s + _STOP_S, should_stop)
-            group.stop(["learner"], _STOP_S, should_stop)
-        # Nothing is lost by being killed: episodes wait in the spools, and the last checkpoint is never long ago.
-        group.stop(None, _STOP_S, should_stop)
+    group = ProcessGroup(clock)
+
+    def progress() -> LoopProgress:
+        elapsed_s = so_far.elapsed_s + (clock.now_ns() - started_ns) / 1e9
+        return LoopProgress(elapsed_s, so_far.num_restarts + group.num_restarts, tuple(notes))
+
+    try:
+        with group, LiveView(progress_console, clock) as view:
+            for spec in process_specs(config, run, _free_port()):
+                group.start(spec)
+            while True:
+                elapsed_s = progress().elapsed_s
+                events = group.poll()
+                for event in events:
+                    notes.append(f"{_minutes(elapsed_s)} {event.text}")
+                    view.note(notes[-1])
+                    if not event.restarted and (event.name not in robots or not any(map(group.running, robots))):
+                        raise LoopBrokenError(event.text)
+                if events or elapsed_s >= kept_s + _KEEP_S:
+                    keep(progress())
+                    kept_s = elapsed_s
+                state = reader.poll()
+                view.show(_screen(config, state, group, robots, elapsed_s, tuple(notes)))
+                done = group.finished("learner")
+                if done or should_stop() or elapsed_s >= config.max_loop_s:
+                    break
+                group.wait(_POLL_S)
+            finished = done or not should_stop()
+            if finished:  # Robots first: they hand in what they recorded. The learner then publishes and checkpoints.
+                group.stop(robots, config.fleet.drain_s + _STOP_S, should_stop)
+                group.stop(["learner"], _STOP_S, should_stop)
+            # Nothing is lost by being killed: episodes wait in the spools, and the last checkpoint is never long ago.
+            group.stop(None, _STOP_S, should_stop)
+    finally:
+        keep(progress())
     reader.poll()
-    return LoopEnd(
-        finished=finished,
-        elapsed_s=spent_s + (clock.now_ns() - started_ns) / 1e9,
-        learner_step=totals_of(reader.history()).learner_steps,
-        num_restarts=num_restarts,
-        notes=tuple(notes),
-    )
+    return LoopEnd(finished, totals_of(reader.history()).learner_steps, progress())
 
 
 def process_specs(config: DemoConfig, run: RunDirectory, port: int) -> list[ProcessSpec]:

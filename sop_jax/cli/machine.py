@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
+from sop_jax.evaluation.provenance import Provenance, describe
 from sop_jax.replay.server import find_reverb_python
 from sop_jax.specs.errors import MissingDependencyError
 
@@ -125,6 +126,26 @@ def probe_device_memory() -> DeviceMemory:
     if devices.bytes_each:
         return devices
     return dataclasses.replace(devices, bytes_each=(_total_memory_bytes() or 0) // devices.num_devices)
+
+
+def describe_machine(time_s: float) -> Provenance:
+    """This machine at `time_s` (seconds since the Unix epoch), with the accelerators that JAX finds.
+
+    Another process looks for them, which takes seconds: one that did it itself would keep their memory from its children.
+    """
+    machine = describe(time_s)
+    try:
+        devices = probe_device_memory()
+    except MissingDependencyError:  # `sop doctor` says what is the matter; here the rest is worth telling
+        return machine
+    return with_accelerators(machine, devices.kind, devices.num_devices)
+
+
+def with_accelerators(machine: Provenance, kind: str, num_devices: int) -> Provenance:
+    """The same machine with JAX's devices (`device_kind`) named too; its CPU is named already."""
+    if kind == "cpu":
+        return machine
+    return dataclasses.replace(machine, hardware=f"{machine.hardware}, {num_devices} x {kind}")
 
 
 def check_devices() -> Check:

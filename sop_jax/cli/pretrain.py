@@ -1,18 +1,24 @@
-"""`sop pretrain`: a base policy from nothing but a seed: demonstrations, behaviour cloning, a policy directory."""
+"""`sop pretrain`: a base policy from nothing but a seed: demonstrations, behaviour cloning, a policy directory.
+
+WORK keeps what a stopped one goes on from: the demonstrations (`store/`), the checkpoints, then the trained policy
+(`policy/`) and its trials (`evaluation/`). OUTPUT appears when nothing is left to do.
+"""
 
 import contextlib
 import dataclasses
+import json
 import pathlib
+import shlex
 import shutil
 import time
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import tyro
 
 import envs
-from configs.experiment import PretrainConfig
+from configs.experiment import DemonstrationsConfig, PretrainConfig
 from configs.files import to_json
 from configs.registry import find_pretraining
 from sop_jax.algorithms.registry import create_algorithm
@@ -22,10 +28,12 @@ from sop_jax.cli.assembly import draws_seed, fill_local_tables, make_loader, wit
 from sop_jax.cli.collection import collect
 from sop_jax.cli.eval import describe, evaluate_with_progress
 from sop_jax.cli.locations import find_policy, store_url
+from sop_jax.cli.machine import with_accelerators
 from sop_jax.cli.output import note, print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.format import ParsedEpisode
+from sop_jax.episodes.paths import robot_of_path
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.evaluate import Candidate
 from sop_jax.evaluation.provenance import describe as describe_machine
@@ -34,7 +42,7 @@ from sop_jax.evaluation.run_metrics import write_json
 from sop_jax.evaluation.world import WorldConfig
 from sop_jax.learner.checkpoints import claim_checkpoints
 from sop_jax.learner.learner import Learner
-from sop_jax.models.bundle import PolicyBundle, check_params, load_bundle
+from sop_jax.models.bundle import PolicyBundle, check_params, load_bundle, told_fingerprint
 from sop_jax.models.normalization import NormStats, compute_norm_stats
 from sop_jax.models.policy import PolicyModel
 from sop_jax.models.pytrees import Params
@@ -45,6 +53,7 @@ from sop_jax.specs.metrics import JsonlMetrics
 from sop_jax.specs.records import EpisodeArrays
 
 DEFAULT = "restock_compact"
+PROVENANCE = "provenance.json"
 _STEPS_PER_LOOK = 250
 _MAX_LOOKS = 24
 """Learner steps between two looks at the progress bar, and how many looks there are at most: each costs a checkpoint, for
@@ -54,14 +63,15 @@ which a fast accelerator waits."""
 @dataclasses.dataclass(frozen=True)
 class PretrainArguments:
     """Makes a base policy. The demonstrations are a function of the config alone; they are collected into
-    WORK/store and kept there, so that a second run starts from them. With --value-of POLICY it trains a value function for
-    RECAP instead, on the episodes of a store: see sop pretrain --value-of POLICY --help."""
+    WORK/store and kept there, so that a second run starts from them. A stopped run goes on where it was. With
+    --value-of POLICY it trains a value function for RECAP instead, on the episodes of a store: see sop pretrain --value-of
+    POLICY --help."""
 
     experiment: Annotated[PretrainConfig, tyro.conf.arg(name="")]
     """The resolved experiment; every value can be changed on the command line."""
 
     output: pathlib.Path
-    """Where the policy goes: a directory that doesn't exist yet."""
+    """Where the policy goes once it is trained and evaluated: a directory that doesn't exist yet."""
 
     config: str = DEFAULT
     """An experiment's name, or a config.json."""
@@ -81,6 +91,23 @@ class PretrainArguments:
     json: bool = False
     """Print one JSON object as the last line."""
 
+    @property
+    def store(self) -> str:
+        return store_url(self.work / "store")
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        return (self.work / "checkpoints").absolute()
+
+    @property
+    def trained(self) -> pathlib.Path:
+        """Where the policy waits for its evaluation."""
+        return self.work / "policy"
+
+    @property
+    def evaluation(self) -> pathlib.Path:
+        return self.work / "evaluation"
+
 
 def run(argv: Sequence[str]) -> int:
     if any(word == pretrain_value.FLAG or word.startswith(f"{pretrain_value.FLAG}=") for word in argv):
@@ -95,24 +122,23 @@ def run(argv: Sequence[str]) -> int:
     if arguments.collect_hours:
         return _collect_only(arguments)
     _check(arguments)
-    started = time.monotonic()
+    command, started_s = shlex.join(["sop", "pretrain", *argv]), time.monotonic()
     with StopRequests() as stop:
-        for world in config.worlds:
-            demonstrations = config.demonstrations.for_task(world.task) if config.tasks else config.demonstrations
+        for world, demonstrations in _collections(config):
             collect(demonstrations, world, arguments.work / "store", arguments.work / "logs", stop)
-        fingerprint = _train(arguments, config, stop)
-    results = [] if arguments.skip_evaluation else [_evaluate(arguments, world) for world in config.worlds]
-    elapsed_s = time.monotonic() - started
-    write_json(
-        arguments.output / "provenance.json",
-        {
-            "command": " ".join(["sop pretrain", *argv]),
-            "machine": dataclasses.asdict(describe_machine(time.time())),
-            "elapsed_s": elapsed_s,
-            "evaluation": [dataclasses.asdict(result) for result in results],
-            "config": to_json(config),
-        },
-    )
+        provenance = _train(arguments, command, started_s, stop)
+        trained_s, results = time.monotonic(), []
+        if not arguments.skip_evaluation:
+            note("evaluating; if it is stopped, the same command goes on with it, and --skip-evaluation leaves it out")
+            results = [_evaluate(arguments, world, stop) for world in config.worlds]
+    elapsed_s = provenance["elapsed_s"] + time.monotonic() - trained_s
+    evaluation = [dataclasses.asdict(result) for result in results]
+    write_json(arguments.trained / PROVENANCE, {**provenance, "elapsed_s": elapsed_s, "evaluation": evaluation})
+    fingerprint = told_fingerprint(arguments.trained)
+    _hand_over(arguments.trained, arguments.output)
+    # Not before: until here, a stopped run goes on from them.
+    shutil.rmtree(arguments.checkpoints, ignore_errors=True)
+    shutil.rmtree(arguments.evaluation, ignore_errors=True)
     say(f"{arguments.output}: policy {fingerprint}, made in {elapsed_s / 60:.1f} minutes")
     if arguments.json:
         print_json(
@@ -121,12 +147,15 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _evaluate(arguments: PretrainArguments, world: WorldConfig) -> EvaluationResult:
+def _evaluate(arguments: PretrainArguments, world: WorldConfig, stop: StopRequests) -> EvaluationResult:
+    """Raises KeyboardInterrupt on stop; the trials that have ended count in the next call."""
     evaluation = arguments.experiment.evaluation
     result = evaluate_with_progress(
-        f"{world.task}: {arguments.output}", Candidate(bundle=str(arguments.output)), world, evaluation.num_trials,
-        evaluation.seed, rollout=evaluation.rollout, num_workers=evaluation.num_workers, reset_s=evaluation.reset_s,
+        f"{world.task}: {arguments.output}", Candidate(bundle=str(arguments.trained)), world,
+        evaluation.num_trials, evaluation.seed, rollout=evaluation.rollout, num_workers=evaluation.num_workers,
+        reset_s=evaluation.reset_s, folder=arguments.evaluation, should_stop=stop,
     )  # fmt: skip
+    result = dataclasses.replace(result, policy=arguments.output.name)
     say(describe(result))
     return result
 
@@ -135,6 +164,8 @@ def _collect_only(arguments: PretrainArguments) -> int:
     """A data set of several tasks in one store."""
     if arguments.collect_hours < 0:
         raise UsageError(f"--collect-hours must be above 0, got {arguments.collect_hours:g}")
+    if (arguments.work / "config.json").exists():
+        raise UsageError(f"{arguments.work} holds a policy's demonstrations: choose another --work for a collection")
     counts: dict[str, int] = {}
     with StopRequests() as stop:
         for world in arguments.experiment.worlds:
@@ -163,28 +194,71 @@ def _check(arguments: PretrainArguments) -> None:
         raise UsageError(
             f"{arguments.work} holds the work of another config: choose another --work, or remove it first"
         )
+    wanted = {name for _, demonstrations in _collections(config) for name in demonstrations.collectors}
+    robots = {robot_of_path(path) for path in EpisodeStore(arguments.store).list_paths()}
+    if strangers := sorted(robots - wanted):
+        raise UsageError(
+            f"{arguments.work}/store holds episodes of {', '.join(strangers)}, which are no demonstrations of this config: "
+            "choose another --work, or remove it first"
+        )
     write_json(saved, to_json(config))
+
+
+def _collections(config: PretrainConfig) -> list[tuple[WorldConfig, DemonstrationsConfig]]:
+    """Every task's world and what is demonstrated in it."""
+    return [
+        (world, config.demonstrations.for_task(world.task) if config.tasks else config.demonstrations)
+        for world in config.worlds
+    ]
 
 
 def _load_start(arguments: PretrainArguments) -> PolicyBundle:
     return load_bundle(find_policy(arguments.start))
 
 
-def _train(arguments: PretrainArguments, config: PretrainConfig, stop: StopRequests) -> str:
-    """Clones the demonstrations into a new policy directory; returns its fingerprint. Raises KeyboardInterrupt on stop."""
-    store = EpisodeStore(store_url(arguments.work / "store"))
+def _train(arguments: PretrainArguments, command: str, started_s: float, stop: StopRequests) -> dict[str, Any]:
+    """Clones the demonstrations into WORK/policy; returns its provenance so far, which lies there too, written last. What an
+    earlier call has trained stays as it is. Raises KeyboardInterrupt on stop."""
+    config, made = arguments.experiment, arguments.trained
+    start = _load_start(arguments) if arguments.start else None
+    owner = {"--start": "random weights"}
+    if start is not None:
+        owner = {"--start": start.fingerprint, "normalisation": start.norm.fingerprint}
+    claim_checkpoints(arguments.checkpoints, owner)
+    if (made / PROVENANCE).exists():
+        provenance = json.loads((made / PROVENANCE).read_text(encoding="utf-8"))
+        if provenance["start"] == owner:
+            note(f"trained before: {made}")
+            return provenance
+    bundle = _clone(arguments, start, stop)
+    shutil.rmtree(made, ignore_errors=True)
+    shutil.rmtree(arguments.evaluation, ignore_errors=True)  # trials of another policy
+    bundle.save(made)
+    machine = with_accelerators(describe_machine(time.time()), jax.devices()[0].device_kind, jax.device_count())
+    provenance = {
+        "command": command,
+        "machine": dataclasses.asdict(machine),
+        "elapsed_s": time.monotonic() - started_s,
+        "evaluation": [],
+        "start": owner,
+        "config": to_json(config),
+    }
+    write_json(made / PROVENANCE, provenance)
+    return provenance
+
+
+def _clone(arguments: PretrainArguments, start: PolicyBundle | None, stop: StopRequests) -> PolicyBundle:
+    """The policy that was learnt from the demonstrations. Raises KeyboardInterrupt on stop."""
+    config = arguments.experiment
+    store = EpisodeStore(arguments.store)
     model_config = PRESETS[config.model]
     model = create_model(model_config)
-    owner = {"--start": "random weights"}
-    if arguments.start:
-        start = _load_start(arguments)
+    if start is not None:
         params, norm = start.params, start.norm
-        owner = {"--start": start.fingerprint, "normalisation": norm.fingerprint}
     else:
         episodes = [store.read_without_images(path) for path in store.list_paths()]
         params = model.init_params(jax.random.key(config.seed))
         norm = compute_norm_stats(take_evenly(episodes), model.horizon)
-    claim_checkpoints(arguments.work / "checkpoints", owner)
     with contextlib.ExitStack() as stack:
         metrics = JsonlMetrics(arguments.work / "metrics" / "learner.jsonl", "learner")
         stack.callback(metrics.close)
@@ -198,10 +272,19 @@ def _train(arguments: PretrainArguments, config: PretrainConfig, stop: StopReque
         if stop():
             note(f"stopped at step {learner.current_step}; the same command goes on from there")
             raise KeyboardInterrupt
-        params = learner.policy_params()
-    fingerprint = PolicyBundle(model_config, params, norm).save(arguments.output)
-    shutil.rmtree(arguments.work / "checkpoints", ignore_errors=True)
-    return fingerprint
+        return PolicyBundle(model_config, learner.policy_params(), norm)
+
+
+def _hand_over(made: pathlib.Path, output: pathlib.Path) -> None:
+    """Moves a finished policy to its place: all of it or nothing, where both lie on one file system."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        made.rename(output.resolve())
+    except OSError:  # another file system, or a volume that is mounted at OUTPUT itself
+        last = "policy.json"  # a directory without it is no policy
+        shutil.copytree(made, output, ignore=shutil.ignore_patterns(last), dirs_exist_ok=True)
+        shutil.copy2(made / last, output / last)
+        shutil.rmtree(made)
 
 
 def take_evenly(episodes: Sequence[ParsedEpisode]) -> list[EpisodeArrays]:
@@ -235,13 +318,13 @@ def _make_learner(
     clock = WallClock()
     learning = with_seed(config.learning, config.seed)
     algorithm = create_algorithm(learning.algorithm)
-    seed = draws_seed(config.seed, arguments.work / "checkpoints")
+    seed = draws_seed(config.seed, arguments.checkpoints)
     tables = fill_local_tables(config.replay, config.worlds, algorithm, model.horizon, store, seed, clock, metrics)
     loader = make_loader(learning, config.worlds, model, algorithm, tables, store, clock, metrics)
     stack.callback(loader.stop)
     learner = Learner(
         learning.learner, model, algorithm, params, norm, loader, None, metrics,
-        clock, (arguments.work / "checkpoints").absolute(),
+        clock, arguments.checkpoints,
     )  # fmt: skip
     stack.callback(learner.close)
     return learner

@@ -24,6 +24,7 @@ from sop_jax.algorithms.recap.value_regression import ReturnBatches, ReturnModel
 from sop_jax.cli.arguments import UsageError, flag_value, parse
 from sop_jax.cli.assembly import draws_seed
 from sop_jax.cli.locations import as_store_url, find_policy
+from sop_jax.cli.machine import with_accelerators
 from sop_jax.cli.output import note, print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
 from sop_jax.cli.stopping import StopRequests
@@ -384,7 +385,7 @@ def _write_report(
     """calibration.json, calibration.html and one SVG per picture, beside the value function."""
     output, command = arguments.output, " ".join(["sop pretrain", *argv])
     thresholds = {name: task.threshold(POSITIVE_SHARE) for name, task in value_function.tasks.items()}
-    machine = describe_machine(time.time())
+    machine = with_accelerators(describe_machine(time.time()), jax.devices()[0].device_kind, jax.device_count())
     unjudged = f" ({len(left_out)} more could not be judged)" if left_out else ""
     about = f"{command}: {len(judged)} episodes{unjudged}, {elapsed_s:.0f} s on {machine.hardware}, {machine.created}"
     title = f"Calibration of the value function of {arguments.value_of}"

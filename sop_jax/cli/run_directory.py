@@ -8,7 +8,16 @@ from typing import Any
 from configs.files import to_json
 from sop_jax.cli.arguments import UsageError
 from sop_jax.cli.locations import store_url
+from sop_jax.evaluation.provenance import Provenance
 from sop_jax.evaluation.run_metrics import write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class RunStart:
+    """How a run began: the command that repeats it, and where and when it was given."""
+
+    command: str
+    machine: Provenance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +48,14 @@ class RunDirectory:
         return self.root / "control" / "metrics"
 
     @property
+    def start(self) -> pathlib.Path:
+        return self.root / "start.json"
+
+    @property
+    def tensorboard(self) -> pathlib.Path:
+        return self.root / "tensorboard"
+
+    @property
     def summary(self) -> pathlib.Path:
         return self.root / "summary.json"
 
@@ -62,6 +79,16 @@ class RunDirectory:
 
     def finish_phase(self, name: str, result: Any) -> None:
         write_json(self.phase(name), result)
+
+    def read_start(self) -> RunStart | None:
+        """None for a run of an earlier version, which didn't write it down."""
+        if not self.start.exists():
+            return None
+        values = json.loads(self.start.read_text(encoding="utf-8"))
+        return RunStart(values["command"], Provenance(**values["machine"]))
+
+    def write_start(self, start: RunStart) -> None:
+        write_json(self.start, dataclasses.asdict(start))
 
     def create(self, config: Any) -> None:
         """Makes the folder and saves the resolved config. Raises UsageError if it holds another run."""

@@ -1,14 +1,21 @@
+import dataclasses
+import json
 import os
+import re
 import signal
 
 import pytest
 
 import envs
 from configs.experiment import DemonstrationsConfig
+from configs.files import to_json
+from sop_jax.actors.demonstrate import DemonstrationConfig, StartNoise
+from sop_jax.cli.arguments import UsageError
 from sop_jax.cli.collection import Kept, collect, kept_so_far
 from sop_jax.cli.main import INTERRUPTED, main
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
+from sop_jax.evaluation.run_metrics import write_json
 from sop_jax.evaluation.world import WorldConfig
 from sop_jax.specs.errors import ConfigError
 
@@ -38,6 +45,42 @@ def test_what_is_there_already_is_not_collected_again(store_url, tmp_path):
     config = DemonstrationsConfig(robot_hours=6 / 3600)
     assert collect(config, WorldConfig(), tmp_path / "store", logs, lambda: True) == 3
     assert not logs.exists()
+
+
+def test_what_was_collected_with_other_values_is_refused_and_what_goes_on_is_not(store_url, tmp_path):
+    _fill(store_url)
+    logs, world = tmp_path / "logs", WorldConfig()
+    noise = StartNoise(dims=(0, 1))  # a tuple is a list in the file
+    begun = DemonstrationsConfig(robot_hours=6 / 3600, collection=DemonstrationConfig(start_noise=noise))
+    settings = {"demonstrations": to_json(begun), "world": to_json(world)}
+    write_json(tmp_path / "collection-demonstrator.json", settings)
+
+    def collect_again(changed_world=world, **changes):
+        return collect(dataclasses.replace(begun, **changes), changed_world, tmp_path / "store", logs, lambda: True)
+
+    assert collect_again() == 3
+    with pytest.raises(KeyboardInterrupt):  # it is more of the same, and asked to stop at once
+        collect_again(robot_hours=0.5)
+    for changes, says in (
+        ({"seed": 7}, "seed 0, now it is 7"),
+        ({"robot_hours": 3 / 3600}, "robot_hours 0.5, now it is 0.0008"),
+        ({"robot_hours": 0.0, "num_episodes": 3}, "num_episodes 100, now it is 3; robot_hours 0.5, now it is 0.0"),
+        ({"collection": DemonstrationConfig()}, "collection DemonstrationConfig"),
+        ({"changed_world": WorldConfig(image_size=32)}, "world.image_size 64, now it is 32"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(f"{tmp_path} holds demonstrations of demonstrator")) as refused:
+            collect_again(**changes)
+        assert says in str(refused.value)
+
+
+def test_settings_that_collected_nothing_bind_nobody(store_url, tmp_path):
+    _fill(store_url)
+    first = DemonstrationsConfig(name="other", seed=1)
+    settings = tmp_path / "collection-other.json"
+    write_json(settings, {"demonstrations": to_json(first), "world": to_json(WorldConfig())})
+    with pytest.raises(KeyboardInterrupt):
+        collect(dataclasses.replace(first, seed=2), WorldConfig(), tmp_path / "store", tmp_path / "logs", lambda: True)
+    assert json.loads(settings.read_text())["demonstrations"]["seed"] == 2
 
 
 def test_ctrl_c_inside_a_demonstration_interrupts_the_command(store_url, monkeypatch):

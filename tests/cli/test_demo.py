@@ -9,31 +9,35 @@ import pytest
 from configs.files import to_json
 from configs.registry import DEMOS
 from sop_jax.actors.episode import TrialResult
-from sop_jax.cli import demo_phases
+from sop_jax.cli import demo, demo_phases, demo_results
 from sop_jax.cli.act import ActArguments
 from sop_jax.cli.arguments import UsageError, parse
 from sop_jax.cli.demo_phases import DemoPhases
 from sop_jax.cli.demo_results import UnfinishedRunError, find_control, finish
-from sop_jax.cli.fleet_loop import LoopEnd, process_specs
+from sop_jax.cli.fleet_loop import LoopBrokenError, LoopEnd, LoopProgress, process_specs
 from sop_jax.cli.learn import LearnArguments
+from sop_jax.cli.locations import find_in_repository
+from sop_jax.cli.main import INTERRUPTED, main
 from sop_jax.cli.replay import ReplayArguments
-from sop_jax.cli.run_directory import RunDirectory
+from sop_jax.cli.run_directory import RunDirectory, RunStart
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
-from sop_jax.evaluation.results import Subject, summarise
+from sop_jax.evaluation.provenance import Provenance
+from sop_jax.evaluation.results import EvaluationResult, Subject, summarise
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.metrics import JsonlMetrics
 from sop_jax.specs.records import Outcome
 
 CONFIG = DEMOS["restock_tiny"]
+MACHINE = Provenance("2026-01-02T03:04:05+00:00", "two cores, 1 x NVIDIA H100", "Linux", {"sop-jax": "0.1.0"})
 
 
-def result(num_successes, num_trials=120, version=0, base="fingerprint"):
+def result(num_successes, num_trials=120, version=0, base="fingerprint", **options):
     trials = [
         TrialResult(i, Outcome.SUCCESS if i < num_successes else Outcome.TIMEOUT, "", 120, 4.0)
         for i in range(num_trials)
     ]
-    return summarise(Subject("restock_shelf", f"version {version}", version, base), trials, seed=0)
+    return summarise(Subject("restock_shelf", f"version {version}", version, base), trials, **{"seed": 0, **options})
 
 
 @pytest.fixture
@@ -71,11 +75,17 @@ class Work:
         self.done.append(f"evaluate {candidate.version}")
         return result(60 + candidate.version, version=candidate.version)
 
-    def loop(self, config, run, clock, should_stop, spent_s):
-        finished = self.loop_ends.pop(0)
-        self.done.append(f"loop after {spent_s:g} s")
-        self.stop = not finished
-        return LoopEnd(finished, spent_s + 30.0, 500, 1, (f"note {len(self.done)}",))
+    def loop(self, config, run, clock, should_stop, so_far, keep):
+        """True: the loop is over. False: it was stopped. An error: it broke, with that error."""
+        end = self.loop_ends.pop(0)
+        self.done.append(f"loop after {so_far.elapsed_s:g} s")
+        notes = (*so_far.notes, f"note {len(self.done)}")
+        progress = LoopProgress(so_far.elapsed_s + 30.0, so_far.num_restarts + 1, notes)
+        keep(progress)
+        if isinstance(end, Exception):
+            raise end
+        self.stop = not end
+        return LoopEnd(end, 500, progress)
 
 
 def _phases(run, policy, work) -> DemoPhases:
@@ -98,6 +108,22 @@ def test_a_stopped_loop_is_taken_up_where_it_was(run, policy, monkeypatch):
         _phases(run, policy, work).run_all(control=False, preflight=False)
     assert run.read_phase("loop") is None
     work.stop = False
+    _phases(run, policy, work).run_all(control=False, preflight=False)
+    assert work.done == ["collect", "evaluate 0", "loop after 0 s", "loop after 30 s", "evaluate 7"]
+    loop = run.read_phase("loop")
+    assert (loop["elapsed_s"], loop["num_restarts"], loop["notes"]) == (60.0, 2, ["note 3", "note 4"])
+    assert sorted(path.stem for path in run.phase("loop").parent.iterdir()) == [
+        "after",
+        "before",
+        "demonstrations",
+        "loop",
+    ]
+
+
+def test_a_loop_that_broke_keeps_its_time_notes_and_restarts(run, policy, monkeypatch):
+    work = Work(monkeypatch, loop_ends=(LoopBrokenError("learner died"), True))
+    with pytest.raises(LoopBrokenError):
+        _phases(run, policy, work).run_all(control=False, preflight=False)
     _phases(run, policy, work).run_all(control=False, preflight=False)
     assert work.done == ["collect", "evaluate 0", "loop after 0 s", "loop after 30 s", "evaluate 7"]
     loop = run.read_phase("loop")
@@ -198,6 +224,7 @@ def _leave_a_finished_run(run: RunDirectory, control: bool) -> None:
 
 def test_a_finished_run_says_all_that_was_promised(run, capsys):
     _leave_a_finished_run(run, control=True)
+    run.write_start(RunStart("sop demo --seed 0", MACHINE))
     summary = finish(CONFIG, run, "sop demo --seed 0")
     assert summary["success_before"] == 0.5
     assert summary["success_after"] == pytest.approx(110 / 120)
@@ -225,8 +252,47 @@ def test_a_finished_run_says_all_that_was_promised(run, capsys):
     assert list((run.root / "tensorboard").iterdir())
 
 
+def test_a_run_that_was_taken_up_tells_how_it_began(run):
+    _leave_a_finished_run(run, control=False)
+    run.write_start(RunStart("sop demo --seed 3", MACHINE))
+    for _ in range(2):  # a finished run may be resumed too
+        assert finish(CONFIG, run, "sop demo --resume runs/x")["command"] == "sop demo --seed 3"
+        page = run.report.read_text()
+        assert "<code>sop demo --seed 3</code>" in page
+        assert MACHINE.created in page
+        assert MACHINE.hardware in page
+        assert len(list(run.tensorboard.iterdir())) == 1  # TensorBoard draws what it finds in all of them
+    run.finish_phase("control", {"learner_step": 25, "result": dataclasses.asdict(result(63))})
+    summary = finish(CONFIG, run, "sop demo --resume runs/x --control")
+    assert summary["command"] == "sop demo --seed 3 --control"
+    assert finish(CONFIG, run, "sop demo --resume runs/x")["command"] == "sop demo --seed 3 --control"
+
+
+def test_a_run_of_an_earlier_version_is_told_by_the_present_command(run, monkeypatch):
+    monkeypatch.setattr(demo_results, "describe_machine", lambda time_s: MACHINE)
+    _leave_a_finished_run(run, control=False)
+    assert run.read_start() is None
+    assert finish(CONFIG, run, "sop demo --resume runs/x")["command"] == "sop demo --resume runs/x"
+    assert MACHINE.hardware in run.report.read_text()
+
+
+def test_a_new_run_writes_down_how_it_began_and_taking_it_up_leaves_that_alone(tmp_path, monkeypatch):
+    def stopped(self, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "describe_machine", lambda time_s: MACHINE)
+    monkeypatch.setattr(DemoPhases, "run_all", stopped)
+    where = str(tmp_path / "a run")
+    assert main(["demo", "--config", "restock_tiny", "--seed", "3", "--run", where]) == INTERRUPTED
+    began = RunStart(f"sop demo --config restock_tiny --seed 3 --run '{where}'", MACHINE)
+    assert RunDirectory(tmp_path / "a run").read_start() == began
+    assert main(["demo", "--resume", where]) == INTERRUPTED
+    assert RunDirectory(tmp_path / "a run").read_start() == began
+
+
 def test_a_stored_control_is_shown_only_if_it_fits(run, tmp_path):
     before, stored = result(60), tmp_path / "control.json"
+    run.finish_phase("loop", {"learner_step": 25})
     config = dataclasses.replace(CONFIG, control_result=str(stored))
     assert find_control(dataclasses.replace(CONFIG, control_result=""), run, before)[0] is None
     found, note = find_control(config, run, before)
@@ -240,8 +306,32 @@ def test_a_stored_control_is_shown_only_if_it_fits(run, tmp_path):
     found, note = find_control(config, run, before)
     assert found is None
     assert "another base policy" in note
+    for other, says in (
+        (result(63, seed=5), "other trials (seed: 5 there, 0 here)"),
+        (result(63, num_trials=119), "other trials (trials: 119 there, 120 here)"),
+        (result(63, reset_s=20.0), "other trials (reset [s]: 20.0 there, 10.0 here)"),
+    ):
+        stored.write_text(json.dumps({"learner_step": 25, "result": dataclasses.asdict(other)}))
+        found, note = find_control(config, run, before)
+        assert found is None
+        assert says in note
+    for steps in ({"learner_step": 26}, {}):
+        stored.write_text(json.dumps({**steps, "result": dataclasses.asdict(result(63))}))
+        found, note = find_control(config, run, before)
+        assert found is None
+        assert f"another training (learner steps: {steps.get('learner_step')} there, 25 here)" in note
     stored.write_text("{")
     assert "can't be read" in find_control(config, run, before)[1]
+
+
+def test_the_control_that_comes_along_fits_the_demo_as_it_comes(run):
+    demo = DEMOS["restock_demo"]
+    stored = json.loads(find_in_repository(demo.control_result).read_text())
+    run.finish_phase("loop", {"learner_step": demo.learning.learner.num_steps})
+    before = result(45, demo.evaluation.num_trials, base=stored["result"]["base"], seed=demo.evaluation.seed)
+    found, note = find_control(demo, run, before)
+    assert found == EvaluationResult.from_json(stored["result"])
+    assert "3500 learner steps" in note
 
 
 def test_an_unfinished_run_says_how_to_go_on(run):

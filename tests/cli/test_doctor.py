@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -11,8 +12,10 @@ from sop_jax.cli.machine import (
     check_python,
     check_rendering,
     check_reverb,
+    describe_machine,
 )
 from sop_jax.cli.main import BAD_INPUT, main
+from sop_jax.evaluation.provenance import describe
 
 
 def test_quick_checks_at_their_limits(tmp_path):
@@ -56,6 +59,18 @@ def test_a_probe_that_hangs_is_given_up(monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "PROBE_TIMEOUT_S", 0.2)
     monkeypatch.setenv("SOP_REVERB_PYTHON", str(hanging))
     assert check_reverb().found == "no answer within 0 s"
+
+
+def test_a_machine_is_described_with_its_accelerators(monkeypatch):
+    cores = describe(0.0)
+    for found, hardware in (
+        (('{"kind": "NVIDIA H100 80GB HBM3", "num_devices": 2, "bytes_each": 1}', True),
+         f"{cores.hardware}, 2 x NVIDIA H100 80GB HBM3"),
+        (('{"kind": "cpu", "num_devices": 8, "bytes_each": 0}', True), cores.hardware),
+        (("no device", False), cores.hardware),
+    ):  # fmt: skip
+        monkeypatch.setattr(machine, "_probe", lambda command, environment, found=found: found)
+        assert describe_machine(0.0) == dataclasses.replace(cores, hardware=hardware)
 
 
 @pytest.mark.parametrize(
