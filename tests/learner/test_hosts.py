@@ -219,7 +219,8 @@ def test_a_host_that_is_told_to_stop_while_it_waits_lets_the_others_finish(make_
         return produce()
 
     batches.next = third_never_comes
-    bench = make_bench(dataclasses.replace(CONFIG, num_steps=50), batches=batches, checkpoint_dir=tmp_path / "c")
+    config = dataclasses.replace(CONFIG, num_steps=50, checkpoint_every=50)
+    bench = make_bench(config, batches=batches, checkpoint_dir=tmp_path / "c")
     bench.learner._exchange = Exchange(bench.learner._mesh)
     summary = bench.learner.run(should_stop=lambda: bool(waiting))
     assert summary.step == 4  # the stop travels with step 3 and is heard of once step 4 is on its way
