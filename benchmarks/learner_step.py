@@ -21,7 +21,7 @@ import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -39,7 +39,7 @@ from sop_jax.learner.state import init_state
 from sop_jax.learner.train_step import compile_step
 from sop_jax.models.normalization import identity_norm_stats
 from sop_jax.models.registry import PRESETS, create_model
-from sop_jax.sampling.batch_source import Draw, LoadedBatch
+from sop_jax.sampling.batch_source import Draw, LoadedBatch, never
 from sop_jax.sampling.batch_spec import BatchSpec
 from sop_jax.sampling.fake import SyntheticBatches
 from sop_jax.specs.clock import WallClock
@@ -55,7 +55,8 @@ class ReadyBatches:
     def __init__(self, loaded: Sequence[LoadedBatch]):
         self._cycle = itertools.cycle(loaded)
 
-    def next(self) -> LoadedBatch:
+    def next(self, should_stop: Callable[[], bool] = never) -> LoadedBatch:
+        del should_stop  # it never waits
         return next(self._cycle)
 
     def record_losses(self, draws: Sequence[Draw], per_example: np.ndarray) -> None: ...

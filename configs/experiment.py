@@ -99,7 +99,8 @@ class FleetConfig:
 class LearningConfig:
     """How the learner learns. Its batch size holds for the loader too.
 
-    min_online_items: the learner waits until every task's online table holds so many items; 0 starts on demonstrations.
+    min_online_items: the learner waits until one of the tasks has so many items online (`sampling/beginning.py`); 0 starts on
+        demonstrations.
     niceness: added to the learner process's; above 0 it leaves the robots their 30 Hz on a crowded machine.
     control_hz: rate of the robots that it learns for, 30 in the worlds; episodes of another rate are passed over.
     """

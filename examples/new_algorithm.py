@@ -45,7 +45,7 @@ class AdvantageWeighted:
 
     baselines: tuple[tuple[str, float], ...]
     temperature: float = 0.5
-    name: str = "advantage_weighted"
+    name, teaches_online = "advantage_weighted", True
     loss, loss_weight = staticmethod(imitation_loss), staticmethod(taught_weight)
 
     def label_frames(self, manifest, arrays, horizon, images=None):

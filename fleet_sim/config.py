@@ -87,7 +87,7 @@ class SimulatedFleetConfig:
     """A fleet, its learner and their world.
 
     robots: task -> number of robots that do it; all share one policy.
-    min_online_items: the learner waits until every task's online table holds so many items.
+    min_online_items: the learner waits until one of the tasks has so many items online (`sampling/beginning.py`).
     seed: of scenes, noise and the order of data.
     timing: fixed times, unless there is an `operation`: then times follow from its links, people and learner.
     """

@@ -16,9 +16,9 @@ from sop_jax.replay.local_tables import LocalTables
 from sop_jax.replay.tables import mix_tables
 from sop_jax.sampling.adaptive import AdaptiveSampler
 from sop_jax.sampling.batch_spec import BatchSpec
+from sop_jax.sampling.beginning import Beginning
 from sop_jax.sampling.loader import Loader
 from sop_jax.specs.clock import Clock
-from sop_jax.specs.identifiers import online_table
 from sop_jax.specs.interfaces import Metrics, ReplayTables
 from sop_jax.specs.records import CameraSpec
 from sop_jax.weights.publisher import Publisher
@@ -50,6 +50,7 @@ class LearningSide:
             clock=clock,
             metrics=metrics,
         )
+        self._beginning = Beginning(algorithm, config.tasks, config.min_online_items, clock)
         size = config.world.image_size
         spec = BatchSpec(
             cameras=tuple(CameraSpec(name, size, size) for name in model.cameras),
@@ -66,9 +67,8 @@ class LearningSide:
         self._loader = Loader(
             loading, spec, model.tokenize, self._tables, self.store, sampler, algorithm, clock, metrics
         )
-        publisher = Publisher(
-            store_url, bundle.fingerprint, bundle.norm.fingerprint, clock, _weights_retention(config.operation)
-        )
+        retention = _weights_retention(config.operation)
+        publisher = Publisher(store_url, bundle.fingerprint, bundle.norm.fingerprint, clock, retention, metrics)
         learning = dataclasses.replace(config.learner, seed=config.seed, publish_in_background=False)
         self._learner = Learner(
             learning, model, algorithm, bundle.params, bundle.norm, self._loader, publisher, metrics, clock
@@ -109,9 +109,8 @@ class LearningSide:
         return {name: table.size for name, table in self._tables.info().items()}
 
     def is_ready(self) -> bool:
-        """Whether every task's online table holds enough to begin."""
-        info = self._tables.info()
-        return all(info[online_table(task)].size >= self._config.min_online_items for task in self._config.tasks)
+        """Whether the learner may begin, by the rule of `sop learn`."""
+        return self._beginning.has_come(self._tables.info())
 
     def step(self, fetch_ahead: bool) -> None:
         """One learner step, and the publication that is due after it."""

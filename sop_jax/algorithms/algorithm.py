@@ -52,6 +52,7 @@ class Algorithm(Protocol):
     Implementations are frozen and hashable (they are static arguments of jit) and keep no state: what an algorithm learns
     beside the policy (a value function) is given at construction.
 
+    - `teaches_online`: whether an online episode may hold trainable frames. A learner waits for none otherwise.
     - `label_frames`: `images` are decoded when they are read, so an algorithm that needs none costs none. Intake always gives
       them; an algorithm that can't label without raises ValueError where they are missing.
     - `label_frames`, `action_masks`: a frame is trainable exactly if its row of the mask isn't empty; episodes whose outcome
@@ -64,6 +65,9 @@ class Algorithm(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def teaches_online(self) -> bool: ...
 
     def label_frames(
         self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int, images: EpisodeImages | None = None

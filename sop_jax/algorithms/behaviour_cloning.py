@@ -35,6 +35,10 @@ class BehaviourCloning:
     def name(self) -> str:
         return "behaviour_cloning"
 
+    @property
+    def teaches_online(self) -> bool:
+        return self.config.online_successes
+
     def label_frames(
         self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int, images: EpisodeImages | None = None
     ) -> FrameLabels:

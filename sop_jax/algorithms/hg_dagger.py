@@ -95,6 +95,10 @@ class HgDagger:
     def name(self) -> str:
         return "hg_dagger"
 
+    @property
+    def teaches_online(self) -> bool:
+        return True
+
     def label_frames(
         self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int, images: EpisodeImages | None = None
     ) -> FrameLabels:

@@ -18,10 +18,10 @@ from sop_jax.replay.local_tables import LocalTables
 from sop_jax.replay.tables import mix_tables
 from sop_jax.sampling.adaptive import AdaptiveSampler
 from sop_jax.sampling.batch_spec import BatchSpec
+from sop_jax.sampling.beginning import Beginning
 from sop_jax.sampling.loader import Loader, LoaderConfig
 from sop_jax.specs.clock import Clock
 from sop_jax.specs.errors import ConfigError, ReplayUnavailableError
-from sop_jax.specs.identifiers import online_table
 from sop_jax.specs.interfaces import Metrics, ReplayTables
 from sop_jax.specs.records import CameraSpec
 
@@ -107,17 +107,14 @@ def fill_local_tables(
     return tables
 
 
-def wait_for_online_items(
-    tables: ReplayTables, tasks: Sequence[str], num_items: int, clock: Clock, should_stop: Callable[[], bool]
-) -> bool:
-    """Blocks until every task's online table holds `num_items`; a server that still starts is waited for. False: stopped."""
+def wait_to_begin(tables: ReplayTables, beginning: Beginning, clock: Clock, should_stop: Callable[[], bool]) -> bool:
+    """Blocks until the learner may begin; a server that still starts is waited for. False: stopped."""
     while not should_stop():
         try:
             info = tables.info(timeout_s=5.0)
         except ReplayUnavailableError:
             info = {}
-        found = [info.get(online_table(task)) for task in tasks]
-        if all(table is not None and table.size >= num_items for table in found):
+        if beginning.has_come(info):
             return True
         clock.sleep_s(_POLL_S)
     return False

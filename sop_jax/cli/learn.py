@@ -14,7 +14,7 @@ from configs.restock_pretrain import DEMONSTRATIONS_ONLY
 from sop_jax.algorithms.algorithm import Algorithm
 from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.cli.arguments import parse
-from sop_jax.cli.assembly import draws_seed, fill_local_tables, make_loader, wait_for_online_items, with_seed
+from sop_jax.cli.assembly import draws_seed, fill_local_tables, make_loader, wait_to_begin, with_seed
 from sop_jax.cli.locations import as_store_url, find_policy
 from sop_jax.cli.output import note, print_json, say
 from sop_jax.cli.replay_access import open_tables
@@ -25,6 +25,7 @@ from sop_jax.learner.checkpoints import claim_checkpoints
 from sop_jax.learner.hosts import join_hosts
 from sop_jax.learner.learner import Learner, LearnerSummary
 from sop_jax.models.bundle import PolicyBundle, load_bundle
+from sop_jax.sampling.beginning import MAX_WAIT_S, Beginning
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.interfaces import Metrics, ReplayTables
 from sop_jax.specs.metrics import LOOPBACK, NoMetrics
@@ -142,9 +143,8 @@ def _learn(
     if arguments.checkpoints is not None:
         owner = {"base policy": fingerprint, "normalisation": bundle.norm.fingerprint}
         claim_checkpoints(arguments.checkpoints, owner, writes=jax.process_index() == 0)
-    publisher = Publisher(
-        as_store_url(arguments.publish_to or arguments.store), fingerprint, bundle.norm.fingerprint, clock
-    )
+    publish_to = as_store_url(arguments.publish_to or arguments.store)
+    publisher = Publisher(publish_to, fingerprint, bundle.norm.fingerprint, clock, metrics=metrics)
     tables: ReplayTables
     if arguments.replay == LOCAL:
         seed = draws_seed(config.seed, arguments.checkpoints)
@@ -159,9 +159,11 @@ def _learn(
         arguments.checkpoints.absolute() if arguments.checkpoints is not None else None,
     )  # fmt: skip
     try:
-        note(f"learner ready at step {learner.current_step}, waiting for {learning.min_online_items} online items")
-        tasks = [world.task for world in config.worlds]
-        wait_for_online_items(tables, tasks, learning.min_online_items, clock, stop)
+        # Nobody adds to tables in this process: what they lack now they will lack for ever.
+        min_items = 0 if arguments.replay == LOCAL else learning.min_online_items
+        beginning = Beginning(algorithm, [world.task for world in config.worlds], min_items, clock)
+        note(f"learner ready at step {learner.current_step}{_told_wait(beginning)}")
+        wait_to_begin(tables, beginning, clock, stop)
         summary = learner.run(should_stop=stop)
         if summary.step % learning.learner.publish_every and summary.num_steps:
             learner.publish()  # so that the last steps reach the robots too
@@ -170,3 +172,9 @@ def _learn(
         learner.close()
         tables.close()
     return dataclasses.replace(summary, last_version=learner.last_version)
+
+
+def _told_wait(beginning: Beginning) -> str:
+    if not beginning.num_items:
+        return ""
+    return f", waiting for {beginning.num_items} online items of any task, {MAX_WAIT_S / 60:.0f} minutes at most"

@@ -190,9 +190,9 @@ class Learner:
     def run(self, num_steps: int | None = None, should_stop: Callable[[], bool] = lambda: False) -> LearnerSummary:
         """Trains until step `num_steps` (the config's by default; steps before a resume count) or until `should_stop`.
 
-        Waits for as long as there is no data, and says so. Ends with a checkpoint written, all losses recorded and all
-        publications out. Raises TrainingDivergedError, CheckpointError (the last checkpoint could not be written, or several
-        in a row), or what the batch source raised.
+        Waits for as long as there is no data, and says so; `should_stop` is heard while it waits. Ends with a checkpoint
+        written, all losses recorded and all publications out. Raises TrainingDivergedError, CheckpointError (the last
+        checkpoint could not be written, or several in a row), or what the batch source raised.
         """
         target = self._config.num_steps if num_steps is None else num_steps
         self._asked_to_stop, self._stop_agreed = should_stop, False
@@ -203,6 +203,8 @@ class Learner:
                 starved_ns = None
             except BatchStarvedError as error:
                 starved_ns = self._clock.now_ns() if starved_ns is None else starved_ns
+                if self._asked_to_stop():
+                    continue  # nobody waits for data any more
                 waited_s = (self._clock.now_ns() - starved_ns) / 1e9
                 self._metrics.write("starved", step=self._step, waited_s=waited_s, reason=str(error)[:300])
                 self._clock.sleep_s(_STARVED_PAUSE_S)
@@ -364,7 +366,7 @@ class Learner:
         stop, stand_in = self._exchange is not None and self._asked_to_stop(), self._stand_in()
         try:
             # With a stand-in it doesn't ask for a batch: none may come for minutes, longer than a preempted machine has.
-            loaded = stand_in or self._batches.next()
+            loaded = stand_in or self._batches.next(self._asked_to_stop)
         except BatchStarvedError:
             if (stand_in := self._stand_in()) is None:
                 raise

@@ -5,7 +5,7 @@ previous chunk (`flow.guide`), fully over the frozen actions and ever less over 
 2512.05964) gives the frozen actions clean, with their own time at the clean end, to a model that was trained so
 (`flow.hold`, `draw_prefix`).
 
-Legend: `B` batch, `H` horizon, `A` action dimensions. Counts of actions are from the start of the chunk.
+Legend: `B` batch, `N` draws, `H` horizon, `A` action dimensions. Counts of actions are from the start of the chunk.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from sop_jax.models.pytrees import Leaf, register_record
@@ -53,3 +54,18 @@ def draw_prefix(key: PRNGKeyArray, batch: int, horizon: int, max_delay: int) -> 
     """Training: the first d actions of each example, d uniform in 0 .. max_delay."""
     delay = jax.random.randint(key, (batch, 1), 0, max_delay + 1)
     return jnp.arange(horizon)[None] < delay
+
+
+def mean_of_open(error: Float[Array, "B N H"], given: Bool[Array, "B N H"], max_delay: int) -> Float[Array, "B H"]:
+    """Training: each action's mean error over the draws that don't give it away (`draw_prefix`), over the probability that
+    there is such a draw; 0 where there is none.
+
+    Action h is open in a draw with p = (min(h, max_delay) + 1) / (max_delay + 1), in one of N or more with 1 - (1 - p)^N.
+    Without this divisor a chunk's first actions would count for less than the others, in expectation by that factor, and
+    examples in which nothing else teaches would look as if they had been learnt.
+    """
+    _, num_draws, horizon = error.shape
+    open_in_one = (np.minimum(np.arange(horizon), max_delay) + 1) / (max_delay + 1)
+    probability = jnp.asarray(1 - (1 - open_in_one) ** num_draws, error.dtype)[None]
+    num_open = jnp.sum(~given, axis=1)
+    return jnp.where(given, 0.0, error).sum(axis=1) / (jnp.maximum(num_open, 1) * probability)

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32, PRNGKeyArray, UInt8
 from sop_jax.models import flow
 from sop_jax.models.added_fields import ADDED
 from sop_jax.models.batch import BarePrompt, ObservationBatch, TrainBatch
-from sop_jax.models.chunking import ActionPrefix, draw_prefix, is_frozen, soft_mask
+from sop_jax.models.chunking import ActionPrefix, draw_prefix, is_frozen, mean_of_open, soft_mask
 from sop_jax.models.images import patchify, resize_with_pad
 from sop_jax.models.normalization import NormStats, decode_actions, encode_actions, normalize_state
 from sop_jax.models.policy import check_inputs, merge_network, split_network, with_bare_prompt
@@ -42,7 +42,7 @@ class CompactConfig:
     num_draws: (noise, t) pairs per observation in the loss. num_steps: Euler steps of sampling.
     noise_scale: spread of the noise from which sampling starts; see `flow.start_noise`.
     max_training_delay: the loss gives the first d actions of each chunk clean, d uniform in 0 .. this many, and counts the
-        others only, so that the policy learns to continue a chunk (chunking mode "trained"); 0 = off.
+        others only (`mean_of_open`), so that the policy learns to continue a chunk (chunking mode "trained"); 0 = off.
     """
 
     kind: ClassVar[str] = "compact"
@@ -240,26 +240,22 @@ class CompactPolicy:
         check_inputs(self, norm, batch.observation)
         network = merge_network(self._graphdef, params)
         actions = encode_actions(norm, batch.observation.state, batch.actions)[:, None]
-        noise_key, time_key = jax.random.split(key)
+        max_delay = self.config.max_training_delay
+        noise_key, time_key, *held_key = jax.random.split(key, 3 if max_delay else 2)
         draws = (actions.shape[0], self.config.num_draws)
         active = norm.action_is_active[None, None, None]
         noise = jax.random.normal(noise_key, (*draws, *actions.shape[2:])) * active
         time = flow.sample_time(time_key, draws)
-        held = self._draw_held(key, draws)
+        held = self._draw_held(held_key[0], draws) if max_delay else None
         own_time = time[..., None] if held is None else jnp.where(held, 0.0, time[..., None])
         noisy, target = flow.interpolate(noise, jnp.broadcast_to(actions, noise.shape), own_time[..., None])
         predicted = network.head(self._encode(network, norm, batch.observation), noisy, time, held)
         # Idle dimensions are decoded to a constant, so there is nothing to learn about them.
         error = jnp.where(active, jnp.square(predicted - target), 0.0).sum(-1) / jnp.maximum(active.sum(), 1)
-        if held is not None:
-            error = jnp.where(held, 0.0, error)
-        return error.mean(axis=1)
+        return error.mean(axis=1) if held is None else mean_of_open(error, held, max_delay)
 
-    def _draw_held(self, key: PRNGKeyArray, draws: tuple[int, int]) -> Bool[Array, "B N H"] | None:
-        """Which actions the loss gives away, if the policy learns to continue chunks."""
-        if not self.config.max_training_delay:
-            return None
-        key = jax.random.fold_in(key, 1)
+    def _draw_held(self, key: PRNGKeyArray, draws: tuple[int, int]) -> Bool[Array, "B N H"]:
+        """Which actions the loss gives away."""
         held = draw_prefix(key, draws[0] * draws[1], self.horizon, self.config.max_training_delay)
         return held.reshape(*draws, self.horizon)
 

@@ -163,15 +163,16 @@ class AdaptiveSampler:
             return {"version": STATE_VERSION, "tasks": list(self.tasks), "step": self._step, "losses": losses}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Raises ValueError if the state was saved with other tasks or another window."""
+        """Raises ConfigError if the state was saved with other tasks or another window."""
         if state.get("version") != STATE_VERSION or list(state["tasks"]) != list(self.tasks):
-            raise ValueError(
+            raise ConfigError(
                 f"sampler state: expected version {STATE_VERSION} and tasks {list(self.tasks)}, got version "
-                f"{state.get('version')} and {list(state['tasks'])}"
+                f"{state.get('version')} and {list(state['tasks'])}; resume with the tasks that the run was started with, or "
+                "begin anew in another checkpoint folder"
             )
         losses = np.array([[[math.nan if x is None else x for x in r] for r in t] for t in state["losses"]], np.float64)
         if losses.shape != self._losses.shape:
-            raise ValueError(
+            raise ConfigError(
                 f"sampler state: expected losses [tasks, buffers, window] {self._losses.shape}, got {losses.shape}; "
                 "resume with the window that the run was started with"
             )

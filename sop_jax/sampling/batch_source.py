@@ -4,7 +4,7 @@ Legend: `B` batch.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,11 +16,17 @@ from sop_jax.specs.records import Source
 
 
 class BatchStarvedError(SopError):
-    """No batch could be filled within the deadline; the message names the tables and what they hold."""
+    """No batch could be filled within the deadline (the message names the tables and what they hold), or before whoever
+    waited for it was told to stop. The next call may give it."""
 
 
 class BatchSourceStoppedError(SopError):
     """`stop` was called while, or before, a batch was asked for."""
+
+
+def never() -> bool:
+    """The question of somebody who waits for as long as it takes."""
+    return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +67,7 @@ class BatchSource(Protocol):
     """Batches for a learner.
 
         while step < num_steps:
-            loaded = batches.next()                                  # blocks until a batch is there
+            loaded = batches.next(should_stop)                       # blocks until a batch is there
             state, per_example = train_step(state, loaded.batch)
             batches.record_losses(loaded.draws, per_example)         # once per learner step, in order
         batches.stop()
@@ -69,15 +75,16 @@ class BatchSource(Protocol):
     On several hosts each has a source of its own, and `record_losses` gets the draws of all hosts' batches, in the same order
     everywhere.
 
-    `next` raises what the loading thread raised, BatchStarvedError after its deadline (a learner never hangs), and
-    BatchSourceStoppedError after `stop`. It starts the loading by itself. `wait_share` is the share of the time between the
+    `next` raises what the loading thread raised, BatchStarvedError after its deadline (a learner never hangs) and as soon as
+    `should_stop` says so while it waits (a preempted machine hasn't got the time), and BatchSourceStoppedError after
+    `stop`. It starts the loading by itself. `wait_share` is the share of the time between the
     first `next` and the last one's return that was spent waiting in `next`, 0 to 1. `state_dict` is JSON-able and holds
     everything that decides the batches to come and isn't in replay; call `load_state` before the first `next`. `stop` ends
     all threads and may be called twice. `next`, `record_losses`, `state_dict` and `load_state` belong to one thread; `stop`
     may come from another.
     """
 
-    def next(self) -> LoadedBatch: ...
+    def next(self, should_stop: Callable[[], bool] = never) -> LoadedBatch: ...
 
     def record_losses(self, draws: Sequence[Draw], per_example: Float32[np.ndarray, "B"]) -> None: ...
 

@@ -3,7 +3,7 @@
 Legend: `B` batch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Float32
 
 from sop_jax.models.batch import ObservationBatch, TrainBatch
 from sop_jax.models.pytrees import Leaf
-from sop_jax.sampling.batch_source import Draw, LoadedBatch
+from sop_jax.sampling.batch_source import Draw, LoadedBatch, never
 from sop_jax.sampling.batch_spec import BatchSpec, Tokenize
 from sop_jax.specs.records import NO_POLICY, Source
 
@@ -34,7 +34,8 @@ class SyntheticBatches:
         self.recorded: list[tuple[tuple[Draw, ...], np.ndarray]] = []
         self.stopped = False
 
-    def next(self) -> LoadedBatch:
+    def next(self, should_stop: Callable[[], bool] = never) -> LoadedBatch:
+        del should_stop  # it never waits
         spec, num = self._spec, self._batch_size
         rng = np.random.default_rng([self._seed, self._step])
         tasks = [self._tasks[i % len(self._tasks)] for i in range(num)]

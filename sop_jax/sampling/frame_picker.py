@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import math
+import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -113,7 +114,7 @@ class _Reservoir:
 
 
 class FramePicker:
-    """Picks a frame for every planned draw. Belongs to one thread.
+    """Picks a frame for every planned draw. Threads may share it: one that waits for a table holds up none that asks others.
 
     A draw that the online table can't serve is served by the offline one. A draw of the offline table waits for it: a
     learner that quietly trained on online data alone would forget. `num_fallbacks` counts per task.
@@ -132,6 +133,8 @@ class FramePicker:
             )
         }
         self.num_fallbacks = dict.fromkeys(tasks, 0)
+        self._asking = threading.Lock()
+        """Guards the reservoirs and the counts; free while a draw waits between two askings."""
 
     def pick(
         self,
@@ -144,7 +147,7 @@ class FramePicker:
 
         Raises BatchStarvedError after `starved_after_s`, and BatchSourceStoppedError once `should_stop` says so.
         """
-        picks: list[FramePick | None] = [None] * len(requested)
+        picks: list[FramePick | None] = [None] * len(requested)  # of this call alone, so that several may wait at once
         self._fill(picks, requested, Source.ONLINE, batch, rng)
         deadline_ns = self._clock.now_ns() + round(self._config.starved_after_s * 1e9)
         while not self._fill(picks, requested, Source.OFFLINE, batch, rng):
@@ -155,8 +158,9 @@ class FramePicker:
             self._clock.sleep_s(_POLL_S)
             self._fill(picks, requested, Source.ONLINE, batch, rng)
         filled = [pick for pick in picks if pick is not None]
-        for pick in filled:
-            self.num_fallbacks[pick.draw.task] += pick.draw != pick.requested
+        with self._asking:
+            for pick in filled:
+                self.num_fallbacks[pick.draw.task] += pick.draw != pick.requested
         return filled
 
     def num_blocks(self) -> dict[str, int]:
@@ -165,7 +169,8 @@ class FramePicker:
 
     def fall_back(self, draw: Draw) -> Draw:
         """The offline draw that stands in for an online one whose items turn out to be unusable; counted."""
-        self.num_fallbacks[draw.task] += draw.source == Source.ONLINE
+        with self._asking:
+            self.num_fallbacks[draw.task] += draw.source == Source.ONLINE
         return Draw(draw.task, Source.OFFLINE)
 
     def _fill(
@@ -184,7 +189,8 @@ class FramePicker:
                 open_places.setdefault(draw.task, []).append(place)
         for task, places in open_places.items():
             draw = Draw(task, source)
-            taken = self._reservoirs[draw].take(len(places), batch, rng)
+            with self._asking:
+                taken = self._reservoirs[draw].take(len(places), batch, rng)
             for place, item in zip(places, taken, strict=False):
                 picks[place] = FramePick(draw, requested[place], item)
         return all(pick is not None for pick in picks)

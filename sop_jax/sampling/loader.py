@@ -10,7 +10,6 @@ that decode never wait for either. Small images are decoded so fast that the thr
 
 import concurrent.futures
 import dataclasses
-import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,7 +21,7 @@ from sop_jax.algorithms.algorithm import Algorithm
 from sop_jax.sampling.adaptive import AdaptiveSampler
 from sop_jax.sampling.batch_builder import BatchBuilder
 from sop_jax.sampling.batch_images import BatchImages
-from sop_jax.sampling.batch_source import BatchSourceStoppedError, BatchStarvedError, Draw, LoadedBatch
+from sop_jax.sampling.batch_source import BatchSourceStoppedError, BatchStarvedError, Draw, LoadedBatch, never
 from sop_jax.sampling.batch_spec import BatchSpec, Tokenize
 from sop_jax.sampling.episode_cache import EpisodeCache, EpisodeNumbers, FaultLog, FrameReader
 from sop_jax.sampling.frame_picker import FramePick, FramePicker, PickerConfig
@@ -51,14 +50,21 @@ class _Fetch:
     pending: PendingImages
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _Begun:
-    """A batch as the drawing thread leaves it."""
+    """A batch on its way: the drawing thread makes it, the building one has it until it is whole, however often that starves.
+
+    requested: what the sampler planned. open_draws: what the rows that wait ask for now. fetch: those rows on their way, None
+    if they have to be drawn again. examples: the other rows.
+    """
 
     requested: list[Draw]
     rng: np.random.Generator
     images: BatchImages
-    fetch: _Fetch
+    open_draws: dict[int, Draw]
+    fetch: _Fetch | None = None
+    examples: dict[int, _Example] = dataclasses.field(default_factory=dict)
+    num_attempts: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +138,8 @@ class Loader:
         self._clock = clock
         self._pool = concurrent.futures.ThreadPoolExecutor(config.num_threads, thread_name_prefix="sampling")
         self._faults = FaultLog(clock)
-        self._drawing = threading.Lock()
-        """Guards the picker and the episodes: a batch with broken images draws again, maybe from another thread."""
+        self._reading = threading.Lock()
+        """Guards the episodes: a batch with broken images draws again, maybe from another thread."""
         self._picker = FramePicker(tables, sampler.tasks, config.picker, clock)
         self._episodes = EpisodeCache(
             store, algorithm, spec, tokenize, self._faults, self._pool, config.arrays_cache_bytes
@@ -150,6 +156,7 @@ class Loader:
         self._builder = BatchBuilder(spec, tokenize, algorithm)
         self._reports = ReportWriter(sampler, metrics)
         self._begun: Prefetcher[_Begun] | None = None
+        self._unfinished: _Begun | None = None
         self._loaded: Prefetcher[LoadedBatch] | None = None
         self._stopped = False
         self._num_consumed = 0
@@ -167,14 +174,14 @@ class Loader:
             self._begun = Prefetcher(self._begin, int(overlaps), first, "loader-draws", BatchStarvedError)
             self._loaded = Prefetcher(self._finish, ahead - int(overlaps), first, "loader-builds", BatchStarvedError)
 
-    def next(self) -> LoadedBatch:
-        """The next batch; blocks until it is there. After BatchStarvedError it may be called again."""
+    def next(self, should_stop: Callable[[], bool] = never) -> LoadedBatch:
+        """The next batch; blocks until it is there or `should_stop`. After BatchStarvedError it may be called again."""
         self.start()
         assert self._loaded is not None
         asked_ns = self._clock.now_ns()
         if self._first_next_ns is None:
             self._first_next_ns = asked_ns
-        loaded = self._loaded.next()
+        loaded = self._loaded.next(should_stop)
         self._last_return_ns = self._clock.now_ns()
         waited_ns = self._last_return_ns - asked_ns
         self._waited_ns += waited_ns
@@ -217,11 +224,12 @@ class Loader:
         return {"version": STATE_VERSION, "num_consumed": self._num_consumed, "sampler": self.sampler.state_dict()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continues after the saved batch. Raises RuntimeError once loading has begun."""
+        """Continues after the saved batch. Raises RuntimeError once loading has begun, and ConfigError if the state was saved
+        with other tasks or another window, or by another version."""
         if self._loaded is not None:
             raise RuntimeError("load_state must be called before the first next(): batches were made already")
         if state.get("version") != STATE_VERSION:
-            raise ValueError(f"loader state: expected version {STATE_VERSION}, got {state.get('version')}")
+            raise ConfigError(f"loader state: expected version {STATE_VERSION}, got {state.get('version')}")
         self.sampler.load_state(state["sampler"])
         self._num_consumed = int(state["num_consumed"])
 
@@ -238,63 +246,58 @@ class Loader:
         rng = np.random.default_rng([self.config.seed, index])
         requested = self.sampler.plan(self.config.batch_size, rng)
         images = BatchImages.empty(self._spec, len(requested))
-        fetch = self._draw(dict(enumerate(requested)), requested, images, index, rng, should_stop)
-        return _Begun(requested, rng, images, fetch)
+        begun = _Begun(requested, rng, images, dict(enumerate(requested)))
+        begun.fetch = self._draw(begun, index, should_stop)
+        return begun
 
     def _finish(self, index: int, should_stop: Callable[[], bool]) -> LoadedBatch:
         """Puts batch `index` together once its images are decoded, and draws again what turned out to be unusable."""
         assert self._begun is not None
-        begun = self._begun.next()
-        fetch, open_draws = begun.fetch, dict(enumerate(begun.requested))
-        examples: dict[int, _Example] = {}
+        # What starved in here is kept: the one begun after it is batch `index` + 1, and a resume counts on the numbers.
+        self._unfinished = begun = self._unfinished or self._begun.next(should_stop)
         deadline_ns = self._clock.now_ns() + round(self.config.picker.starved_after_s * 1e9)
-        for attempt in itertools.count(1):
-            num_asked = len(open_draws)
+        while True:
+            fetch, begun.fetch = begun.fetch or self._draw(begun, index, should_stop), None
+            num_asked = len(begun.open_draws)
             for row in self._images.finish(fetch.pending):
-                examples[row] = fetch.examples[row]
-                del open_draws[row]
-            if not open_draws:
+                begun.examples[row] = fetch.examples[row]
+                del begun.open_draws[row]
+            if not begun.open_draws:
                 break
-            self._faults.skip(len(open_draws))
+            begun.num_attempts += 1
+            self._faults.skip(len(begun.open_draws))
             if self._clock.now_ns() >= deadline_ns:
                 raise BatchStarvedError(
-                    f"batch {index}: {len(open_draws)} of {len(begun.requested)} examples couldn't be read for "
+                    f"batch {index}: {len(begun.open_draws)} of {len(begun.requested)} examples couldn't be read for "
                     f"{self.config.picker.starved_after_s} s; the last reason: {self._faults.last_reason}"
                 )
             if should_stop():
                 raise BatchSourceStoppedError("stopped while reading episodes")
-            if len(open_draws) == num_asked:
+            if len(begun.open_draws) == num_asked:
                 self._clock.sleep_s(_NAP_S)
-            if attempt == _ONLINE_ATTEMPTS:
-                with self._drawing:
-                    open_draws = {row: self._picker.fall_back(draw) for row, draw in open_draws.items()}
-            fetch = self._draw(open_draws, begun.requested, begun.images, index, begun.rng, should_stop)
-        picks, numbers = zip(*(examples[row] for row in range(len(begun.requested))), strict=True)
+            if begun.num_attempts >= _ONLINE_ATTEMPTS:
+                begun.open_draws = {row: self._picker.fall_back(draw) for row, draw in begun.open_draws.items()}
+        self._unfinished = None
+        picks, numbers = zip(*(begun.examples[row] for row in range(len(begun.requested))), strict=True)
         return self._builder.build(picks, numbers, begun.images, begun.rng)
 
-    def _draw(
-        self,
-        wanted: Mapping[int, Draw],
-        requested: Sequence[Draw],
-        images: BatchImages,
-        index: int,
-        rng: np.random.Generator,
-        should_stop: Callable[[], bool],
-    ) -> _Fetch:
-        """One frame for each row of `wanted`; `requested` is what the sampler planned for the whole batch."""
-        with self._drawing:
-            picks = self._picker.pick(list(wanted.values()), index, rng, should_stop)
+    def _draw(self, begun: _Begun, index: int, should_stop: Callable[[], bool]) -> _Fetch:
+        """One frame for each row that is open."""
+        picks = self._picker.pick(list(begun.open_draws.values()), index, begun.rng, should_stop)
+        with self._reading:
             episodes = self._episodes.read({pick.item.path: pick.item.arrays_range for pick in picks})
             examples: dict[int, _Example] = {}
-            for row, pick in zip(wanted, picks, strict=True):
+            for row, pick in zip(begun.open_draws, picks, strict=True):
                 numbers = episodes.get(pick.item.path)
                 if numbers is None:
                     continue
                 if problem := _mismatch(pick, numbers):
                     self._faults.note(problem)
                 else:
-                    examples[row] = (pick._replace(requested=requested[row]), numbers)
-            return _Fetch(examples, self._images.start([(row, *example) for row, example in examples.items()], images))
+                    examples[row] = (pick._replace(requested=begun.requested[row]), numbers)
+            return _Fetch(
+                examples, self._images.start([(row, *example) for row, example in examples.items()], begun.images)
+            )
 
 
 def _mismatch(pick: FramePick, numbers: EpisodeNumbers) -> str:

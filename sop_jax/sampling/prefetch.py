@@ -5,11 +5,15 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from sop_jax.sampling.batch_source import BatchSourceStoppedError
+from sop_jax.sampling.batch_source import BatchSourceStoppedError, BatchStarvedError, never
 
 T = TypeVar("T")
 
+_NOT_AWAITED = "the batch isn't there yet, and whoever asked for it was told to stop"
+
 _JOIN_S = 30.0
+_ASK_S = 0.2
+"""How often a waiting consumer asks whether it should go on waiting."""
 
 
 class Prefetcher(Generic[T]):
@@ -49,12 +53,16 @@ class Prefetcher(Generic[T]):
         with self._changed:
             return len(self._ready)
 
-    def next(self) -> T:
-        """The next result; blocks until it is there. Raises BatchSourceStoppedError after `stop`."""
+    def next(self, should_stop: Callable[[], bool] = never) -> T:
+        """The next result; blocks until it is there. Raises BatchStarvedError as soon as `should_stop` says so meanwhile (a
+        later call may ask again), and BatchSourceStoppedError after `stop`."""
         if self._thread is None:
-            return self._make_next()
+            return self._make_next(should_stop)
         with self._changed:
-            self._changed.wait_for(lambda: self._ready or self._error is not None or self._stopped.is_set())
+            while not (self._ready or self._error is not None or self._stopped.is_set()):
+                if should_stop():
+                    raise BatchStarvedError(_NOT_AWAITED)
+                self._changed.wait(_ASK_S)
             if self._stopped.is_set():
                 raise BatchSourceStoppedError("no further batch: the source was stopped")
             if not self._ready and (error := self._error) is not None:
@@ -74,10 +82,15 @@ class Prefetcher(Generic[T]):
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_JOIN_S)
 
-    def _make_next(self) -> T:
+    def _make_next(self, should_stop: Callable[[], bool] = never) -> T:
         if self._stopped.is_set():
             raise BatchSourceStoppedError("no further batch: the source was stopped")
-        result = self._make(self._index, self._stopped.is_set)
+        try:
+            result = self._make(self._index, lambda: self._stopped.is_set() or should_stop())
+        except BatchSourceStoppedError:
+            if self._stopped.is_set():
+                raise
+            raise BatchStarvedError(_NOT_AWAITED) from None
         self._index += 1
         return result
 

@@ -9,7 +9,9 @@ from typing import final
 
 from sop_jax.models.pytrees import Params
 from sop_jax.specs.clock import Clock
-from sop_jax.specs.errors import ConfigError, InvalidPublicationError
+from sop_jax.specs.errors import ConfigError, InvalidPublicationError, SopError
+from sop_jax.specs.interfaces import Metrics
+from sop_jax.specs.metrics import NoMetrics
 from sop_jax.specs.records import Publication
 from sop_jax.weights.orbax_files import count_bytes, staging_directory, write_params
 from sop_jax.weights.weight_store import WeightStore
@@ -48,6 +50,9 @@ class Publisher:
 
     A kill at any point leaves either the whole new publication or nothing visible. One learner publishes at a time; a
     rollback from another process may come between and gets a number of its own. Not thread-safe.
+
+    Event written: "clean_up_failed" (version, reason): old publications could not be removed. The new one is out all the
+    same, and the next clean-up is the next try.
     """
 
     def __init__(
@@ -57,12 +62,14 @@ class Publisher:
         norm_fingerprint: str,
         clock: Clock,
         retention: RetentionConfig | None = None,
+        metrics: Metrics | None = None,
     ):
         self._store = WeightStore(root)
         self._base_fingerprint = base_fingerprint
         self._norm_fingerprint = norm_fingerprint
         self._clock = clock
         self._retention = retention or RetentionConfig()
+        self._metrics = metrics or NoMetrics()
         self._last_version = last_version(self._store)
 
     @property
@@ -90,8 +97,15 @@ class Publisher:
             publication = publish_draft(self._store, draft, write, self._last_version)
         self._last_version = publication.version
         if publication.version % self._retention.clean_every == 0:
-            remove_outdated(self._store, self._retention, self._clock.now_ns())
+            self._clean_up(publication.version)
         return publication
+
+    def _clean_up(self, version: int) -> None:
+        """Robots act on `version` already, so nothing that fails here may look as if it weren't published."""
+        try:
+            remove_outdated(self._store, self._retention, self._clock.now_ns())
+        except (OSError, ValueError, SopError) as error:  # TensorStore reports missing rights as ValueError
+            self._metrics.write("clean_up_failed", version=version, reason=f"{type(error).__name__}: {error}"[:300])
 
 
 def last_version(store: WeightStore) -> int:

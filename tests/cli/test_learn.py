@@ -14,12 +14,13 @@ import jax
 import numpy as np
 import pytest
 
-from configs.experiment import LearningConfig
-from configs.files import to_json
+from configs.experiment import DemoConfig, LearningConfig
+from configs.files import from_json, to_json
 from configs.registry import DEMOS
 from sop_jax.algorithms.behaviour_cloning import BehaviourCloningConfig
+from sop_jax.algorithms.hg_dagger import HgDagger, HgDaggerConfig
 from sop_jax.cli import assembly
-from sop_jax.cli.assembly import draws_seed, make_loader, share_of_host
+from sop_jax.cli.assembly import draws_seed, make_loader, share_of_host, wait_to_begin
 from sop_jax.cli.learn import PREEMPTED
 from sop_jax.cli.main import main
 from sop_jax.episodes.store import EpisodeStore
@@ -31,9 +32,10 @@ from sop_jax.models.normalization import compute_norm_stats
 from sop_jax.models.registry import create_model
 from sop_jax.replay.local_tables import LocalTables
 from sop_jax.replay.tables import TableConfig
+from sop_jax.sampling.beginning import MAX_WAIT_S, Beginning
 from sop_jax.sampling.loader import LoaderConfig
 from sop_jax.specs.clock import ManualClock
-from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.errors import ConfigError, ReplayUnavailableError
 from sop_jax.specs.interfaces import Item
 from sop_jax.specs.metrics import NoMetrics
 from sop_jax.specs.records import NO_POLICY, Source
@@ -111,6 +113,53 @@ def test_a_preempted_learner_goes_on_where_it_was(folder, capsys, monkeypatch):
     assert seeds == [expected]  # it draws on, not the same once more
     went_on = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert (went_on["step"], went_on["num_steps"]) == (stopped["step"] + 3, 3)
+
+
+def test_a_server_that_never_answers_holds_the_learner_up_for_a_bounded_time():
+    class Away(LocalTables):
+        def info(self, timeout_s=1.0):
+            raise ReplayUnavailableError("nobody listens")
+
+    clock = ManualClock()
+    tables = Away([TableConfig("t", 10)], 0, clock)
+    assert wait_to_begin(tables, Beginning(HgDagger(), ["restock_shelf"], 1, clock), clock, lambda: False)
+    assert clock.now_ns() == MAX_WAIT_S * 1e9  # then it says "starved", and why
+    assert not wait_to_begin(tables, Beginning(HgDagger(), ["restock_shelf"], 1, clock), clock, lambda: True)
+
+
+@pytest.mark.parametrize("algorithm", [BehaviourCloningConfig(), HgDaggerConfig()])
+def test_a_learner_with_tables_of_its_own_waits_for_nobody(folder, tmp_path, algorithm, monkeypatch, capsys):
+    config = from_json(DemoConfig, json.loads((folder / "config.json").read_text()))
+    learning = dataclasses.replace(config.learning, algorithm=algorithm, min_online_items=1)
+    (tmp_path / "config.json").write_text(json.dumps(to_json(dataclasses.replace(config, learning=learning))))
+    begun = []
+    monkeypatch.setattr(
+        "sop_jax.cli.learn.wait_to_begin",
+        lambda tables, beginning, *rest: begun.append(beginning.has_come(tables.info())),
+    )
+    words = [
+        "learn",
+        "--store",
+        f"file://{folder}/store/",
+        "--replay",
+        "local",
+        "--publish-to",
+        str(tmp_path / "weights"),
+    ]
+    assert main([*words, "--config", str(tmp_path / "config.json"), "--steps", "1"]) == 0
+    assert begun == [True]
+    assert "learner ready at step 0\n" in capsys.readouterr().err
+
+
+def test_checkpoints_that_knew_other_tasks_are_refused_in_words(folder, tmp_path, capsys):
+    words = [*command(folder), "--checkpoints", str(tmp_path / "c"), "--publish-to", str(tmp_path / "weights")]
+    assert main([*words, "--steps", "1"]) == 0, capsys.readouterr().err
+    config = from_json(DemoConfig, json.loads((folder / "config.json").read_text()))
+    two = dataclasses.replace(config, tasks=(config.world.task, "laundry_fold"))
+    (tmp_path / "config.json").write_text(json.dumps(to_json(two)))
+    capsys.readouterr()
+    assert main([*words, "--steps", "2", "--config", str(tmp_path / "config.json")]) == 2
+    assert "resume with the tasks that the run was started with" in capsys.readouterr().err
 
 
 def test_checkpoints_of_another_base_policy_are_not_published_as_this_ones(folder, tmp_path, capsys):

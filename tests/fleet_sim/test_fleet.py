@@ -9,16 +9,20 @@ import envs
 from fleet_sim.config import Operation, SimulatedFleetConfig, Stage, TimingConfig, operated
 from fleet_sim.deployment import Deployment, Network, Operators, Robots, Shift, Training
 from fleet_sim.fleet import SimulatedFleet
+from fleet_sim.learning_side import LearningSide
 from sop_jax.actors.demonstrate import collect_demonstrations
-from sop_jax.algorithms.hg_dagger import HgDaggerConfig
+from sop_jax.algorithms.behaviour_cloning import BehaviourCloning
+from sop_jax.algorithms.hg_dagger import HgDagger, HgDaggerConfig
 from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.episodes.store import EpisodeStore
+from sop_jax.episodes.synthetic import make_episode
 from sop_jax.evaluation.world import WorldConfig, make_robot
 from sop_jax.learner.config import LearnerConfig
 from sop_jax.models.bundle import load_bundle
 from sop_jax.sampling.loader import LoaderConfig
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.metrics import NoMetrics
 from sop_jax.specs.records import NO_POLICY, Source
 from sop_jax.weights.management import list_publications
 
@@ -48,6 +52,19 @@ def demonstrations():
     )  # fmt: skip
     robot.close()
     return kept
+
+
+def test_its_learner_begins_by_the_rule_of_the_real_one(tmp_path, bundle):
+    config = dataclasses.replace(CONFIG, robots={"restock_shelf": 1, "laundry_fold": 1})
+    for algorithm, waits in ((HgDagger(), True), (BehaviourCloning(), False)):
+        url = f"file://{tmp_path}/{algorithm.name}/"
+        learning = LearningSide(config, bundle, algorithm, url, ManualClock(), NoMetrics())
+        assert learning.is_ready() is not waits
+        learning.store.put(make_episode(0, task="laundry_fold", takeovers=((3, 4, 7),)))
+        learning.take_in_stored()
+        assert learning.table_sizes()["restock_shelf/online"] == 0
+        assert learning.is_ready()  # the task that needs no correction holds nobody up
+        learning.close()
 
 
 def run(root, bundle, demonstrations, stages, num_workers=1, config=CONFIG):

@@ -18,7 +18,7 @@ from sop_jax.learner.config import LearnerConfig, MeshConfig
 from sop_jax.learner.hosts import join_hosts
 from sop_jax.learner.learner import Learner
 from sop_jax.sampling.adaptive import AdaptiveSampler, SamplerConfig
-from sop_jax.sampling.batch_source import LoadedBatch
+from sop_jax.sampling.batch_source import LoadedBatch, never
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.metrics import MemoryMetrics
 from sop_jax.weights.publisher import Publisher
@@ -45,7 +45,8 @@ class HostBatches:
         self.sampler = AdaptiveSampler(SamplerConfig(min_losses=1), TASKS)
         self.recorded: list[np.ndarray] = []
 
-    def next(self) -> LoadedBatch:
+    def next(self, should_stop=never) -> LoadedBatch:
+        del should_stop  # it never waits
         whole, rows = self._whole.next(), self._rows
         fields = {field.name: getattr(whole, field.name) for field in dataclasses.fields(whole)}
         own = {name: value[rows] for name, value in fields.items() if name not in ("batch", "wait_s")}

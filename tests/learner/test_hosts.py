@@ -176,7 +176,7 @@ def test_a_starved_host_that_is_told_to_stop_lets_the_others_finish(make_bench):
     batches, given = make_batches(), []
     produce = batches.next
 
-    def two_batches():
+    def two_batches(should_stop):
         if len(given) == 2:
             raise BatchStarvedError("empty")
         given.append(produce())
@@ -196,7 +196,7 @@ def test_a_host_that_is_told_to_stop_asks_for_no_more_data(make_bench, tmp_path)
     """`next` may block for two minutes; the machine is taken away after three."""
     batches, asked = make_batches(), []
     produce = batches.next
-    batches.next = lambda: asked.append(1) or produce()
+    batches.next = lambda should_stop: asked.append(1) or produce()
     bench = make_bench(dataclasses.replace(CONFIG, num_steps=50), batches=batches, checkpoint_dir=tmp_path / "c")
     bench.learner._exchange = Exchange(bench.learner._mesh)
     summary = bench.learner.run(should_stop=lambda: len(asked) >= 3)
@@ -206,10 +206,32 @@ def test_a_host_that_is_told_to_stop_asks_for_no_more_data(make_bench, tmp_path)
     assert bench.learner._checkpoints.latest_step() == 5
 
 
+def test_a_host_that_is_told_to_stop_while_it_waits_lets_the_others_finish(make_bench, tmp_path):
+    batches, asked, waiting = make_batches(), [], []
+    produce = batches.next
+
+    def third_never_comes(should_stop):
+        if len(asked) == 2:
+            waiting.append(1)
+            assert should_stop()
+            raise BatchStarvedError("told to stop")
+        asked.append(1)
+        return produce()
+
+    batches.next = third_never_comes
+    config = dataclasses.replace(CONFIG, num_steps=50, checkpoint_every=50)
+    bench = make_bench(config, batches=batches, checkpoint_dir=tmp_path / "c")
+    bench.learner._exchange = Exchange(bench.learner._mesh)
+    summary = bench.learner.run(should_stop=lambda: bool(waiting))
+    assert summary.step == 4  # the stop travels with step 3 and is heard of once step 4 is on its way
+    assert [len(draws) for draws, _ in batches.recorded] == [8, 8, 0, 0]
+    assert bench.learner._checkpoints.latest_step() == 4
+
+
 def test_a_host_that_never_had_data_may_leave(make_bench, monkeypatch, tmp_path):
     batches = make_batches()
 
-    def starved():
+    def starved(should_stop):
         raise BatchStarvedError("empty")
 
     batches.next = starved

@@ -182,7 +182,7 @@ def test_step_events_say_what_was_sampled(make_bench):
     class Late(type(make_batches())):
         """Half of the online draws were held back; acting versions lag by 3 and 5; the episodes ended 4 s ago."""
 
-        def next(self):
+        def next(self, should_stop):
             loaded = super().next()
             everything_online = tuple(dataclasses.replace(d, source=type(d.source).ONLINE) for d in loaded.draws)
             versions = np.where(loaded.policy_versions >= 0, [10, 10, 7, 5] * 2, -1).astype(np.int32)
@@ -232,7 +232,7 @@ def test_waits_for_data_with_progress_then_trains(make_bench):
     batches = make_batches()
     produce, refusals = batches.next, iter([True] * 3)
 
-    def starving_next():
+    def starving_next(should_stop):
         if next(refusals, False):
             raise BatchStarvedError("fold/offline holds 0 of 1 items")
         return produce()
@@ -249,7 +249,7 @@ def test_a_batch_that_was_taken_is_trained_on_before_it_stops(make_bench):
     """After a resume the next batch follows, and none was skipped."""
     batches, taken = make_batches(), []
     produce = batches.next
-    batches.next = lambda: taken.append(1) or produce()
+    batches.next = lambda should_stop: taken.append(1) or produce()
     bench = make_bench(batches=batches)
     assert bench.learner.run(num_steps=50, should_stop=lambda: len(taken) >= 3).step == len(taken)
 
@@ -264,16 +264,37 @@ def test_nothing_is_fetched_ahead_once_it_was_asked_to_stop(make_bench):
         record(draws, per_example)
         stopping.append(1)  # within the second step, before the third batch is fetched
 
-    batches.next, batches.record_losses = lambda: asked_for.append(1) or produce(), recorded
+    batches.next, batches.record_losses = lambda should_stop: asked_for.append(1) or produce(), recorded
     bench = make_bench(batches=batches)
     assert bench.learner.run(num_steps=50, should_stop=lambda: bool(stopping)).step == 2
     assert len(asked_for) == 2
 
 
+def test_a_signal_is_heard_while_it_waits_for_data(make_bench, tmp_path):
+    """Nothing comes for minutes, whatever is asked for; a preempted machine has one to write its checkpoint."""
+    batches, asked, waiting = make_batches(), [], []
+    produce = batches.next
+
+    def third_never_comes(should_stop):
+        if len(asked) == 2:
+            waiting.append(1)
+            assert should_stop()
+            raise BatchStarvedError("told to stop")
+        asked.append(1)
+        return produce()
+
+    batches.next = third_never_comes
+    bench = make_bench(batches=batches, checkpoint_dir=tmp_path / "c")
+    assert bench.learner.run(num_steps=50, should_stop=lambda: bool(waiting)).step == 2
+    assert bench.learner._checkpoints.latest_step() == 2
+    assert bench.events("starved") == []  # it was not for want of data that it ended
+    assert bench.clock.now_ns() == 0
+
+
 def test_stops_when_asked_even_without_data(make_bench):
     batches = make_batches()
 
-    def starved():
+    def starved(should_stop):
         raise BatchStarvedError("empty")
 
     batches.next = starved
@@ -286,7 +307,7 @@ def test_a_step_without_finite_gradient_changes_nothing(make_bench):
     batches = make_batches()
     produce = batches.next
 
-    def poisoned():
+    def poisoned(should_stop):
         loaded = produce()
         loaded.batch.actions[0, 0, 0] = np.nan
         return loaded
@@ -328,7 +349,7 @@ def test_random_numbers_come_from_seed_and_step(make_bench):
     for config in (still, still, dataclasses.replace(still, seed=1)):
         batches = make_batches()
         first = batches.next()
-        batches.next = lambda: first  # noqa: B023
+        batches.next = lambda should_stop: first  # noqa: B023
         bench = make_bench(config, batches=batches)
         bench.learner.run(num_steps=2)
         losses.append([recorded for _, recorded in batches.recorded])

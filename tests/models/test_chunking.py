@@ -8,9 +8,10 @@ import optax
 import pytest
 from model_cases import COMPACT, MODELS, PI05, make_batch, make_observation, norm_for, randomize
 
-from sop_jax.models import flow
-from sop_jax.models.chunking import ActionPrefix, draw_prefix, is_frozen, soft_mask
+from sop_jax.models import compact, flow
+from sop_jax.models.chunking import ActionPrefix, draw_prefix, is_frozen, mean_of_open, soft_mask
 from sop_jax.models.compact import CompactPolicy
+from sop_jax.models.pi05 import policy as pi05
 from sop_jax.models.pi05.policy import Pi05Policy
 from sop_jax.models.policy import abstract_params
 from sop_jax.models.registry import create_model
@@ -198,8 +199,7 @@ def test_the_training_loss_leaves_out_exactly_what_is_given(seen_times):
     params, batch, jitted = randomize(abstract_params(model)), make_batch(model, 8), jax.jit(model.loss)
     loss = np.asarray(jitted(params, norm_for(model), batch, KEY))
     jax.effects_barrier()
-    time_key = jax.random.split(KEY)[1]
-    given = np.asarray(draw_prefix(jax.random.fold_in(time_key, 1), 8, 3, 2))
+    given = np.asarray(draw_prefix(jax.random.split(KEY, 3)[2], 8, 3, 2))
     assert set(given.sum(axis=1)) == {0, 1, 2}
     np.testing.assert_array_equal(loss == 0, given)
     # What is given is given clean, at time 0; the others share their example's time.
@@ -220,7 +220,7 @@ def test_the_compact_policy_is_given_the_start_of_some_chunks():
     key = jax.random.key(0)
     params, batch, jitted = randomize(abstract_params(model)), make_batch(model, 8), jax.jit(model.loss)
     loss = np.asarray(jitted(params, norm_for(model), batch, key))
-    given = np.asarray(draw_prefix(jax.random.fold_in(key, 1), 8, 3, 2))
+    given = np.asarray(draw_prefix(jax.random.split(key, 3)[2], 8, 3, 2))
     assert set(given.sum(axis=1)) == {0, 1, 2}
     np.testing.assert_array_equal(loss == 0, given)
     # What is given changes the others' loss, not its own: it stands clean in the chunk.
@@ -230,6 +230,41 @@ def test_the_compact_policy_is_given_the_start_of_some_chunks():
     moved = np.asarray(jitted(params, norm_for(model), dataclasses.replace(batch, actions=actions), key))
     assert moved[row, 0] == 0
     assert abs(moved[row, 2] - loss[row, 2]) > 1e-4
+
+
+def test_the_mean_of_open_actions_by_hand():
+    error = jnp.array([[[2.0, 4.0, 6.0], [jnp.nan, 1.0, 2.0]], [[9.0, 9.0, 1.0], [9.0, 5.0, 3.0]]])
+    given = jnp.array([[[False] * 3, [True, False, False]], [[True, True, False], [True, False, False]]])
+    # max_delay 2: open in one draw with 1/3, 2/3, 1; in one of two at least with 1 - 4/9, 1 - 1/9, 1.
+    expected = [[2 / (5 / 9), 2.5 / (8 / 9), 4], [0, 5 / (8 / 9), 2]]
+    np.testing.assert_allclose(mean_of_open(error, given, 2), expected, rtol=1e-6)
+    gradient = jax.grad(lambda error: mean_of_open(error, given, 2).sum())(error)
+    np.testing.assert_allclose(gradient[1], [[0, 0, 0.5], [0, 9 / 8, 0.5]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_draws", [1, 3])
+@pytest.mark.parametrize("name", ["pi05_tokens", "compact"])
+def test_all_actions_of_a_chunk_count_alike_whether_or_not_some_are_given_away(name, num_draws):
+    """A silent network's error is the target's square, whatever it is given."""
+    model = create_model(dataclasses.replace(MODELS[name], max_training_delay=2, num_draws=num_draws))
+    silent = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), abstract_params(model))
+    batch = make_batch(model, 1000)
+    batch = dataclasses.replace(batch, actions=np.zeros_like(batch.actions))
+    loss = jax.jit(model.loss)(silent, norm_for(model), batch, KEY)
+    np.testing.assert_allclose(loss.mean(axis=0), [1.0, 1.0, 1.0], atol=0.2)  # the noise's variance
+
+
+@pytest.mark.parametrize(("name", "module"), [("pi05_tokens", pi05), ("compact", compact)])
+def test_noise_times_and_delays_are_drawn_with_keys_of_their_own(name, module, monkeypatch):
+    model = create_model(dataclasses.replace(MODELS[name], max_training_delay=2))
+    params, batch, keys = randomize(abstract_params(model)), make_batch(model, 2), []
+    for owner, drawing in ((jax.random, "normal"), (flow, "sample_time"), (module, "draw_prefix")):
+        draw = getattr(owner, drawing)
+        monkeypatch.setattr(
+            owner, drawing, lambda key, *args, draw=draw: keys.append(jax.random.key_data(key)) or draw(key, *args)
+        )
+    model.loss(params, norm_for(model), batch, KEY)  # not compiled, so that keys can be looked at
+    assert len({tuple(np.asarray(key).tolist()) for key in keys}) == len(keys) == 3
 
 
 def test_a_compact_policy_may_learn_to_continue_later():

@@ -156,9 +156,9 @@ def test_saved_state_continues_identically(before, after):
 
 def test_state_of_other_tasks_or_another_window_is_refused():
     state = make(("a", "b")).state_dict()
-    with pytest.raises(ValueError, match=r"expected version 1 and tasks \['a'\]"):
+    with pytest.raises(ConfigError, match=r"expected version 1 and tasks \['a'\]"):
         make(("a",)).load_state(state)
-    with pytest.raises(ValueError, match="resume with the window"):
+    with pytest.raises(ConfigError, match="resume with the window"):
         make(("a", "b"), window=5).load_state(state)
 
 

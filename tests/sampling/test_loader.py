@@ -1,3 +1,5 @@
+import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -21,7 +23,7 @@ from sop_jax.sampling.adaptive import SamplerConfig
 from sop_jax.sampling.batch_source import BatchSourceStoppedError, BatchStarvedError, LoadedBatch
 from sop_jax.sampling.loader import LoaderConfig
 from sop_jax.specs.clock import WallClock
-from sop_jax.specs.errors import ConfigError, RateLimitedError
+from sop_jax.specs.errors import ConfigError, InvalidEpisodeError, RateLimitedError
 from sop_jax.specs.records import NO_POLICY, Episode, Outcome, Source
 from tests.sampling.conftest import INLINE, MAX_WORDS, PICKER, SPEC, TASKS, World, corrected, demonstration
 
@@ -373,7 +375,11 @@ def test_a_resumed_loader_plans_as_the_uninterrupted_one(world):
     assert first.state_dict() == second.state_dict()
     with pytest.raises(RuntimeError, match="before the first next"):
         second.load_state(first.state_dict())
-    with pytest.raises(ValueError, match="expected version 1, got 7"):
+    state = world.loader().state_dict()
+    other = {**state, "sampler": {**state["sampler"], "tasks": [TASKS[0], "box_assembly"]}}
+    with pytest.raises(ConfigError, match="resume with the tasks that the run was started with"):
+        world.loader().load_state(other)
+    with pytest.raises(ConfigError, match="expected version 1, got 7"):
         world.loader().load_state({"version": 7})
 
 
@@ -465,6 +471,89 @@ def test_a_batch_is_handed_out_while_the_next_one_waits_for_data(store_url):
     loader.next()
     loader.stop()
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.usefixtures("overlapping")
+def test_a_batch_with_broken_images_is_drawn_again_while_the_next_one_waits_for_data(store_url, monkeypatch):
+    world = World(store_url, clock=WallClock()).fill()
+    world.sampler_config = SamplerConfig(mode="fixed", fixed_online_share=0.0)
+    loader = world.loader(THREADED, picker=dataclasses.replace(PICKER, ahead=0.0, starved_after_s=120.0))
+    plans, plan, sample, next_waits, broken = [], loader.sampler.plan, world.tables.sample, threading.Event(), []
+
+    def sample_one_task_for_the_next_batch(table, *args):
+        if len(plans) > 1 and table.startswith(TASKS[1]):
+            next_waits.set()
+            raise RateLimitedError("dry")
+        return sample(table, *args)
+
+    def break_the_first(into, jpegs, cameras, headers, path):
+        if not broken and f"demo-{TASKS[0]}" in path:  # of the task that isn't dry
+            broken.append(path)
+            assert next_waits.wait(60)
+            raise InvalidEpisodeError("broken JPEG")
+        decode_into(into, jpegs, cameras, headers, path)
+
+    loader.sampler.plan = lambda *args: plans.append(args) or plan(*args)
+    world.tables.sample = sample_one_task_for_the_next_batch
+    monkeypatch.setattr(image_cache, "decode_into", break_the_first)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        handed_out = pool.submit(loader.next)
+        try:
+            loaded = handed_out.result(timeout=60)
+        finally:
+            loader.stop()
+    assert len(loaded.episode_ids) == 8
+    assert loader.report().num_skipped >= 1
+
+
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize("config", [INLINE, THREADED])
+def test_after_starving_with_a_batch_half_read_it_goes_on_with_that_one(world, config):
+    """No plan is left out: after a resume the numbers of the batches are what the learner has taken."""
+
+    class Away:
+        is_back = False
+
+        def read_arrays(self, path, arrays_range):
+            return world.store.read_arrays(path, arrays_range)
+
+        def read_images(self, requests):
+            if not self.is_back:
+                raise OSError("no route to the store")
+            return world.store.read_images(requests)
+
+    healthy = world.fill().loader(INLINE)
+    expected = [healthy.next().requested for _ in range(4)]
+    healthy.stop()
+    assert len(set(expected)) > 1
+    world.reader = reader = Away()
+    loader = world.loader(config)
+    for _ in range(2):
+        with pytest.raises(BatchStarvedError, match=r"batch 0: 8 of 8 examples couldn't be read.*no route"):
+            loader.next()
+    reader.is_back = True
+    found = []
+    while len(found) < 4:
+        with contextlib.suppress(BatchStarvedError):  # one that was raised before the store came back
+            found.append(loader.next().requested)
+    loader.stop()
+    assert found == expected
+
+
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize("config", [INLINE, THREADED])
+def test_whoever_waits_for_a_batch_may_be_told_to_stop(store_url, config):
+    world = World(store_url, clock=WallClock())
+    loader = world.loader(config, picker=dataclasses.replace(PICKER, starved_after_s=600.0))
+    asked = []
+    with pytest.raises(BatchStarvedError, match="told to stop"):
+        loader.next(lambda: asked.append(1) or len(asked) > 2)
+    assert len(asked) == 3
+    world.fill()
+    assert len(loader.next().episode_ids) == 8  # and nothing is lost
+    loader.stop()
+    with pytest.raises(BatchSourceStoppedError):
+        loader.next(lambda: True)
 
 
 @pytest.mark.usefixtures("either")

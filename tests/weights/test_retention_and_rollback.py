@@ -13,6 +13,7 @@ from tiny_weights import BASE, NORM, make_params, version_directory
 
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import ConfigError, InvalidPublicationError
+from sop_jax.specs.metrics import MemoryMetrics
 from sop_jax.weights import management
 from sop_jax.weights.follower import Follower, PublicationRemovedError
 from sop_jax.weights.publisher import Publisher, RetentionConfig
@@ -77,6 +78,37 @@ def test_retention_survives_a_damaged_manifest(store_url, publisher, clock):
             (version_directory(store_url, 2) / "manifest.json").write_text("{")
         clock.advance_s(100)
     assert versions(store_url) == [4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        ("remove", PermissionError(13, "Permission denied")),
+        ("numbered_directories", ValueError("PERMISSION_DENIED: s3:ListBucket")),
+        ("pinned_versions", InvalidPublicationError("no pins")),
+    ],
+)
+def test_a_publication_is_out_even_if_old_ones_cant_be_removed(store_url, clock, monkeypatch, call, error):
+    """Of a learner without the right to delete, say: robots act on it, whatever happens to the others."""
+
+    def refuse(*args):
+        raise error
+
+    metrics = MemoryMetrics()
+    publisher = Publisher(store_url, BASE, NORM, clock, RetentionConfig(keep_last=3, clean_every=5), metrics)
+    with monkeypatch.context() as context:
+        context.setattr(WeightStore, call, refuse)
+        for step in range(1, 6):
+            assert publisher.publish(make_params(step), step).version == publisher.last_version == step
+            clock.advance_s(1000)
+    assert management.current_version(store_url) == 5
+    (event,) = metrics.events
+    assert event == {"event": "clean_up_failed", "version": 5, "reason": f"{type(error).__name__}: {error}"}
+    for step in range(6, 11):
+        publisher.publish(make_params(step), step)
+    assert versions(store_url)[-1] == 10
+    assert 1 not in versions(store_url)  # the next time it is done
+    assert len(metrics.events) == 1
 
 
 def test_rollback_is_a_new_publication_that_points_back(store_url, publisher, clock):

@@ -89,6 +89,10 @@ class Recap:
     def name(self) -> str:
         return "recap"
 
+    @property
+    def teaches_online(self) -> bool:
+        return True
+
     @functools.cached_property
     def value_function(self) -> ValueFunction:
         """Raises ConfigError if there is none where the config says, InvalidBundleError if it is damaged."""

@@ -5,7 +5,7 @@ Legend: `B` batch, `T` frames of an episode, `H` horizon.
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from sop_jax.models.pytrees import Params
 from sop_jax.models.value.distribution import cross_entropy, expected_value
 from sop_jax.models.value.model import ValueConfig, ValueModel
 from sop_jax.replay.items import FrameLabels
-from sop_jax.sampling.batch_source import BatchSource, Draw, LoadedBatch
+from sop_jax.sampling.batch_source import BatchSource, Draw, LoadedBatch, never
 from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.records import EpisodeArrays, EpisodeManifest
@@ -43,6 +43,10 @@ class ValueRegression:
     @property
     def name(self) -> str:
         return "value_regression"
+
+    @property
+    def teaches_online(self) -> bool:
+        return True
 
     def is_held_out(self, episode_id: str) -> bool:
         """Drawn by the episode's name: the same on every machine, whatever else the store holds."""
@@ -137,8 +141,8 @@ class ReturnBatches:
         self._batches = batches
         self._returns = returns
 
-    def next(self) -> LoadedBatch:
-        loaded = self._batches.next()
+    def next(self, should_stop: Callable[[], bool] = never) -> LoadedBatch:
+        loaded = self._batches.next(should_stop)
         wanted = [self._returns[name][frame] for name, frame in zip(loaded.episode_ids, loaded.frames, strict=True)]
         batch = dataclasses.replace(
             loaded.batch,

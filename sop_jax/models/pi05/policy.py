@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int32, PRNGKeyArray
 
 from sop_jax.models import flow
 from sop_jax.models.batch import BarePrompt, ObservationBatch, TrainBatch
-from sop_jax.models.chunking import ActionPrefix, draw_prefix, is_frozen, soft_mask
+from sop_jax.models.chunking import ActionPrefix, draw_prefix, is_frozen, mean_of_open, soft_mask
 from sop_jax.models.normalization import NormStats, decode_actions, encode_actions, normalize_state
 from sop_jax.models.pi05.config import NUM_STATE_BINS, Pi05Config
 from sop_jax.models.pi05.lora import is_lora
@@ -68,14 +68,17 @@ class Pi05Policy:
 
     def loss(self, params: Params, norm: NormStats, batch: TrainBatch, key: PRNGKeyArray) -> Float[Array, "B H"]:
         shape = (batch.actions.shape[0] * self.config.num_draws, self.horizon, self.config.model_action_dim)
-        noise_key, time_key = jax.random.split(key)
+        max_delay = self.config.max_training_delay
+        noise_key, time_key, *given_key = jax.random.split(key, 3 if max_delay else 2)
         noise = jax.random.normal(noise_key, shape)
-        time, given = self._draw_times(time_key, shape[0])
+        time, given = flow.sample_time(time_key, shape[:1]), None
+        if max_delay:  # a time per action, and those that are given are clean
+            given = draw_prefix(given_key[0], *shape[:2], max_delay)
+            time = jnp.where(given, 0.0, time[:, None])
         error = self.squared_error(params, norm, batch, noise, time)
         error = error.sum(-1) / jnp.maximum(self._learnt_dims(norm).sum(), 1)
-        if given is not None:
-            error = jnp.where(given, 0.0, error)
-        return error.reshape(-1, self.config.num_draws, self.horizon).mean(1)
+        error = error.reshape(-1, self.config.num_draws, self.horizon)
+        return error.mean(1) if given is None else mean_of_open(error, given.reshape(error.shape), max_delay)
 
     def squared_error(
         self,
@@ -158,14 +161,6 @@ class Pi05Policy:
 
     def tokenize(self, instructions: Sequence[str]) -> tuple[Int32[np.ndarray, "B L"], Bool[np.ndarray, "B L"]]:
         return self.tokenizer.encode(instructions)
-
-    def _draw_times(self, key: PRNGKeyArray, batch: int) -> tuple[Array, Bool[Array, "B H"] | None]:
-        """A time per example, [B]; in training for real-time chunking one per action, [B, H], and which are given clean."""
-        time = flow.sample_time(key, (batch,))
-        if not self.config.max_training_delay:
-            return time, None
-        given = draw_prefix(jax.random.fold_in(key, 1), batch, self.horizon, self.config.max_training_delay)
-        return jnp.where(given, 0.0, time[:, None]), given
 
     def _continue(
         self,
