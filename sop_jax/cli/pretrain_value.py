@@ -28,6 +28,7 @@ from sop_jax.cli.output import note, print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.episode_images import StoredImages
+from sop_jax.episodes.retirement import retired_paths
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.calibration import POSITIVE_SHARE, Judged, TaskCalibration, calibrate, judge
 from sop_jax.evaluation.calibration_report import charts, render
@@ -141,11 +142,11 @@ def describe(task: TaskCalibration) -> str:
 def _read_manifests(store: EpisodeStore, control_hz: float) -> dict[str, EpisodeManifest]:
     """Path -> manifest of the episodes at this rate (their length counts) whose end says how good they were. Raises
     UsageError if there are none."""
-    set_aside = store.quarantined()
+    unwanted = {*store.quarantined_paths(), *retired_paths(store)}
     found = {
         summary.path: summary.manifest
         for summary in store.summaries()
-        if summary.manifest is not None and summary.manifest.outcome in JUDGED and summary.path not in set_aside
+        if summary.manifest is not None and summary.manifest.outcome in JUDGED and summary.path not in unwanted
     }
     if not found:
         raise UsageError(f"{store.url} holds no episode that ended in success, failure or timeout")

@@ -28,6 +28,7 @@ from sop_jax.cli.pretrain_value import _read_manifests
 from sop_jax.cli.replay import _AlgorithmWatch
 from sop_jax.cli.run_directory import RunDirectory
 from sop_jax.cli.weights_location import find_candidate
+from sop_jax.episodes.retirement import RetirementRecord, retire
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode, make_spec
 from sop_jax.learner.learner import Learner
@@ -282,6 +283,15 @@ def test_a_value_function_learns_from_one_rate(tmp_path, capsys):
     assert "1 of 2 episodes are passed over" in capsys.readouterr().err
     with pytest.raises(UsageError, match=r"expected episodes at 50 Hz .*, got only such at \[10.0, 30.0\] Hz"):
         _read_manifests(store, 50.0)
+
+
+def test_a_value_function_learns_from_nothing_that_is_set_aside_or_retired(tmp_path):
+    store = EpisodeStore(f"file://{tmp_path}/store/")
+    kept, set_aside, retired = (make_episode(seed, 9, 3, spec=SPEC) for seed in range(3))
+    paths = [store.put(episode).path for episode in (kept, set_aside, retired)]
+    store.quarantine(paths[1], "broken gripper")
+    retire(store, RetirementRecord(paths[2], "restock_shelf", Source.ONLINE, 9, 1, "old", 0))
+    assert list(_read_manifests(store, 30.0)) == paths[:1]
 
 
 def test_value_trainings_are_found_by_name_and_file(tmp_path):
