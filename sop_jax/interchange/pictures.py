@@ -19,8 +19,8 @@ from sop_jax.specs.records import CameraSpec
 
 
 def to_jpeg(picture: Picture, camera: CameraSpec, where: str) -> bytes:
-    """The JPEG of a picture, cropped around the centre to the camera's proportions and scaled to its size, never stretched: so
-    are a robot's frames. One that is a fitting JPEG already is passed on as it is.
+    """The JPEG of a picture, cropped around the centre to the camera's proportions and scaled to its size, never stretched:
+    so are a robot's frames. One that is a fitting JPEG already is passed on as it is.
 
     Raises InvalidDatasetError if it can't be decoded.
     """
