@@ -74,6 +74,10 @@ class Pi05Value:
     def cameras(self) -> tuple[str, ...]:
         return self.policy_config.cameras
 
+    @property
+    def image_size(self) -> int:
+        return self.policy_config.vision.image_size
+
     def init_params(self, key: PRNGKeyArray) -> Params:
         return split_network(self._make(nnx.Rngs(params=key)))
 
