@@ -81,6 +81,13 @@ def test_demonstrations_that_failed_are_judged_whatever_the_config_says(outcome)
         assert labels_of(recap, "hhh", outcome, Source.OFFLINE) == [1, 1, 0]
 
 
+def test_an_episode_without_images_teaches_nothing():
+    manifest, arrays = episode_of("pph")
+    blind = dataclasses.replace(arrays, image_frames=np.zeros(0, np.int32))
+    labels = recap_with().label_frames(manifest, blind, H, NoLook())
+    assert (labels.trainable.tolist(), labels.label.tolist()) == ([False] * 3, [0.0] * 3)
+
+
 def test_whole_chunks_teach_whoever_acted():
     assert rows(Recap().action_masks(*episode_of("pphp"), H)) == ["111"] * 4
     assert rows(Recap().action_masks(*episode_of("pphp", Outcome.FAILURE), H)) == ["111", "111", "11.", "1.."]

@@ -103,6 +103,8 @@ class Recap:
         self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int, images: EpisodeImages | None = None
     ) -> FrameLabels:
         masks = self.action_masks(manifest, arrays, horizon)
+        if not len(arrays.image_frames):  # nothing to judge by, and no frame that could be sampled
+            return label_masked(np.zeros_like(masks), np.zeros(len(masks), np.float32))
         return label_masked(masks, self._indicators(manifest, arrays, images).astype(np.float32))
 
     def action_masks(self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int) -> Bool[np.ndarray, "T H"]:
