@@ -27,6 +27,7 @@ from sop_jax.cli.locations import as_store_url, find_policy
 from sop_jax.cli.output import note, print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
 from sop_jax.cli.stopping import StopRequests
+from sop_jax.cli.training_episodes import TrainingEpisodes, settle_episodes
 from sop_jax.episodes.episode_images import StoredImages
 from sop_jax.episodes.retirement import retired_paths
 from sop_jax.episodes.store import EpisodeStore
@@ -103,10 +104,14 @@ def run(argv: Sequence[str]) -> int:
     store = EpisodeStore(as_store_url(arguments.store))
     policy = load_bundle(find_policy(arguments.value_of))
     regression = ValueRegression(arguments.training.held_out_share)
-    manifests = _of_taught_tasks(_read_manifests(store, arguments.training.control_hz), regression)
+    found = _read_manifests(store, arguments.training.control_hz)
+    claim_checkpoints(_checkpoints(arguments), _owner(arguments.training, store, policy))
+    episodes = settle_episodes(_checkpoints(arguments), found)
+    episodes = dataclasses.replace(episodes, manifests=_of_taught_tasks(episodes.manifests, regression))
+    manifests = episodes.manifests
     with StopRequests() as stop:
-        bundle = _train(arguments, store, policy, manifests, stop)
-    tasks = {task: TaskReturns(longest) for task, longest in _longest(manifests).items()}
+        bundle = _train(arguments, store, policy, episodes, stop)
+    tasks = {task: TaskReturns(episodes.longest[task]) for task in sorted({m.task for m in manifests.values()})}
     value_function = ValueFunction(bundle, arguments.training.returns, tasks)
     judged, left_out = _judge_all(value_function, store, manifests, regression)
     value_function = dataclasses.replace(value_function, tasks=_with_quantiles(tasks, judged))
@@ -179,33 +184,24 @@ def _of_taught_tasks(
     return {path: manifest for path, manifest in manifests.items() if manifest.task in taught}
 
 
-def _longest(manifests: Mapping[str, EpisodeManifest]) -> dict[str, int]:
-    """T_max of every task [frames]."""
-    longest: dict[str, int] = {}
-    for manifest in manifests.values():
-        longest[manifest.task] = max(longest.get(manifest.task, 1), manifest.num_frames)
-    return longest
-
-
 def _train(
     arguments: PretrainValueArguments,
     store: EpisodeStore,
     policy: PolicyBundle,
-    manifests: Mapping[str, EpisodeManifest],
+    episodes: TrainingEpisodes,
     stop: StopRequests,
 ) -> ValueBundle:
     """Raises KeyboardInterrupt on stop."""
     training = arguments.training
     config = ValueConfig(policy.config, training.num_bins, training.width)
     model = ReturnModel(create_value_model(config))
-    claim_checkpoints(_checkpoints(arguments), _owner(training, store, policy))
     with contextlib.ExitStack() as stack:
         metrics = JsonlMetrics(arguments.work / "metrics" / "learner.jsonl", "learner")
         stack.callback(metrics.close)
         tables_seed = draws_seed(training.seed, arguments.work / "checkpoints")
         batches = ReturnBatches(
-            _make_loader(training, store, policy, model, manifests, metrics, tables_seed),
-            _returns_of(manifests, training),
+            _make_loader(training, store, policy, model, episodes.manifests, metrics, tables_seed),
+            _returns_of(episodes, training),
         )
         stack.callback(batches.stop)
         learner = Learner(
@@ -242,14 +238,12 @@ def _first_params(training: ValueTrainingConfig, model: ValueModel, policy: Poli
     return graft_towers(model, params, policy.params) if training.from_policy else params
 
 
-def _returns_of(
-    manifests: Mapping[str, EpisodeManifest], training: ValueTrainingConfig
-) -> dict[str, Float32[np.ndarray, "T"]]:
+def _returns_of(episodes: TrainingEpisodes, training: ValueTrainingConfig) -> dict[str, Float32[np.ndarray, "T"]]:
     """Episode -> normalised returns of its frames."""
-    longest, cost = _longest(manifests), training.returns.failure_cost
+    cost = training.returns.failure_cost
     return {
-        m.episode_id: returns(rewards(m.num_frames, m.outcome, longest[m.task], cost)).astype(np.float32)
-        for m in manifests.values()
+        m.episode_id: returns(rewards(m.num_frames, m.outcome, episodes.longest[m.task], cost)).astype(np.float32)
+        for m in episodes.manifests.values()
     }
 
 
@@ -264,7 +258,7 @@ def _make_loader(
 ) -> Loader:
     """Every judged frame of a task that isn't held out equally likely, whether demonstrated or not. Prompts are the value
     function's own, as it will be asked with them: the policy's may promise a state that isn't there."""
-    clock, tasks = WallClock(), sorted(_longest(manifests))
+    clock, tasks = WallClock(), sorted({m.task for m in manifests.values()})
     regression = ValueRegression(training.held_out_share)
     tables = LocalTables(mix_tables(tasks, _UNLIMITED), tables_seed, clock)
     taught = _fill_tables(tables, store, manifests, regression, training.loader.picker.segment_length)
