@@ -1,4 +1,4 @@
-"""Behaviour cloning: imitate the demonstrations; optionally also the policy's own successes (filtered cloning)."""
+"""Behaviour cloning: imitate demonstrations that succeeded; if asked, also the policy's own successes (filtered cloning)."""
 
 import dataclasses
 from typing import Any
@@ -8,13 +8,13 @@ from jaxtyping import Array, Bool, Float
 
 from sop_jax.algorithms.algorithm import Lesson, Phase
 from sop_jax.algorithms.imitation_loss import imitation_loss, taught_weight
-from sop_jax.algorithms.masks import chunk_masks, label_masked
+from sop_jax.algorithms.masks import chunk_masks, is_demonstration, label_masked
 from sop_jax.episodes.episode_images import EpisodeImages
 from sop_jax.models.batch import TrainBatch
 from sop_jax.models.policy import PolicyModel
 from sop_jax.replay.items import FrameLabels
 from sop_jax.specs.conditioning import Conditioning
-from sop_jax.specs.records import EpisodeArrays, EpisodeManifest, Outcome, Source
+from sop_jax.specs.records import EpisodeArrays, EpisodeManifest, Outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +47,8 @@ class BehaviourCloning:
         return label_masked(masks, np.ones(len(masks), np.float32))
 
     def action_masks(self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int) -> Bool[np.ndarray, "T H"]:
-        imitated = manifest.source == Source.OFFLINE or (
-            self.config.online_successes and manifest.outcome == Outcome.SUCCESS
-        )
-        teaches = np.full(arrays.num_frames, imitated and manifest.outcome != Outcome.ERROR)
+        worked = self.config.online_successes and manifest.outcome == Outcome.SUCCESS
+        teaches = np.full(arrays.num_frames, is_demonstration(manifest) or worked)
         return chunk_masks(teaches, horizon, manifest.outcome)
 
     def make_lesson(self, instruction: str, label: float, rng: np.random.Generator) -> Lesson:

@@ -21,7 +21,7 @@ from sop_jax.algorithms.corrections import (
     mean_taught,
 )
 from sop_jax.algorithms.imitation_loss import imitation_loss, taught_weight
-from sop_jax.algorithms.masks import chunk_masks, label_masked
+from sop_jax.algorithms.masks import chunk_masks, is_demonstration, label_masked
 from sop_jax.episodes.episode_images import EpisodeImages
 from sop_jax.models.batch import TrainBatch
 from sop_jax.models.policy import PolicyModel
@@ -37,7 +37,8 @@ Teaches = Literal["corrections", "corrections_without_recovery"]
 class HgDaggerConfig:
     """What is imitated, and how strongly.
 
-    correction_weight: weight of an example whose chunk holds corrections; demonstrations have 1.
+    correction_weight: weight of an example whose chunk holds corrections; demonstrations that succeeded have 1. Those that
+        failed aren't imitated: nobody was corrected in them.
     lookback_frames: how far ahead of a takeover an observation may lie and still learn from it (None = as far as the chunk
         reaches, H-1 frames; 0 = only frames where the human acts).
     autonomous_success_weight: weight of the policy's own chunks in episodes that succeeded; 0 leaves them out, which is
@@ -104,7 +105,7 @@ class HgDagger:
     ) -> FrameLabels:
         del images
         masks = self.action_masks(manifest, arrays, horizon)
-        if manifest.source == Source.OFFLINE:
+        if is_demonstration(manifest):
             return label_masked(masks, np.ones(len(masks), np.float32))
         config, human = self.config, arrays.intervention
         counts = balance_frames(self._corrections(manifest, arrays), human, config.balance, config.balanced_frames)
@@ -115,11 +116,11 @@ class HgDagger:
         return label_masked(masks, weights.astype(np.float32))
 
     def action_masks(self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int) -> Bool[np.ndarray, "T H"]:
-        """Corrections only, in every chunk that a human acts in; in the other chunks nothing, or the policy's actions where
-        its successes are imitated."""
+        """All of a demonstration. Else corrections only, in every chunk that a human acts in; in the other chunks nothing, or
+        the policy's actions where its successes are imitated."""
         if manifest.outcome == Outcome.ERROR:
             return np.zeros((arrays.num_frames, horizon), bool)
-        if manifest.source == Source.OFFLINE:
+        if is_demonstration(manifest):
             return chunk_masks(np.ones(arrays.num_frames, bool), horizon, manifest.outcome)
         masks = chunk_masks(self._corrections(manifest, arrays), horizon, manifest.outcome)
         if self.config.lookback_frames is not None:
@@ -131,8 +132,10 @@ class HgDagger:
         return masks
 
     def _corrections(self, manifest: EpisodeManifest, arrays: EpisodeArrays) -> Bool[np.ndarray, "T"]:
-        """The frames of an online episode whose action is a correction that teaches."""
-        if manifest.outcome != Outcome.SUCCESS and not self.config.failures_teach:
+        """The frames of an episode that is no demonstration whose action is a correction that teaches."""
+        # Who acts alone from first to last corrects nobody: that is a demonstration that failed.
+        failed_alone = manifest.source == Source.OFFLINE and arrays.intervention.all()
+        if failed_alone or (manifest.outcome != Outcome.SUCCESS and not self.config.failures_teach):
             return np.zeros(arrays.num_frames, bool)
         if self.config.teaches == "corrections":
             return arrays.intervention

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from sop_jax.replay.items import FrameLabels
-from sop_jax.specs.records import Outcome
+from sop_jax.specs.records import EpisodeManifest, Outcome, Source
 
 
 def chunk_masks(teaches: Bool[np.ndarray, "T"], horizon: int, outcome: Outcome) -> Bool[np.ndarray, "T H"]:
@@ -23,6 +23,11 @@ def chunk_masks(teaches: Bool[np.ndarray, "T"], horizon: int, outcome: Outcome) 
     held = bool(teaches[-1]) and outcome == Outcome.SUCCESS
     padded = np.concatenate([teaches, np.full(horizon - 1, held)])
     return np.lib.stride_tricks.sliding_window_view(padded, horizon).copy()
+
+
+def is_demonstration(manifest: EpisodeManifest) -> bool:
+    """Whether all of an episode is to be imitated: recorded for that, and a success; a failure shows how to fail."""
+    return manifest.source == Source.OFFLINE and manifest.outcome == Outcome.SUCCESS
 
 
 def label_masked(masks: Bool[np.ndarray, "T H"], label: Float32[np.ndarray, "T"]) -> FrameLabels:

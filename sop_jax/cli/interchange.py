@@ -104,7 +104,8 @@ class ImportArguments:
     """Print the mapping as JSON, to be edited and given as --mapping; import nothing."""
 
     image_size: tuple[int, int] | None = None
-    """Scale every camera's pictures to this height and width [pixels]."""
+    """Bring every camera's pictures to this height and width [pixels]: cropped around the centre to its proportions, then
+    scaled."""
 
     control_hz: float | None = None
     """Frames per second, where the dataset doesn't tell (RLDS)."""

@@ -28,7 +28,9 @@ from sop_jax.cli.machine import with_accelerators
 from sop_jax.cli.output import note, print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
 from sop_jax.cli.stopping import StopRequests
+from sop_jax.cli.training_episodes import TrainingEpisodes, settle_episodes
 from sop_jax.episodes.episode_images import StoredImages
+from sop_jax.episodes.retirement import retired_paths
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.calibration import POSITIVE_SHARE, Judged, TaskCalibration, calibrate, judge
 from sop_jax.evaluation.calibration_report import charts, render
@@ -103,10 +105,14 @@ def run(argv: Sequence[str]) -> int:
     store = EpisodeStore(as_store_url(arguments.store))
     policy = load_bundle(find_policy(arguments.value_of))
     regression = ValueRegression(arguments.training.held_out_share)
-    manifests = _of_taught_tasks(_read_manifests(store, arguments.training.control_hz), regression)
+    found = _read_manifests(store, arguments.training.control_hz)
+    claim_checkpoints(_checkpoints(arguments), _owner(arguments.training, store, policy))
+    episodes = settle_episodes(_checkpoints(arguments), found)
+    episodes = dataclasses.replace(episodes, manifests=_of_taught_tasks(episodes.manifests, regression))
+    manifests = episodes.manifests
     with StopRequests() as stop:
-        bundle = _train(arguments, store, policy, manifests, stop)
-    tasks = {task: TaskReturns(longest) for task, longest in _longest(manifests).items()}
+        bundle = _train(arguments, store, policy, episodes, stop)
+    tasks = {task: TaskReturns(episodes.longest[task]) for task in sorted({m.task for m in manifests.values()})}
     value_function = ValueFunction(bundle, arguments.training.returns, tasks)
     judged, left_out = _judge_all(value_function, store, manifests, regression)
     value_function = dataclasses.replace(value_function, tasks=_with_quantiles(tasks, judged))
@@ -142,11 +148,11 @@ def describe(task: TaskCalibration) -> str:
 def _read_manifests(store: EpisodeStore, control_hz: float) -> dict[str, EpisodeManifest]:
     """Path -> manifest of the episodes at this rate (their length counts) whose end says how good they were. Raises
     UsageError if there are none."""
-    set_aside = store.quarantined()
+    unwanted = {*store.quarantined_paths(), *retired_paths(store)}
     found = {
         summary.path: summary.manifest
         for summary in store.summaries()
-        if summary.manifest is not None and summary.manifest.outcome in JUDGED and summary.path not in set_aside
+        if summary.manifest is not None and summary.manifest.outcome in JUDGED and summary.path not in unwanted
     }
     if not found:
         raise UsageError(f"{store.url} holds no episode that ended in success, failure or timeout")
@@ -179,33 +185,24 @@ def _of_taught_tasks(
     return {path: manifest for path, manifest in manifests.items() if manifest.task in taught}
 
 
-def _longest(manifests: Mapping[str, EpisodeManifest]) -> dict[str, int]:
-    """T_max of every task [frames]."""
-    longest: dict[str, int] = {}
-    for manifest in manifests.values():
-        longest[manifest.task] = max(longest.get(manifest.task, 1), manifest.num_frames)
-    return longest
-
-
 def _train(
     arguments: PretrainValueArguments,
     store: EpisodeStore,
     policy: PolicyBundle,
-    manifests: Mapping[str, EpisodeManifest],
+    episodes: TrainingEpisodes,
     stop: StopRequests,
 ) -> ValueBundle:
     """Raises KeyboardInterrupt on stop."""
     training = arguments.training
     config = ValueConfig(policy.config, training.num_bins, training.width)
     model = ReturnModel(create_value_model(config))
-    claim_checkpoints(_checkpoints(arguments), _owner(training, store, policy))
     with contextlib.ExitStack() as stack:
         metrics = JsonlMetrics(arguments.work / "metrics" / "learner.jsonl", "learner")
         stack.callback(metrics.close)
         tables_seed = draws_seed(training.seed, arguments.work / "checkpoints")
         batches = ReturnBatches(
-            _make_loader(training, store, policy, model, manifests, metrics, tables_seed),
-            _returns_of(manifests, training),
+            _make_loader(training, store, policy, model, episodes.manifests, metrics, tables_seed),
+            _returns_of(episodes, training),
         )
         stack.callback(batches.stop)
         learner = Learner(
@@ -242,14 +239,12 @@ def _first_params(training: ValueTrainingConfig, model: ValueModel, policy: Poli
     return graft_towers(model, params, policy.params) if training.from_policy else params
 
 
-def _returns_of(
-    manifests: Mapping[str, EpisodeManifest], training: ValueTrainingConfig
-) -> dict[str, Float32[np.ndarray, "T"]]:
+def _returns_of(episodes: TrainingEpisodes, training: ValueTrainingConfig) -> dict[str, Float32[np.ndarray, "T"]]:
     """Episode -> normalised returns of its frames."""
-    longest, cost = _longest(manifests), training.returns.failure_cost
+    cost = training.returns.failure_cost
     return {
-        m.episode_id: returns(rewards(m.num_frames, m.outcome, longest[m.task], cost)).astype(np.float32)
-        for m in manifests.values()
+        m.episode_id: returns(rewards(m.num_frames, m.outcome, episodes.longest[m.task], cost)).astype(np.float32)
+        for m in episodes.manifests.values()
     }
 
 
@@ -264,7 +259,7 @@ def _make_loader(
 ) -> Loader:
     """Every judged frame of a task that isn't held out equally likely, whether demonstrated or not. Prompts are the value
     function's own, as it will be asked with them: the policy's may promise a state that isn't there."""
-    clock, tasks = WallClock(), sorted(_longest(manifests))
+    clock, tasks = WallClock(), sorted({m.task for m in manifests.values()})
     regression = ValueRegression(training.held_out_share)
     tables = LocalTables(mix_tables(tasks, _UNLIMITED), tables_seed, clock)
     taught = _fill_tables(tables, store, manifests, regression, training.loader.picker.segment_length)

@@ -15,6 +15,7 @@ _SHOWN = {
     "given_up": ("reason",),
     "set_aside": ("reason",),
     "episode_end": ("outcome", "policy_version", "num_interventions"),
+    "unlabelled_episode": ("reason",),
     "unreadable_episode": ("reason",),
     "quarantine": ("reason",),
     "episode": ("intake", "num_items", "intake_s", "intake_delay_s"),

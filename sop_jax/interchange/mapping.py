@@ -89,7 +89,8 @@ class Dimensions:
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """One camera: its feature, its name here, and the size to which its pictures are scaled (0 = as they are)."""
+    """One camera: its feature, its name here, and the size to which its pictures are brought (0 = as they are). Of pictures
+    with other proportions the margins are cut off; none is stretched."""
 
     feature: str
     name: str
@@ -108,10 +109,13 @@ class ImportMapping:
     state, action: the same dimensions in the same order, each from where the dataset has it. An action is an absolute target.
     image_stride: pictures are kept of every so many frames; only those can begin a training example.
     control_hz: frames per second; 0 = as the dataset says.
-    success: feature whose last value above 0.5 means success (others: failure); "" = every episode is a success.
+    success: feature whose last value above 0.5 means success (others: failure, which isn't imitated); "" = every episode is
+        a success.
     human: feature that flags frames on which a human acted. Episodes in which a policy acted, if only once, are refused:
-        from the offline tables every frame is taught. "" = all frames are demonstrations.
+        of a demonstration every frame is taught. "" = all frames are demonstrations.
     instruction: feature that holds the instruction's text; "" = as the dataset says.
+    last_action: RLDS says that an episode's last step (`is_last`, `is_terminal`) holds an observation and nothing else that
+        counts, so it is left out; True = this dataset has an action and a reward there too, as many have.
     """
 
     state: tuple[Dimensions, ...]
@@ -122,6 +126,8 @@ class ImportMapping:
     success: str = ""
     human: str = ""
     instruction: str = ""
+    last_action: bool = dataclasses.field(default=False, repr=False)
+    """Not in the text that ids are made of: it changes which frames there are, and those are."""
 
     def __post_init__(self) -> None:
         state, action = _names(self.state), _names(self.action)

@@ -13,12 +13,14 @@ from sop_jax.episodes.images import check_jpeg, encode_image
 from sop_jax.episodes.manifest_codec import MAX_IMAGE_SIDE
 from sop_jax.interchange.errors import refuse
 from sop_jax.interchange.source import Picture
+from sop_jax.robots.cropping import crop_to_proportions
 from sop_jax.specs.errors import InvalidEpisodeError
 from sop_jax.specs.records import CameraSpec
 
 
 def to_jpeg(picture: Picture, camera: CameraSpec, where: str) -> bytes:
-    """The JPEG of a picture, scaled to the camera's size. One that is a fitting JPEG already is passed on as it is.
+    """The JPEG of a picture, cropped around the centre to the camera's proportions and scaled to its size, never stretched:
+    so are a robot's frames. One that is a fitting JPEG already is passed on as it is.
 
     Raises InvalidDatasetError if it can't be decoded.
     """
@@ -30,7 +32,7 @@ def to_jpeg(picture: Picture, camera: CameraSpec, where: str) -> bytes:
         else:
             return picture
     if picture.shape[:2] != (camera.height, camera.width):
-        image = Image.fromarray(picture)
+        image = Image.fromarray(crop_to_proportions(picture, camera.height, camera.width))
         picture = np.asarray(image.resize((camera.width, camera.height), Image.Resampling.BILINEAR))
     return encode_image(picture)
 

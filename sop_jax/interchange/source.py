@@ -37,7 +37,8 @@ class ForeignEpisode:
     """The numbers and texts of one episode as its dataset holds them; pictures are fetched apart.
 
     where: names the episode in errors. instruction: "" if the dataset has none. columns: feature -> array [T, ...]; texts
-    are arrays of str objects.
+    are arrays of str objects. void_at_end: features whose value on the last frame means nothing; if there are any, that frame
+    holds an observation and no action.
     """
 
     index: int
@@ -45,6 +46,7 @@ class ForeignEpisode:
     instruction: str
     num_frames: int
     columns: Mapping[str, np.ndarray]
+    void_at_end: frozenset[str] = frozenset()
 
 
 class EpisodeSource(Protocol):

@@ -57,6 +57,7 @@ class MappedTranslator:
         return self.mapping.columns
 
     def episode_id(self, raw: ForeignEpisode) -> str:
+        raw = self._acted(raw)
         digest = hashlib.sha256(repr((self.mapping, self.task, self._instruction(raw))).encode())
         for name in self.mapping.columns:
             values = raw.columns[name]
@@ -65,19 +66,19 @@ class MappedTranslator:
         return make_episode_id(self.robot_id, int.from_bytes(digest.digest()[:8]) % 10**19, raw.index)
 
     def translate(self, raw: ForeignEpisode, source: EpisodeSource) -> Episode:
-        mapping = self.mapping
+        mapping, whole, raw = self.mapping, raw, self._acted(raw)
         self._check_human(raw)
         control_hz = mapping.control_hz or source.control_hz
         state = _assemble(mapping.state, raw)
         action = _assemble(mapping.action, raw)
         image_frames = np.arange(0, raw.num_frames, mapping.image_stride, dtype=np.int32)
-        cameras, jpegs = self._pictures(raw, source, image_frames.tolist())
+        cameras, jpegs = self._pictures(whole, source, image_frames.tolist())
         span_ns = round(raw.num_frames * 1e9 / control_hz)
         started_ns = max(0, self.clock.now_ns() - span_ns)
         times = started_ns + np.round(np.arange(raw.num_frames) * 1e9 / control_hz).astype(np.int64)
-        outcome = self._outcome(raw)
+        outcome = self._outcome(whole)
         manifest = EpisodeManifest(
-            episode_id=self.episode_id(raw),
+            episode_id=self.episode_id(whole),
             robot_id=self.robot_id,
             task=self.task,
             instruction=self._instruction(raw),
@@ -103,6 +104,17 @@ class MappedTranslator:
         )
         return Episode(manifest, arrays, jpegs)
 
+    def _acted(self, raw: ForeignEpisode) -> ForeignEpisode:
+        """The frames that have an action: without the last one where that holds an observation only."""
+        if not raw.void_at_end or self.mapping.last_action:
+            return raw
+        num = raw.num_frames - 1
+        if not num:
+            fix = "Set `last_action` in the mapping if its one step has an action."
+            raise refuse(raw.where, "steps", expected="two or more, the last without an action", got=1, fix=fix)
+        columns = {name: values[:num] for name, values in raw.columns.items()}
+        return dataclasses.replace(raw, num_frames=num, columns=columns, void_at_end=frozenset())
+
     def _instruction(self, raw: ForeignEpisode) -> str:
         if not self.mapping.instruction:
             return raw.instruction
@@ -117,17 +129,25 @@ class MappedTranslator:
             return
         flags = raw.columns[self.mapping.human].reshape(raw.num_frames, -1).astype(bool).all(axis=1)
         if not flags.all():
-            fix = (
-                "Offline episodes are taught whole. Clear `human` in the mapping if its actions shall be imitated too."
-            )
+            fix = "Demonstrations are taught whole. Clear `human` in the mapping if its actions shall be imitated too."
             got = f"a policy on {int((~flags).sum())} of {raw.num_frames}"
             raise refuse(raw.where, self.mapping.human, expected="a human on every frame", got=got, fix=fix)
 
     def _outcome(self, raw: ForeignEpisode) -> Outcome:
-        if not self.mapping.success:
+        name = self.mapping.success
+        if not name:
             return Outcome.SUCCESS
-        last = float(np.ravel(raw.columns[self.mapping.success][-1])[-1])
-        return Outcome.SUCCESS if last > 0.5 else Outcome.FAILURE
+        good = raw.columns[name].reshape(raw.num_frames, -1)[:, -1] > 0.5
+        if name in raw.void_at_end and not self.mapping.last_action:
+            if good[-1] and not good[-2]:  # left out, it would turn every success of such a dataset into a failure
+                fix = (
+                    "If its last steps have actions and rewards of their own, set `last_action` in the mapping; else leave "
+                    "the episode out."
+                )
+                got = "one on the last step, which holds an observation only"
+                raise refuse(raw.where, name, expected="a success on a step with an action", got=got, fix=fix)
+            good = good[:-1]
+        return Outcome.SUCCESS if good[-1] else Outcome.FAILURE
 
     def _pictures(
         self, raw: ForeignEpisode, source: EpisodeSource, frames: Sequence[int]

@@ -26,7 +26,13 @@ from sop_jax.replay.prepared import Prepared, drop_overflow, groups_of, started_
 from sop_jax.replay.removal import Held, Removal
 from sop_jax.replay.table_names import table_not_found
 from sop_jax.specs.clock import Clock, WallClock
-from sop_jax.specs.errors import ConfigError, InvalidEpisodeError, ReplayAccessError, SopError
+from sop_jax.specs.errors import (
+    ConfigError,
+    InvalidEpisodeError,
+    ReplayAccessError,
+    SopError,
+    UnlabelledEpisodeError,
+)
 from sop_jax.specs.identifiers import offline_table, online_table
 from sop_jax.specs.interfaces import Metrics, ReplayTables, TableInfo
 from sop_jax.specs.metrics import NoMetrics
@@ -40,7 +46,7 @@ from sop_jax.specs.records import (
 
 Labeler = Callable[[EpisodeManifest, EpisodeArrays, EpisodeImages], FrameLabels]
 """What an algorithm makes of an episode, whose images are decoded only if it reads them. It may raise InvalidEpisodeError to
-have the episode set aside."""
+have the episode set aside, and UnlabelledEpisodeError to have it left alone until there is another labeler."""
 
 _UNTRAINABLE = (Outcome.ERROR, Outcome.ABORTED)
 
@@ -303,6 +309,9 @@ class Intake:
             return prepared
         try:
             labels = self._labeler(manifest, arrays, StoredImages(self._store, manifest, episode.index))
+        except UnlabelledEpisodeError as error:  # nothing of it in the tables, for as long as this one labels
+            self._log.unlabelled(path, str(error))
+            return prepared
         except ValueError as error:  # another robot's dimensions or cameras
             raise InvalidEpisodeError(f"episode {manifest.episode_id} can't be labelled: {error}") from error
         segments = segments_of(manifest, episode.index, arrays, labels, self._config.segment_length)

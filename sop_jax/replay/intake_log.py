@@ -7,6 +7,7 @@
 | intake | a look that changed something or met a problem | the report's counts, problem, waiting (pending and backlog) |
 | table | after a change, and every `table_stats_interval_s` | table, size, max_size, num_inserted, num_sampled |
 | quarantine | an episode was set aside | episode_id, path, reason |
+| unlabelled_episode | the labeler can't read an episode: empty until there is another labeler | episode_id, path, reason |
 | unreadable_episode | the store didn't serve an episode this time | episode_id, path, reason |
 """
 
@@ -24,7 +25,8 @@ class IntakeReport:
 
     inserted: in the tables now, all items acknowledged. num_items: their items.
     quarantined: set aside in the store, with a reason.
-    untrainable: outcome ERROR or ABORTED; kept in the store, never trained on. empty: no trainable frame with images.
+    untrainable: outcome ERROR or ABORTED; kept in the store, never trained on. empty: no trainable frame with images, or none
+        that the labeler can read.
     relabelled: had their items replaced by items with the present labeler's labels.
     removed: retired, or set aside after they had come in; none of their items is in the tables now.
     unreadable, pending: left for the next look, because the store or the tables did not serve them. backlog: not looked at
@@ -131,6 +133,9 @@ class IntakeLog:
 
     def unreadable(self, path: str, reason: str) -> None:
         self._metrics.write("unreadable_episode", episode_id=_episode_id(path), path=path, reason=reason)
+
+    def unlabelled(self, path: str, reason: str) -> None:
+        self._metrics.write("unlabelled_episode", episode_id=_episode_id(path), path=path, reason=reason)
 
     def report(self, report: IntakeReport, problem: str) -> None:
         waiting = report.pending + report.backlog

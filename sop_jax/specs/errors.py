@@ -9,6 +9,11 @@ class InvalidEpisodeError(SopError):
     """An episode breaks its schema, its ranges, its checksum or its identity; it must be set aside, never trained on."""
 
 
+class UnlabelledEpisodeError(SopError):
+    """This labeler can't read an episode that has nothing wrong with it: another may. Until then nothing of it is trained on,
+    and it stays in the store for others."""
+
+
 class EpisodeExistsError(SopError):
     """The store holds an episode of this id already, with other bytes."""
 

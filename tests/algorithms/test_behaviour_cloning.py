@@ -18,9 +18,17 @@ def masks_of(who: str, outcome: Outcome, source: Source, online_successes: bool 
 
 def test_demonstrations_teach_and_online_frames_do_not():
     assert masks_of("hhh", Outcome.SUCCESS, Source.OFFLINE) == ["111"] * 3
-    assert masks_of("hhh", Outcome.TIMEOUT, Source.OFFLINE) == ["111", "11.", "1.."]
     assert masks_of("hph", Outcome.SUCCESS, Source.ONLINE) == ["..."] * 3
-    assert masks_of("hhh", Outcome.ERROR, Source.OFFLINE) == ["..."] * 3
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILURE, Outcome.TIMEOUT, Outcome.ABORTED, Outcome.ERROR])
+@pytest.mark.parametrize("online_successes", [False, True])
+def test_demonstrations_that_failed_are_not_imitated(outcome, online_successes):
+    assert masks_of("hhh", outcome, Source.OFFLINE, online_successes) == ["..."] * 3
+    labels = BehaviourCloning(BehaviourCloningConfig(online_successes)).label_frames(
+        *episode_of("hhh", outcome, Source.OFFLINE), 3
+    )
+    assert not labels.trainable.any()
 
 
 def test_online_successes_teach_if_asked():

@@ -64,8 +64,21 @@ def test_nothing_of_an_error_teaches():
 
 def test_demonstrations_teach_whole_whatever_their_flags():
     assert masks_of("hhh", source=Source.OFFLINE) == ["111"] * 3
-    assert masks_of("ppp", Outcome.FAILURE, Source.OFFLINE) == ["111", "11.", "1.."]
+    assert masks_of("ppp", source=Source.OFFLINE) == masks_of("php", source=Source.OFFLINE) == ["111"] * 3
     assert labels_of("hhh", source=Source.OFFLINE, correction_weight=4.0) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILURE, Outcome.TIMEOUT, Outcome.ABORTED])
+@pytest.mark.parametrize("balance", ["frames", "takeovers", "episodes"])
+def test_demonstrations_that_failed_teach_nothing_but_corrections_within_them(outcome, balance):
+    assert masks_of("hhh", outcome, Source.OFFLINE, balance=balance) == ["..."] * 3
+    assert labels_of("hhh", outcome, Source.OFFLINE, balance=balance, autonomous_success_weight=1.0) == [-1] * 3
+    assert masks_of("ppp", outcome, Source.OFFLINE, balance=balance) == ["..."] * 3
+    # Where a policy acted too, the human corrected it, as online.
+    config = {"balance": balance, "correction_weight": 2.5, "balanced_frames": 4}
+    assert masks_of("pphp", outcome, Source.OFFLINE, **config) == ["..1", ".1.", "1..", "..."]
+    assert labels_of("pphp", outcome, Source.OFFLINE, **config) == labels_of("pphp", outcome, **config)
+    assert masks_of("pphp", outcome, Source.OFFLINE, failures_teach=False) == ["..."] * 4
 
 
 def test_correction_weight_is_the_label_of_chunks_with_corrections():
@@ -128,7 +141,6 @@ def test_failed_episodes_can_be_left_out_whole(outcome):
     assert masks_of("pphp", outcome, failures_teach=False, autonomous_success_weight=1.0) == ["..."] * 4
     assert labels_of("pphp", outcome, failures_teach=False, autonomous_success_weight=1.0) == [-1] * 4
     assert masks_of("pphp", failures_teach=False) == masks_of("pphp")
-    assert masks_of("hhhh", outcome, Source.OFFLINE, failures_teach=False) == ["111", "111", "11.", "1.."]
 
 
 def test_balance_by_takeover_or_by_episode():

@@ -73,6 +73,21 @@ def test_demonstrations_are_positive_without_a_look_or_judged_like_the_rest():
     assert labels_of(judged, "hhh", source=Source.OFFLINE) == [1, 0, 0]
 
 
+@pytest.mark.parametrize("outcome", [Outcome.FAILURE, Outcome.TIMEOUT])
+def test_demonstrations_that_failed_are_judged_whatever_the_config_says(outcome):
+    script = (-0.9, -0.99, -0.1)  # as in the failure above
+    for positive in (True, False):
+        recap = recap_with(*script, demonstrations_positive=positive)
+        assert labels_of(recap, "hhh", outcome, Source.OFFLINE) == [1, 1, 0]
+
+
+def test_an_episode_without_images_teaches_nothing():
+    manifest, arrays = episode_of("pph")
+    blind = dataclasses.replace(arrays, image_frames=np.zeros(0, np.int32))
+    labels = recap_with().label_frames(manifest, blind, H, NoLook())
+    assert (labels.trainable.tolist(), labels.label.tolist()) == ([False] * 3, [0.0] * 3)
+
+
 def test_whole_chunks_teach_whoever_acted():
     assert rows(Recap().action_masks(*episode_of("pphp"), H)) == ["111"] * 4
     assert rows(Recap().action_masks(*episode_of("pphp", Outcome.FAILURE), H)) == ["111", "111", "11.", "1.."]

@@ -12,7 +12,7 @@ from sop_jax.episodes.synthetic import make_episode, make_spec
 from sop_jax.models.batch import ObservationBatch
 from sop_jax.models.bundle import InvalidBundleError
 from sop_jax.models.value.distribution import expected_value
-from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.errors import ConfigError, UnlabelledEpisodeError
 from sop_jax.specs.records import CameraSpec
 from tests.algorithms.value_cases import value_function
 
@@ -49,8 +49,47 @@ def test_images_of_any_claimed_size_are_not_read():
     spec = make_spec(image_size=16, camera_names=("head",))
     episode = make_episode(1, 5, 1, spec=spec)
     giant = dataclasses.replace(episode.manifest, cameras=(CameraSpec("head", 4096, 4096),))
-    with pytest.raises(ValueError, match="head has 4096x4096 pixels, a value function reads at most 2073600"):
+    with pytest.raises(
+        UnlabelledEpisodeError, match="head has 4096x4096 pixels, a value function reads at most 2073600"
+    ):
         value_function().values(giant, episode.arrays, HeldImages(episode))
+
+
+def test_pictures_of_many_sizes_are_judged_by_one_compilation():
+    """A robot may claim any size, and a new one for each episode."""
+    values, num_traced = value_function(), 0
+    logits = type(values.bundle.model).logits
+
+    def counting(self, *arguments):
+        nonlocal num_traced
+        num_traced += 1
+        return logits(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(values.bundle.model), "logits", counting)
+        for size in (16, 17, 24, 40, 9):
+            episode = make_episode(size, 5, 1, spec=make_spec(image_size=size, camera_names=("head",)))
+            found = values.values(episode.manifest, episode.arrays, HeldImages(episode))
+            tokens, mask = values.bundle.model.tokenize([episode.manifest.instruction] * 5)
+            images = HeldImages(episode).read(range(5))
+            seen = ObservationBatch(images, {"head": np.ones(5, bool)}, episode.arrays.state, tokens, mask)
+            expected = logits(values.bundle.model, values.bundle.params, values.bundle.norm, seen)
+            # As in training, where the model resizes: pixels on a border between two levels may be rounded another way.
+            np.testing.assert_allclose(found, expected_value(expected), atol=1e-5 if size == 16 else 2e-3)
+    assert num_traced == 1
+
+
+def test_what_it_cant_read_is_no_fault_of_the_episode():
+    values, episode = value_function(), make_episode(1, 5, 1, spec=SPEC)
+    long = dataclasses.replace(episode.manifest, instruction=" ".join(["cup"] * 13))
+    with pytest.raises(UnlabelledEpisodeError, match="13 tokens, the model takes at most 12"):
+        values.values(long, episode.arrays, HeldImages(episode))
+    seven = dataclasses.replace(episode.arrays, state=episode.arrays.state[:, :7])
+    with pytest.raises(UnlabelledEpisodeError, match="the state has 7 dimensions, the value function reads 16"):
+        values.values(episode.manifest, seven, HeldImages(episode))
+    blind = dataclasses.replace(episode.arrays, image_frames=np.zeros(0, np.int32))
+    with pytest.raises(UnlabelledEpisodeError, match="has no images"):
+        values.advantages(episode.manifest, blind, np.zeros(0))
 
 
 def test_a_camera_that_the_episode_lacks_is_masked():

@@ -27,7 +27,10 @@ from sop_jax.cli.main import main
 from sop_jax.cli.pretrain_value import _read_manifests
 from sop_jax.cli.replay import _AlgorithmWatch
 from sop_jax.cli.run_directory import RunDirectory
+from sop_jax.cli.training_episodes import TrainingEpisodes, settle_episodes
 from sop_jax.cli.weights_location import find_candidate
+from sop_jax.episodes.paths import episode_of_path
+from sop_jax.episodes.retirement import RetirementRecord, retire
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode, make_spec
 from sop_jax.learner.learner import Learner
@@ -245,6 +248,60 @@ def test_a_stopped_training_is_not_taken_for_another_ones(tmp_path, policy, monk
     assert main(words_for(tmp_path, str(tmp_path / "other"), "--output", str(tmp_path / "second"))) == 0  # it is done
 
 
+def test_a_training_that_goes_on_keeps_the_episodes_that_it_began_with(tmp_path, policy, monkeypatch, capsys):
+    """A longer episode would rescale every return of its task in mid-training."""
+    store = EpisodeStore(f"file://{tmp_path}/store/")
+    fill(store)
+    targets, returns_of = [], pretrain_value._returns_of
+
+    def spy(*arguments):
+        targets.append(returns_of(*arguments))
+        return targets[-1]
+
+    monkeypatch.setattr(pretrain_value, "_returns_of", spy)
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain_value, "StopRequests", lambda: contextlib.nullcontext(_AfterOneStep()))
+        assert main(words_for(tmp_path, policy)) == 130
+    store.put(make_episode(500, 100, 3, spec=SPEC))
+    store.put(make_episode(501, 9, 3, spec=SPEC, task="laundry_fold"))
+    gone = next(path for path in store.list_paths() if "demo" in path)
+    store.quarantine(gone, "broken gripper")
+    capsys.readouterr()
+    assert main(words_for(tmp_path, policy)) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "1 of the 20 episodes that this training began with are gone since" in told
+    assert "2 episodes came since this training began; it goes on without them" in told
+    before, after = targets
+    assert set(before) - set(after) == {episode_of_path(gone)}
+    assert set(after) < set(before)
+    for name in after:
+        np.testing.assert_array_equal(after[name], before[name])
+    assert {name: task.max_frames for name, task in load_value_function(tmp_path / "value").tasks.items()} == {
+        "restock_shelf": 12
+    }
+    # It is done: another one begins with what is there.
+    assert main(words_for(tmp_path, policy, "--output", str(tmp_path / "second"))) == 0
+    assert load_value_function(tmp_path / "second").task("restock_shelf").max_frames == 100
+
+
+def test_the_episodes_of_a_training_are_settled_with_its_first_checkpoint(tmp_path):
+    short, long = (make_episode(seed, 9 + 40 * seed, 3, spec=SPEC).manifest for seed in range(2))
+    first = settle_episodes(tmp_path, {"short": short})
+    assert first == TrainingEpisodes({"short": short}, {"restock_shelf": 9})
+    both = {"short": short, "long": long}
+    assert settle_episodes(tmp_path, both) == TrainingEpisodes(both, {"restock_shelf": 49})  # nothing was learnt yet
+    (tmp_path / "1").mkdir()
+    assert settle_episodes(tmp_path, {"short": short}) == TrainingEpisodes({"short": short}, {"restock_shelf": 49})
+    with pytest.raises(UsageError, match="none of the 2 episodes that this training began with is left"):
+        settle_episodes(tmp_path, {"other": long})
+    for content in ("{", "[]", '{"episodes": ["long"], "longest": {"restock_shelf": 9}}'):
+        (tmp_path / "episodes.json").write_text(content)
+        with pytest.raises(ConfigError, match=r"episodes.json can't be read .* to begin this training anew"):
+            settle_episodes(tmp_path, both)
+    (tmp_path / "episodes.json").unlink()  # an earlier version's checkpoints
+    assert settle_episodes(tmp_path, both).longest == {"restock_shelf": 49}
+
+
 class _AfterOneStep:
     """Asks to stop once a step was done."""
 
@@ -282,6 +339,15 @@ def test_a_value_function_learns_from_one_rate(tmp_path, capsys):
     assert "1 of 2 episodes are passed over" in capsys.readouterr().err
     with pytest.raises(UsageError, match=r"expected episodes at 50 Hz .*, got only such at \[10.0, 30.0\] Hz"):
         _read_manifests(store, 50.0)
+
+
+def test_a_value_function_learns_from_nothing_that_is_set_aside_or_retired(tmp_path):
+    store = EpisodeStore(f"file://{tmp_path}/store/")
+    kept, set_aside, retired = (make_episode(seed, 9, 3, spec=SPEC) for seed in range(3))
+    paths = [store.put(episode).path for episode in (kept, set_aside, retired)]
+    store.quarantine(paths[1], "broken gripper")
+    retire(store, RetirementRecord(paths[2], "restock_shelf", Source.ONLINE, 9, 1, "old", 0))
+    assert list(_read_manifests(store, 30.0)) == paths[:1]
 
 
 def test_value_trainings_are_found_by_name_and_file(tmp_path):

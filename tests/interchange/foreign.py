@@ -149,14 +149,19 @@ RLDS_STEP = {
 }
 
 
-def rlds_example(seed: int, num_steps: int) -> bytes:
-    """An episode as TFDS flattens it."""
+def rlds_example(seed: int, num_steps: int, last_action: bool = False) -> bytes:
+    """An episode as TFDS flattens it. As the format has it, the last step holds an observation, and zeros for the rest; or
+    it has an action and a reward of its own, as in many datasets. Episode 1 fails."""
     rng = np.random.default_rng(seed)
     example = example_class()()
     features = example.features.feature
     for name in ("steps/observation/state", "steps/action"):
         features[name].float_list.value.extend(rng.uniform(0, 1, num_steps * 3).astype(np.float32).tolist())
-    features["steps/reward"].float_list.value.extend([0.0] * (num_steps - 1) + [float(seed != 1)])
+    if not last_action:
+        del features["steps/action"].float_list.value[-3:]
+        features["steps/action"].float_list.value.extend([0.0] * 3)
+    rewards = np.arange(num_steps) == num_steps - (1 if last_action else 2)
+    features["steps/reward"].float_list.value.extend((rewards * float(seed != 1)).tolist())
     features["steps/is_last"].int64_list.value.extend([0] * (num_steps - 1) + [1])
     jpegs = [encode_image(picture(seed, step)) for step in range(num_steps)]
     features["steps/observation/image"].bytes_list.value.extend(jpegs)
@@ -165,12 +170,14 @@ def rlds_example(seed: int, num_steps: int) -> bytes:
     return example.SerializeToString()
 
 
-def write_rlds(folder: pathlib.Path, num_episodes: int = 3, num_steps: int = 5) -> pathlib.Path:
+def write_rlds(
+    folder: pathlib.Path, num_episodes: int = 3, num_steps: int = 5, last_action: bool = False
+) -> pathlib.Path:
     """A dataset of two files, as TFDS lays it out."""
     folder.mkdir()
     steps = {"sequence": {"feature": {"featuresDict": {"features": RLDS_STEP}}}}
     (folder / "features.json").write_text(json.dumps({"featuresDict": {"features": {"steps": steps}}}))
-    records = [frame_record(rlds_example(seed, num_steps)) for seed in range(num_episodes)]
+    records = [frame_record(rlds_example(seed, num_steps, last_action)) for seed in range(num_episodes)]
     (folder / "toy-train.tfrecord-00000-of-00002").write_bytes(b"".join(records[:2]))
     (folder / "toy-train.tfrecord-00001-of-00002").write_bytes(b"".join(records[2:]))
     splits = [{"name": "train", "shardLengths": ["2", str(num_episodes - 2)]}]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from foreign import NOW, PLAIN, edit_column, edit_info, numbers, picture, to_v21, write_lerobot
 
-from sop_jax.episodes.images import decode_images
+from sop_jax.episodes.images import decode_images, encode_image
 from sop_jax.episodes.retirement import RetirementRecord, retire
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.interchange.errors import InvalidDatasetError
@@ -16,11 +16,13 @@ from sop_jax.interchange.lerobot import layout
 from sop_jax.interchange.lerobot.reader import LeRobotSource
 from sop_jax.interchange.lerobot.writer import ColumnSpec
 from sop_jax.interchange.mapping import Camera, check_mapping, derive_mapping
+from sop_jax.interchange.pictures import to_jpeg
 from sop_jax.interchange.translate import MappedTranslator
 from sop_jax.replay.intake import Intake, IntakeConfig
 from sop_jax.replay.items import label_all
 from sop_jax.replay.local_tables import LocalTables
 from sop_jax.replay.tables import MixConfig, mix_tables
+from sop_jax.robots.g1.images import fit_image
 from sop_jax.specs.records import NO_POLICY, CameraSpec, Episode, Outcome, Source
 
 DATA = "data/chunk-000/file-000.parquet"
@@ -105,6 +107,27 @@ def test_pictures_are_scaled(tmp_path, store):
     assert found.manifest.cameras == (CameraSpec("hand", 8, 8), CameraSpec("head", 32, 32))
     images = decode_images(found.jpegs[1], found.manifest.cameras)
     assert np.abs(images["hand"].astype(int) - 41).max() <= 3  # frame 3 of episode 0: 20 + 7 * 3
+
+
+@pytest.mark.parametrize("as_jpeg", [True, False])
+def test_pictures_of_other_proportions_are_cropped_and_not_stretched(as_jpeg):
+    """A square stays one, as large as the robot's own camera shows it."""
+    frame = np.zeros((480, 640, 3), np.uint8)
+    frame[190:290, 270:370] = 255
+    frame[:, :80] = frame[:, 560:] = (255, 0, 0)  # beyond the square part in the middle
+    jpeg = to_jpeg(encode_image(frame, 100) if as_jpeg else frame, CameraSpec("head", 224, 224), "")
+    image = decode_images([jpeg], [CameraSpec("head", 224, 224)])["head"].astype(int)
+    bright = image.min(axis=2) > 127
+    assert (bright.any(axis=1).sum(), bright.any(axis=0).sum()) == (46, 46)
+    assert not (image[..., 0] - image[..., 1] > 60).any()
+    assert np.abs(image - fit_image(frame, 224, 224)).mean() < 1
+
+
+@pytest.mark.parametrize(("size", "wanted"), [((5, 5), (10, 1000)), ((1, 100), (64, 64)), ((6, 8), (12, 16))])
+def test_small_pictures_are_cropped_and_enlarged(size, wanted):
+    camera = CameraSpec("head", *wanted)
+    jpeg = to_jpeg(np.full((*size, 3), 90, np.uint8), camera, "")
+    assert np.abs(decode_images([jpeg], [camera])["head"].astype(int) - 90).max() <= 1
 
 
 def test_success_and_who_acted(tmp_path, store):

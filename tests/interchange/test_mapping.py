@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from foreign import AGIBOT, NOW, numbers, to_v21, write_lerobot
@@ -57,6 +59,11 @@ def test_mappings_that_cant_be(build, message):
 
 def test_a_mapping_is_json_and_back():
     assert from_json(ImportMapping, to_json(AGIBOT_WORLD)) == AGIBOT_WORLD
+    whole = dataclasses.replace(AGIBOT_WORLD, last_action=True)
+    assert from_json(ImportMapping, to_json(whole)) == whole
+    older = to_json(AGIBOT_WORLD)
+    del older["last_action"]  # a file from before there was the choice
+    assert from_json(ImportMapping, older) == AGIBOT_WORLD
 
 
 @pytest.mark.parametrize("version", ["v3.0", "v2.1"])

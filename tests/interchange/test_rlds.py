@@ -50,13 +50,67 @@ def test_episodes_come_in(tmp_path, store_url):
     first = found[0]
     assert (first.manifest.instruction, first.manifest.control_hz) == ("lift the lid", 10.0)
     expected = parse_example(rlds_example(0, 5), "")
-    np.testing.assert_array_equal(first.arrays.state.ravel(), expected["steps/observation/state"])
-    np.testing.assert_array_equal(first.arrays.action.ravel(), expected["steps/action"])
-    assert first.arrays.image_frames.tolist() == [0, 2, 4]
+    # The last of five steps holds an observation only: its action, all joints to 0, is none.
+    assert expected["steps/action"].reshape(5, 3)[4].tolist() == [0, 0, 0]
+    np.testing.assert_array_equal(first.arrays.state.ravel(), expected["steps/observation/state"][:12])
+    np.testing.assert_array_equal(first.arrays.action.ravel(), expected["steps/action"][:12])
+    assert first.arrays.image_frames.tolist() == [0, 2]
     image = decode_images(first.jpegs[1], first.manifest.cameras)["image"]
     assert np.abs(image.astype(int) - picture(0, 2)).max() <= 1
     # The dataset's own JPEGs fit, so they are kept as they are.
     assert first.jpegs[1][0] == next(source.pictures(source.read(0, ()), "observation/image", [2]))
+
+
+def test_last_steps_with_actions_of_their_own_are_kept_if_the_mapping_says_so(tmp_path, store_url):
+    source = RldsSource(write_rlds(tmp_path / "toy", last_action=True))
+    report, store = take_in(source, store_url, success="reward", last_action=True)
+    assert (len(report.imported), report.refused, report.num_frames) == (3, (), 15)
+    found = [store.read(path) for path in sorted(store.list_paths(), key=lambda path: path.split(".")[-2])]
+    assert [episode.manifest.outcome for episode in found] == [Outcome.SUCCESS, Outcome.FAILURE, Outcome.SUCCESS]
+    expected = parse_example(rlds_example(0, 5, last_action=True), "")
+    np.testing.assert_array_equal(found[0].arrays.action.ravel(), expected["steps/action"])
+    # Other frames, so another import.
+    assert not set(take_in(source, store_url)[0].imported) & set(report.imported)
+
+
+def test_successes_on_a_last_step_without_an_action_are_told(tmp_path, store_url):
+    """Else all episodes of a dataset whose last steps do have rewards would become failures."""
+    source = RldsSource(write_rlds(tmp_path / "toy", last_action=True))
+    report, _ = take_in(source, store_url, success="reward")
+    assert [refusal.index for refusal in report.refused] == [0, 2]
+    assert "reward: expected a success on a step with an action, got 'one on the last step" in report.refused[0].reason
+    assert "`last_action`" in report.refused[0].reason
+
+
+@pytest.mark.parametrize("flag", ["is_last", "is_terminal", ""])
+def test_the_last_step_is_left_out_where_a_flag_says_so(tmp_path, store_url, flag):
+    folder = write_rlds(tmp_path / "toy")
+    step = json.loads((folder / "features.json").read_text().replace('"is_last"', f'"{flag or "other"}"'))
+    (folder / "features.json").write_text(json.dumps(step))
+    records = []
+    for seed in range(3):
+        example = example_class().FromString(rlds_example(seed, 5))
+        last = example.features.feature.pop("steps/is_last").int64_list.value
+        example.features.feature[f"steps/{flag or 'other'}"].int64_list.value.extend(last)
+        records.append(frame_record(example.SerializeToString()))
+    (folder / "toy-train.tfrecord-00000-of-00002").write_bytes(b"".join(records[:2]))
+    (folder / "toy-train.tfrecord-00001-of-00002").write_bytes(records[2])
+    report, _ = take_in(RldsSource(folder), store_url)
+    assert (len(report.imported), report.num_frames) == (3, 12 if flag else 15)
+    flags = RldsSource(folder).read(0, ()).void_at_end
+    assert flags == ({"action", "reward", "language_instruction"} if flag else set())
+
+
+def test_flags_tell_how_an_episode_ended_on_its_last_step(tmp_path, store_url):
+    """They are valid there, unlike the reward."""
+    report, store = take_in(RldsSource(write_rlds(tmp_path / "toy")), store_url, success="is_last")
+    assert {store.read(path).manifest.outcome for path in store.list_paths()} == {Outcome.SUCCESS}
+    assert report.refused == ()
+
+
+def test_an_episode_of_one_observation_is_refused(tmp_path, store_url):
+    report, _ = take_in(RldsSource(write_rlds(tmp_path / "toy", num_steps=1)), store_url)
+    assert "steps: expected two or more, the last without an action, got 1" in report.refused[0].reason
 
 
 def test_the_rate_must_be_told(tmp_path):
@@ -110,6 +164,10 @@ def test_a_damaged_record_is_told_and_the_others_come_in(tmp_path, store_url):
         (lambda f: f["steps/language_instruction"].bytes_list.value.__setitem__(0, b"\xff"), "expected UTF-8 texts"),
         (lambda f: f["steps/language_instruction"].bytes_list.value.__setitem__(0, b"x"), "one text in all frames"),
         (lambda f: f.clear(), "steps: expected one or more"),
+        (
+            lambda f: f["steps/is_last"].int64_list.value.__setitem__(2, 1),
+            "is_last: expected step 4, or none, got 'step 2'",
+        ),
     ],
 )
 def test_examples_that_dont_fit_their_features(tmp_path, store_url, edit, message):

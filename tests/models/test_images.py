@@ -1,8 +1,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from sop_jax.models.images import patchify, resize_with_pad, to_unit_range
+from sop_jax.models.images import patchify, resize_with_pad, resize_with_pad_on_host, to_unit_range
 
 
 def test_patches_run_row_by_row():
@@ -30,6 +31,16 @@ def test_patches_times_kernel_are_a_strided_convolution():
 def test_fitting_images_are_left_alone():
     image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), np.uint8)
     np.testing.assert_array_equal(resize_with_pad(image, 8), image)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (5, 7), (8, 16), (30, 21), (48, 64), (16, 8), (1, 40), (3, 3)])
+def test_the_host_resizes_as_the_model_does(size):
+    images = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
+    found, expected = resize_with_pad_on_host(images, 8), np.asarray(resize_with_pad(images, 8))
+    assert (found.shape, found.dtype) == (expected.shape, np.uint8)
+    off = np.abs(found.astype(int) - expected)
+    assert off.max() <= 1  # a value between two levels may be rounded the other way
+    assert (off > 0).mean() < 0.02
 
 
 def test_wide_images_get_black_bars_above_and_below():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from model_cases import COMPACT, MODELS, PI05, make_observation, norm_for, randomize
+from model_cases import COMPACT, LORA, MODELS, PI05, make_observation, norm_for, randomize
 
 from sop_jax.models.pi05.config import FULL, TINY
 from sop_jax.models.policy import abstract_params
@@ -103,6 +103,23 @@ def test_what_is_frozen_in_the_policy_stays_frozen():
     assert all(compact.is_trained(path) for path in flatten_params(jax.eval_shape(compact.init_params, KEY)))
 
 
+def test_nothing_that_begins_anew_is_frozen_beside_low_rank_additions():
+    """The language model's own weights come from the policy, so they may be frozen; the expert's are random."""
+    model, of_policy = create_value_model(ValueConfig(LORA)), create_model(LORA)
+    paths = flatten_params(jax.eval_shape(model.init_params, KEY))
+    frozen = [path for path in paths if not model.is_trained(path)]
+    assert frozen
+    assert all(model.is_tower(path) for path in frozen)
+    assert not any("lora" in name for path in paths if is_experts(path) for name in path)
+    towers = [path for path in paths if model.is_tower(path)]
+    assert any("lora" in name for path in towers for name in path)
+    params = randomize(jax.eval_shape(model.init_params, KEY))
+    grafted = flatten_params(graft_towers(model, params, randomize(abstract_params(of_policy), seed=7)))
+    given = flatten_params(randomize(abstract_params(of_policy), seed=7))
+    for path in towers:
+        np.testing.assert_array_equal(grafted[path], given[path])
+
+
 def test_missing_cameras_and_other_robots_are_refused(model):
     seen = make_observation(model_policy(model), ["x"])
     norm = norm_for(model_policy(model))
@@ -138,7 +155,7 @@ def test_the_full_value_function_has_3_24_billion_parameters():
 
 
 def is_experts(path: tuple[str, ...]) -> bool:
-    return path[1] == "llm" and any(name.endswith("_1") for name in path[2:])
+    return path[:2] == ("PaliGemma", "llm") and any(name.endswith("_1") for name in path[2:])
 
 
 def model_policy(model: ValueModel):

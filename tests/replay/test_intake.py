@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sop_jax.algorithms.algorithm import make_labeler
+from sop_jax.algorithms.recap.recap import Recap
 from sop_jax.episodes.format import pack
 from sop_jax.episodes.paths import quarantine_path
 from sop_jax.episodes.store import EpisodeStore
@@ -22,10 +24,11 @@ from sop_jax.replay.items import FrameLabels, decode_segment, label_all
 from sop_jax.replay.local_tables import LocalTables
 from sop_jax.replay.tables import MixConfig, RateLimiterConfig, Sampler, TableConfig, mix_tables
 from sop_jax.specs.clock import ManualClock
-from sop_jax.specs.errors import ConfigError, InvalidEpisodeError, ReplayUnavailableError
+from sop_jax.specs.errors import ConfigError, InvalidEpisodeError, ReplayUnavailableError, UnlabelledEpisodeError
 from sop_jax.specs.interfaces import ReplayTables
 from sop_jax.specs.metrics import MemoryMetrics
 from sop_jax.specs.records import NO_POLICY, Episode, Outcome, Segment, Source
+from tests.algorithms.value_cases import value_function
 
 TASK = "restock_shelf"
 ONLINE, OFFLINE = f"{TASK}/online", f"{TASK}/offline"
@@ -479,6 +482,49 @@ def test_beside_full_tables_the_newest_come_first_and_nothing_comes_back(store):
     assert late.poll() == IntakeReport(inserted=1, num_items=2)
     found = [decode_segment(item.columns).episode_id[-1] for item in tables.sample(ONLINE, 6)]
     assert found == ["6", "6", "7", "7", "8", "8"]
+
+
+def test_an_episode_that_only_this_labeler_cant_read_waits_for_another(store):
+    """It isn't set aside, for others may read it, and isn't read again and again either."""
+    paths = [store.put(episode(seed)).path for seed in (1, 2)]
+    asked = []
+
+    def labeler(manifest, arrays, images):
+        asked.append(manifest.episode_id)
+        if manifest.episode_id.endswith("1"):
+            raise UnlabelledEpisodeError("13 tokens, the model takes at most 12")
+        return label_all(manifest, arrays, images)
+
+    tables, metrics = LocalTables(DUMP), MemoryMetrics()
+    intake = make_intake(store, tables, labeler, metrics=metrics)
+    assert intake.poll() == IntakeReport(inserted=1, num_items=2, empty=1)
+    assert intake.poll() == IntakeReport()
+    assert (len(asked), store.quarantined()) == (2, {})
+    (event,) = [e for e in metrics.events if e["event"] == "unlabelled_episode"]
+    assert (event["path"], event["reason"]) == (paths[0], "13 tokens, the model takes at most 12")
+    intake.relabel(label_all)
+    assert intake.poll().relabelled == 2
+    assert tables.info()[ONLINE].size == 4
+    intake.relabel(labeler)  # items that it can't label leave: they would carry another labeler's labels
+    assert intake.poll().relabelled == 2
+    assert {s.path for s in drain(tables, ONLINE)} == {paths[1]}
+
+
+def test_an_episode_that_recap_cant_read_is_sound_for_others(store):
+    """No frame with images; an instruction that is too long for the value function."""
+    blind = episode(1)
+    blind = dataclasses.replace(
+        blind, arrays=dataclasses.replace(blind.arrays, image_frames=np.zeros(0, np.int32)), jpegs=()
+    )
+    long = episode(2)
+    long = dataclasses.replace(long, manifest=dataclasses.replace(long.manifest, instruction=" ".join(["cup"] * 13)))
+    for each in (blind, long):
+        store.put(each)
+    recap = Recap()
+    recap.__dict__["value_function"] = value_function()
+    intake = make_intake(store, LocalTables(DUMP), make_labeler(recap, 3))
+    assert intake.poll() == IntakeReport(empty=2)
+    assert store.quarantined() == {}
 
 
 def test_a_task_that_the_labeler_does_not_know_stops_no_other(store):

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from sop_jax.algorithms.algorithm import Lesson, Phase
 from sop_jax.algorithms.imitation_loss import imitation_loss, taught_weight
-from sop_jax.algorithms.masks import chunk_masks, label_masked
+from sop_jax.algorithms.masks import chunk_masks, is_demonstration, label_masked
 from sop_jax.algorithms.recap.returns import JUDGED
 from sop_jax.algorithms.recap.value_function import ValueFunction, load_value_function
 from sop_jax.episodes.episode_images import EpisodeImages
@@ -38,8 +38,8 @@ class RecapConfig:
         intake reads it.
     positive_share: of a task's frames in the value function's held-out episodes, the share that its threshold calls positive.
     thresholds: "task=advantage" for tasks whose threshold is set by hand.
-    demonstrations_positive: demonstrations are positive whatever the value function says, as in the paper's fine-tuning;
-        off, they are judged like the rest, as in its pre-training.
+    demonstrations_positive: demonstrations that succeeded are positive whatever the value function says, as in the paper's
+        fine-tuning; off, they are judged like the rest, as in its pre-training. Those that failed are judged always.
     indicator_dropout: how often a lesson goes without the indicator.
     collecting_guidance, evaluating_guidance: beta, the scale of classifier-free guidance while acting.
     """
@@ -107,6 +107,8 @@ class Recap:
         self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int, images: EpisodeImages | None = None
     ) -> FrameLabels:
         masks = self.action_masks(manifest, arrays, horizon)
+        if not len(arrays.image_frames):  # nothing to judge by, and no frame that could be sampled
+            return label_masked(np.zeros_like(masks), np.zeros(len(masks), np.float32))
         return label_masked(masks, self._indicators(manifest, arrays, images).astype(np.float32))
 
     def action_masks(self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int) -> Bool[np.ndarray, "T H"]:
@@ -140,7 +142,7 @@ class Recap:
         """I_t = [A_t > threshold], but corrections are right where they were made."""
         if manifest.outcome not in JUDGED:
             return np.zeros(arrays.num_frames, bool)
-        if manifest.source == Source.OFFLINE and self.config.demonstrations_positive:
+        if is_demonstration(manifest) and self.config.demonstrations_positive:
             return np.ones(arrays.num_frames, bool)
         if images is None:
             raise ValueError(f"episode {manifest.episode_id}: RECAP judges images, and was given none")

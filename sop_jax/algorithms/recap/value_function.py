@@ -16,16 +16,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32, Int32
 
 from sop_jax.algorithms.recap.returns import ReturnsConfig, advantages, rewards, spread_values
 from sop_jax.episodes.episode_images import EpisodeImages
 from sop_jax.models.batch import ObservationBatch
 from sop_jax.models.bundle import InvalidBundleError
+from sop_jax.models.images import resize_with_pad_on_host
 from sop_jax.models.pytrees import Leaf
 from sop_jax.models.value.bundle import ValueBundle, load_value_bundle
 from sop_jax.models.value.distribution import bin_values
-from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.errors import ConfigError, UnlabelledEpisodeError
 from sop_jax.specs.records import EpisodeArrays, EpisodeManifest
 
 NUM_QUANTILES = 101
@@ -57,7 +58,7 @@ class TaskReturns:
 
 @dataclasses.dataclass(frozen=True)
 class ValueFunction:
-    """A value function, ready to judge episodes. Its calls compile once per camera size."""
+    """A value function, ready to judge episodes. Its calls compile once, whatever sizes cameras have or claim."""
 
     bundle: ValueBundle
     returns: ReturnsConfig
@@ -77,16 +78,19 @@ class ValueFunction:
     ) -> Float32[np.ndarray, "K V"]:
         """What is thought of the return at every frame with images: the probabilities of the bins.
 
-        Raises ValueError for an episode of another kind of robot: images beyond `MAX_PIXELS`, another number of joints.
+        Raises UnlabelledEpisodeError for one that it can't read: images beyond `MAX_PIXELS`, another number of joints, an
+        instruction of too many tokens.
         """
-        black = self._black(manifest)
-        tokens, token_mask = self.bundle.model.tokenize([manifest.instruction])
-        found = []
+        self._check_readable(manifest, arrays)
+        tokens, token_mask = self._tokenize(manifest)
+        size = self.bundle.model.image_size
+        black, found = np.zeros((_BATCH, size, size, 3), np.uint8), []
         for start in range(0, len(arrays.image_frames), _BATCH):
             rows = list(range(start, min(start + _BATCH, len(arrays.image_frames))))
             padding = _BATCH - len(rows)
             pixels = {
-                name: _pad(stack, padding) for name, stack in images.read(rows, self.bundle.model.cameras).items()
+                name: _pad(resize_with_pad_on_host(stack, size), padding)
+                for name, stack in images.read(rows, self.bundle.model.cameras).items()
             }
             observation = ObservationBatch(
                 images={name: pixels.get(name, black) for name in self.bundle.model.cameras},
@@ -112,7 +116,12 @@ class ValueFunction:
     def advantages(
         self, manifest: EpisodeManifest, arrays: EpisodeArrays, values: Float[np.ndarray, "K"]
     ) -> Float[np.ndarray, "T"]:
-        """A of every frame, given V of those with images; the others lean on their neighbours' values."""
+        """A of every frame, given V of those with images; the others lean on their neighbours' values. Raises
+        UnlabelledEpisodeError if no frame has one."""
+        if not len(arrays.image_frames):
+            raise UnlabelledEpisodeError(
+                f"episode {manifest.episode_id} has no images: expected one or more frames with them, to judge by"
+            )
         spread = spread_values(values, arrays.image_frames, manifest.num_frames)
         return advantages(self.rewards(manifest), spread, self.returns.advantage_frames)
 
@@ -126,19 +135,25 @@ class ValueFunction:
         (directory / "returns.json").write_text(json.dumps(content, indent=1) + "\n")
         return fingerprint
 
-    def _black(self, manifest: EpisodeManifest) -> np.ndarray:
-        """Stands in for the cameras that the episode lacks: uint8 [B, h, w, 3] of a size that it has."""
-        seen = [camera for camera in manifest.cameras if camera.name in self.bundle.model.cameras] or manifest.cameras[
-            :1
-        ]
-        for camera in seen:
-            if camera.height * camera.width > MAX_PIXELS:
-                raise ValueError(
-                    f"camera {camera.name} has {camera.height}x{camera.width} pixels, a value function reads at most "
-                    f"{MAX_PIXELS}"
+    def _check_readable(self, manifest: EpisodeManifest, arrays: EpisodeArrays) -> None:
+        for camera in manifest.cameras:
+            if camera.name in self.bundle.model.cameras and camera.height * camera.width > MAX_PIXELS:
+                raise UnlabelledEpisodeError(
+                    f"episode {manifest.episode_id}: camera {camera.name} has {camera.height}x{camera.width} pixels, a value "
+                    f"function reads at most {MAX_PIXELS}"
                 )
-        height, width = (seen[0].height, seen[0].width) if seen else (1, 1)
-        return np.zeros((_BATCH, height, width, 3), np.uint8)
+        expected = self.bundle.norm.state_mean.shape[-1]
+        if arrays.state.shape[1] != expected:
+            raise UnlabelledEpisodeError(
+                f"episode {manifest.episode_id}: the state has {arrays.state.shape[1]} dimensions, the value function reads "
+                f"{expected}; it comes from another type of robot"
+            )
+
+    def _tokenize(self, manifest: EpisodeManifest) -> tuple[Int32[np.ndarray, "1 L"], Bool[np.ndarray, "1 L"]]:
+        try:
+            return self.bundle.model.tokenize([manifest.instruction])
+        except ValueError as error:
+            raise UnlabelledEpisodeError(f"episode {manifest.episode_id}: {error}") from error
 
     @functools.cached_property
     def _predict(self) -> Callable[[ObservationBatch], Float32[Leaf, "B V"]]:

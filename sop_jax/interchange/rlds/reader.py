@@ -17,6 +17,7 @@ from sop_jax.interchange.source import Feature, ForeignEpisode, Kind, Picture
 _STEPS = "steps/"
 _FIX = "features.json and the records disagree; fetch the dataset again."
 _TYPES = {"float": np.float32, "int": np.int64}
+_FLAGS = ("is_first", "is_last", "is_terminal")
 
 
 class RldsSource:
@@ -58,7 +59,7 @@ class RldsSource:
         example = self._example(index, where)
         num = self._count_steps(example, where)
         columns = {name: self._column(example, name, num, where) for name in features}
-        return ForeignEpisode(index, where, "", num, columns)
+        return ForeignEpisode(index, where, "", num, columns, self._void_at_end(example, num, where))
 
     def pictures(self, episode: ForeignEpisode, feature: str, frames: Sequence[int]) -> Iterator[Picture]:
         """See `EpisodeSource`: the encoded files of an image feature."""
@@ -67,6 +68,22 @@ class RldsSource:
             got = "none" if found is None else len(found)
             raise refuse(episode.where, feature, expected=f"{episode.num_frames} pictures", got=got, fix=_FIX)
         return iter([found[frame] for frame in frames])
+
+    def _void_at_end(self, example: Mapping[str, Values], num: int, where: str) -> frozenset[str]:
+        """All but the observation and the flags, where a flag says that the episode ends there: so the format has it."""
+        flags = {
+            name: self._column(example, name, num, where).reshape(num, -1)[:, 0].astype(bool)
+            for name in ("is_last", "is_terminal")
+            if name in self._step_features and self._step_features[name].storage == "int"
+        }
+        if "is_last" in flags and flags["is_last"][:-1].any():
+            got, fix = f"step {int(flags['is_last'].argmax())}", "Split the episode there."
+            raise refuse(where, "is_last", expected=f"step {num - 1}, or none", got=got, fix=fix)
+        if not any(flag[-1] for flag in flags.values()):
+            return frozenset()
+        return frozenset(
+            name for name in self._step_features if name not in _FLAGS and not name.startswith("observation/")
+        )
 
     def _example(self, index: int, where: str) -> Mapping[str, Values]:
         if self._last is None or self._last[0] != index:

@@ -47,6 +47,10 @@ class CompactValue:
     def cameras(self) -> tuple[str, ...]:
         return self.policy_config.cameras
 
+    @property
+    def image_size(self) -> int:
+        return self.policy_config.image_size
+
     def init_params(self, key: PRNGKeyArray) -> Params:
         return split_network(self._make(nnx.Rngs(params=key)))
 

@@ -58,6 +58,11 @@ class ValueModel(Protocol):
     @property
     def cameras(self) -> tuple[str, ...]: ...
 
+    @property
+    def image_size(self) -> int:
+        """Pixels a side of the images that it looks at; others are resized (`models.images`)."""
+        ...
+
     def init_params(self, key: PRNGKeyArray) -> Params: ...
 
     def logits(self, params: Params, norm: NormStats, observation: ObservationBatch) -> Float[Array, "B V"]:

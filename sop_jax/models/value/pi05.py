@@ -60,16 +60,23 @@ class Pi05Value:
 
     @functools.cached_property
     def policy_config(self) -> Pi05Config:
-        """The policy's, with plain normalisations in the expert and no state in the prefix."""
-        assert isinstance(self.config.policy, Pi05Config)
+        """The policy's, with plain normalisations in the expert and no state in the prefix. The value expert begins anew, so
+        it is trained whole also where the policy's has low-rank additions, which would leave its random weights frozen."""
+        policy = self.config.policy
+        assert isinstance(policy, Pi05Config)
         return dataclasses.replace(
-            self.config.policy, head="pi0", state_input="suffix", max_training_delay=0,
-            model_action_dim=max(self.config.policy.model_action_dim, self.config.policy.state_dim),
+            policy, head="pi0", state_input="suffix", max_training_delay=0,
+            model_action_dim=max(policy.model_action_dim, policy.state_dim),
+            expert=dataclasses.replace(policy.expert, lora=None),
         )  # fmt: skip
 
     @property
     def cameras(self) -> tuple[str, ...]:
         return self.policy_config.cameras
+
+    @property
+    def image_size(self) -> int:
+        return self.policy_config.vision.image_size
 
     def init_params(self, key: PRNGKeyArray) -> Params:
         return split_network(self._make(nnx.Rngs(params=key)))

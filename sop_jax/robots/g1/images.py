@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sop_jax.robots.cropping import crop_to_proportions
+
 
 def fit_image(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     """uint8 [height, width, 3] of a frame uint8 [h, w, 3] that is at least as large; never stretched.
@@ -10,22 +12,13 @@ def fit_image(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     if frame.shape[:2] == (height, width):
         return frame.copy()
-    cropped = _crop(frame, height, width)
+    cropped = crop_to_proportions(frame, height, width)
     factor = max(1, min(cropped.shape[0] // height, cropped.shape[1] // width))
     rows, columns = cropped.shape[0] // factor, cropped.shape[1] // factor
     blocks = cropped[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor, 3)
     sums = blocks.sum(axis=(1, 3), dtype=np.uint32)
     smaller = ((sums + factor * factor // 2) // (factor * factor)).astype(np.uint8)
     return np.ascontiguousarray(smaller[_pick(rows, height)][:, _pick(columns, width)])
-
-
-def _crop(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The largest centred part with the proportions of height x width."""
-    frame_height, frame_width = frame.shape[:2]
-    scale = min(frame_height / height, frame_width / width)
-    rows, columns = min(frame_height, round(height * scale)), min(frame_width, round(width * scale))
-    top, left = (frame_height - rows) // 2, (frame_width - columns) // 2
-    return frame[top : top + rows, left : left + columns]
 
 
 def _pick(have: int, want: int) -> np.ndarray:
