@@ -76,4 +76,15 @@ def test_one_episode_is_followed_through_all_stations(tmp_path, capsys):
     )
     assert "intake_delay_s" not in out[2]  # nobody knew it
     assert main(["episodes", "trace", "--metrics", str(tmp_path), "--episode", "other"]) == 1
-    assert "no station wrote of other" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "no station wrote of other" in out
+    assert "torn" not in err
+
+
+def test_torn_lines_of_a_trace_are_told(tmp_path, capsys):
+    whole = json.dumps({"time_s": 1, "process": "robot-0", "event": "upload", "episode_id": "robot-0.1.2"})
+    (tmp_path / "robot-0.jsonl").write_text(f'{{"time_s": 0, "proc\n{whole}\n')
+    assert main(["episodes", "trace", "--metrics", str(tmp_path), "--episode", "robot-0.1.2"]) == 0
+    out, err = capsys.readouterr()
+    assert "upload" in out
+    assert "1 lines in" in err
