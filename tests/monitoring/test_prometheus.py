@@ -70,6 +70,19 @@ def test_a_corrections_latency_ends_with_the_first_publication_that_learnt_from_
     assert scraped(metrics).value("correction_published_seconds_sum", "learner") == 17
 
 
+@pytest.mark.parametrize(("learner_step", "latency_s"), [(25, 10), (24, 10), (26, 40), (50, 40), (51, 70)])
+def test_a_correction_told_after_the_publication_that_learnt_from_it(clock, learner_step, latency_s):
+    """A step's publication is out before its losses are fetched, and with them what it learnt from."""
+    metrics = PrometheusMetrics("learner", clock)
+    for version, step, created_s in ((1, 25, 110), (2, 50, 140)):
+        metrics.write("publication", version=version, learner_step=step, created_ns=created_s * 10**9, publish_s=0.1)
+    metrics.write("correction_use", episode_id="a", task="t", learner_step=learner_step, ended_ns=100 * 10**9)
+    metrics.write("publication", version=3, learner_step=75, created_ns=170 * 10**9, publish_s=0.1)
+    window = scraped(metrics)
+    assert window.value("correction_published_seconds_sum", "learner") == latency_s
+    assert window.value("correction_published_seconds_count", "learner") == 1
+
+
 def test_a_correction_whose_robot_knew_no_date_has_no_latency():
     metrics = PrometheusMetrics("learner", ManualClock())
     today_s = 1_790_000_000
