@@ -108,10 +108,11 @@ class Learner:
     all losses and all hosts stop after the same step. A host without data makes the others wait. One that was asked to stop
     waits for no more data: it gives its last examples once more, without weight.
 
-    Events written: "learner_step" (see `StepStats`), "first_use" (episode_id, task, learner_step: that many steps were done
-    once an online episode had been learnt from), "correction_use" (and ended_ns: the same for its frames in which a person
-    acted, as far as this host sampled them), "publication", "publication_failed", "starved", "step_skipped",
-    "checkpoint", "checkpoint_failed" (step, reason).
+    Events written: "learner_step" (see `StepStats`; of a learner that publishes also publish_every, and unpublished_steps:
+    since the last publication that is out, or since this learner began), "first_use" (episode_id, task, learner_step: that
+    many steps were done once an online episode had been learnt from), "correction_use" (and ended_ns: the same for its frames
+    in which a person acted, as far as this host sampled them), "publication", "publication_failed", "starved",
+    "step_skipped", "checkpoint", "checkpoint_failed" (step, reason).
     """
 
     def __init__(
@@ -166,7 +167,7 @@ class Learner:
         self._train_step = compile_step(model, algorithm, config, self._mesh, shapes, frozen)
         self._copy = compile_copy(self._mesh, jax.tree.map(lambda leaf: np.dtype(leaf.dtype), trained))
         self._publishes = publisher is not None
-        self._publications = Publications(publisher, metrics, clock, config.publish_in_background)
+        self._publications = Publications(publisher, metrics, clock, config.publish_in_background, self._step)
         self._exchange = Exchange(self._mesh) if jax.process_count() > 1 else None
         self._asked_to_stop: Callable[[], bool] = lambda: False
         self._stop_agreed = False
@@ -281,6 +282,9 @@ class Learner:
             self._stats.add(settled, now_ns)
         if flight.step % self._config.log_every == 0:
             values = self._stats.flush(learning_rate, now_ns)
+            if self._publishes:
+                values["publish_every"] = self._config.publish_every
+                values["unpublished_steps"] = max(0, flight.step - self._publications.last_step)
             self._metrics.write(
                 "learner_step",
                 step=flight.step,

@@ -73,9 +73,8 @@ def _silent(window: Window, limits: Limits) -> Iterator[Verdict]:
 def _uploads(window: Window, limits: Limits) -> Iterator[Verdict]:
     for waiting in window.samples("spool_episodes"):
         robot, num = waiting.station, int(waiting.value)
-        failed_s = window.value("last_event_timestamp_seconds", robot, event="upload_failed") or 0.0
-        done_s = window.value("last_event_timestamp_seconds", robot, event="upload") or 0.0
-        if num and failed_s > done_s:
+        failed_s, done_s = window.last_s("upload_failed", robot), window.last_s("upload", robot)
+        if num and failed_s is not None and failed_s > (done_s or 0.0):
             yield Verdict(
                 "upload_fails",
                 Weight.STOPPED,
@@ -205,34 +204,33 @@ def _slow_learner(window: Window, limits: Limits) -> Iterator[Verdict]:
 
 
 def _publications(window: Window, limits: Limits) -> Iterator[Verdict]:
-    for published in window.samples("publication_learner_step"):
-        station = published.station
-        failed_s = window.value("last_event_timestamp_seconds", station, event="publication_failed") or 0.0
-        done_s = window.value("last_event_timestamp_seconds", station, event="publication") or 0.0
-        step = window.value("learner_step", station) or 0.0
-        interval = window.value("publication_interval_steps", station)
-        if failed_s > done_s:
-            yield _publications_fail()
-        elif interval and step - published.value > 2 * interval:
+    failing = set(_failing_publishers(window))
+    for _ in failing:
+        yield Verdict(
+            "publications_fail",
+            Weight.STOPPED,
+            "the learner can't publish: its last attempt failed.",
+            "Check its way to the store and its credentials; its metrics give the reason (publication_failed).",
+        )
+    for waiting in window.samples("unpublished_steps"):
+        # What is due, not what is usual: of what waits only the newest is published, so a slow store makes rare ones usual.
+        due = window.value("publish_every_steps", waiting.station)
+        if waiting.station not in failing and due and waiting.value > 2 * due:
             yield Verdict(
                 "publications_late",
                 Weight.SLOW,
-                f"publications are late: {step - published.value:.0f} steps since the last, {interval:.0f} are usual.",
+                f"publications are late: {waiting.value:.0f} steps since the last, one is due every {due:.0f}.",
                 "The store takes weights more slowly than the learner makes them: publish less often, or mend the link.",
             )
-    learners = {sample.station for sample in window.samples("publication_learner_step")}
+
+
+def _failing_publishers(window: Window) -> Iterator[str]:
+    """Learners whose last attempt to publish failed."""
     for failed in window.samples("publication_failures_total"):
-        if failed.station not in learners and failed.value:
-            yield _publications_fail()
-
-
-def _publications_fail() -> Verdict:
-    return Verdict(
-        "publications_fail",
-        Weight.STOPPED,
-        "the learner can't publish: its last attempt failed.",
-        "Check its way to the store and its credentials; its metrics give the reason (publication_failed).",
-    )
+        failed_s = window.last_s("publication_failed", failed.station)
+        done_s = window.last_s("publication", failed.station)
+        if failed.value and (done_s is None or (failed_s or 0.0) > done_s):
+            yield failed.station
 
 
 def _robots(window: Window, limits: Limits) -> Iterator[Verdict]:

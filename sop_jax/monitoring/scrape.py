@@ -55,6 +55,10 @@ class Window:
                 return sample.value
         return None
 
+    def last_s(self, event: str, station: str) -> float | None:
+        """When a station last wrote such an event, by its own clock, seconds since the Unix epoch; None if it never did."""
+        return self.value("last_event_timestamp_seconds", station, event=event)
+
     def growth(self, name: str) -> list[Sample]:
         """How far every counter of this name rose in between; one that fell began anew."""
         before = {sample.key: sample.value for sample in self.before.samples if sample.name == name}

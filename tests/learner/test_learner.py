@@ -151,6 +151,37 @@ def test_a_slow_store_gets_the_newest_parameters_and_never_stops_training(make_b
     assert steps == sorted(steps)
 
 
+def test_a_slow_store_is_told_beside_what_is_due(make_bench):
+    """Its publications come four times as seldom as they are due: they would look usual, but for the config."""
+    publisher, gate = FakePublisher(), threading.Event()
+    publish = publisher.publish
+    publisher.publish = lambda *arguments: gate.wait(10) and publish(*arguments)
+    config = dataclasses.replace(CONFIG, publish_in_background=True, num_steps=8)
+    bench = make_bench(config, publisher=publisher)
+    for _ in range(8):
+        bench.learner.step()
+    bench.learner.settle()
+    late = [(event["publish_every"], event["unpublished_steps"]) for event in bench.events("learner_step")]
+    assert late == [(2, 2), (2, 4), (2, 6), (2, 8)]
+    gate.set()
+    bench.learner._publications.wait()
+    for _ in range(2):
+        bench.learner.step()
+    bench.learner.settle()
+    bench.learner._publications.wait()
+    assert bench.events("learner_step")[-1]["unpublished_steps"] <= 2
+
+
+def test_what_a_learner_took_up_is_not_late(make_bench, tmp_path):
+    make_bench(checkpoint_dir=tmp_path / "c").learner.run()
+    resumed = make_bench(publisher=FakePublisher(), checkpoint_dir=tmp_path / "c")
+    resumed.learner.run(num_steps=8)
+    assert [event["unpublished_steps"] for event in resumed.events("learner_step")] == [0]
+    silent = make_bench()
+    silent.learner.run(num_steps=2)
+    assert "publish_every" not in silent.events("learner_step")[0]  # nobody gets its publications
+
+
 def test_a_store_that_is_away_is_reported_and_tried_again(make_bench):
     publisher = FakePublisher()
     publisher.fail = True

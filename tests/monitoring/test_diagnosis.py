@@ -43,7 +43,8 @@ learner sampler_online_share_given task=t 0.45
 learner limiter_blocks_total table=t/online 2
 learner publication_version 7
 learner publication_learner_step 175
-learner publication_interval_steps 25
+learner unpublished_steps 15
+learner publish_every_steps 25
 learner last_event_timestamp_seconds event=publication 990
 """
 
@@ -54,6 +55,10 @@ def with_lines(*lines: str) -> str:
     return "\n".join(found.values())
 
 
+NO_PUBLICATION = (
+    "learner publication_failures_total 1",
+    "learner last_event_timestamp_seconds event=publication_failed 999",
+)
 CASES = {
     "upload_fails": (["robot-0 last_event_timestamp_seconds event=upload_failed 995"], "robot-0 can't upload"),
     "upload_slow": (["robot-0 spool_episodes 9"], "9 episodes wait in its spool"),
@@ -67,8 +72,11 @@ CASES = {
     "learner_starved": (["learner learner_starved_total 1", "learner learner_wait_share 0.9"], "got no batch"),
     "learner_waits": (["learner learner_wait_share 0.4", "learner loader_ready_batches 0"], "40% of its time and no batch"),
     "learner_slower_than_data": (["replay table_sampled_items_total table=t/online 20"], "took in 40 items in 10 s"),
-    "publications_fail": (["learner last_event_timestamp_seconds event=publication_failed 999"], "can't publish"),
-    "publications_late": (["learner learner_step 300"], "125 steps since the last, 25 are usual"),
+    "publications_fail": ([*NO_PUBLICATION, "learner unpublished_steps 125"], "can't publish"),
+    "publications_late": (
+        ["learner unpublished_steps 125", "learner publication_interval_steps 100"],
+        "125 steps since the last, one is due every 25",
+    ),
     "robot_behind": (["robot-0 policy_version 4"], "acts with version 4, the newest is 7"),
     "publications_refused": (["robot-0 publications_refused_total 1"], "robot-0 refused 1"),
     "robot_late": (["robot-0 late_ticks_total 60"], "20% of its ticks"),
@@ -101,12 +109,19 @@ def test_a_learner_that_never_managed_to_publish():
     assert [verdict.code for verdict in diagnose(window(lines))] == ["publications_fail"]
 
 
+def test_a_first_publication_that_does_not_come():
+    lines = "learner unpublished_steps 75\nlearner publish_every_steps 25\nlearner learner_step 75"
+    assert [verdict.code for verdict in diagnose(window(lines))] == ["publications_late"]
+    failed = lines + "\nlearner publication_failures_total 1"
+    assert [verdict.code for verdict in diagnose(window(failed))] == ["publications_fail"]
+
+
 def test_the_bottleneck_is_what_stops_before_what_is_slow_and_the_first_on_the_way():
     lines = with_lines(
         "robot-0 spool_episodes 9",
         "replay intake_quarantined_total 1",
         "learner learner_wait_share 0.4",
-        "learner last_event_timestamp_seconds event=publication_failed 999",
+        *NO_PUBLICATION,
     )
     verdicts = diagnose(window(lines))
     assert [verdict.code for verdict in verdicts] == [
