@@ -4,6 +4,7 @@ import dataclasses
 import enum
 from collections.abc import Callable, Iterator
 
+from sop_jax.monitoring.progress import SILENCE_S, is_starved, learners, overdue_s, stands_still
 from sop_jax.monitoring.scrape import Window
 
 
@@ -36,7 +37,7 @@ class Limits:
     wait_share: of the learner's time.
     versions_behind: a robot's version behind the newest.
     late_share: of a robot's control ticks.
-    silence_s: without a word from the tables.
+    silence_s: without a word from the tables, or a step of the learner.
     """
 
     spool_episodes: int = 4
@@ -46,7 +47,7 @@ class Limits:
     wait_share: float = 0.2
     versions_behind: int = 3
     late_share: float = 0.05
-    silence_s: float = 60.0
+    silence_s: float = SILENCE_S
 
 
 def diagnose(window: Window, limits: Limits | None = None) -> list[Verdict]:
@@ -165,16 +166,25 @@ def _limiter(window: Window, limits: Limits) -> Iterator[Verdict]:
 
 
 def _learner(window: Window, limits: Limits) -> Iterator[Verdict]:
-    starved = {sample.station for sample in window.growth("learner_starved_total") if sample.value}
-    if starved:
-        yield Verdict(
-            "learner_starved",
-            Weight.STOPPED,
-            "the learner got no batch within its deadline.",
-            "Is intake running, does the replay server answer, are there demonstrations of every task (the offline tables)?",
-        )
+    for learner in learners(window):
+        if is_starved(window, learner):
+            yield Verdict(
+                "learner_starved",
+                Weight.STOPPED,
+                "the learner got no batch within its deadline.",
+                "Is intake running, does the replay server answer, are there demonstrations of every task (the offline "
+                "tables)?",
+            )
+        elif (silent_s := overdue_s(window, learner, limits.silence_s)) is not None:
+            yield Verdict(
+                "learner_silent",
+                Weight.STOPPED,
+                f"the learner has told of no step for {silent_s:.0f} s.",
+                "It waits for data (is intake running, does the replay server answer?), or a checkpoint or a device holds it "
+                "up: see its log.",
+            )
     for waits in window.samples("learner_wait_share"):
-        if waits.value < limits.wait_share or waits.station in starved:
+        if waits.value < limits.wait_share or stands_still(window, waits.station):
             continue
         ready = window.value("loader_ready_batches", waits.station)
         made_late = " and no batch is ready" if ready == 0 else ""
@@ -188,7 +198,7 @@ def _learner(window: Window, limits: Limits) -> Iterator[Verdict]:
 
 def _slow_learner(window: Window, limits: Limits) -> Iterator[Verdict]:
     sampled = {sample.labels["table"]: sample.value for sample in window.growth("table_sampled_items_total")}
-    waits = [sample.value for sample in window.samples("learner_wait_share")]
+    waits = [waits.value for waits in window.samples("learner_wait_share") if not stands_still(window, waits.station)]
     if not waits or any(share >= limits.wait_share for share in waits):
         return
     for inserted in window.growth("table_inserted_items_total"):

@@ -82,6 +82,8 @@ REPLAY = (
 LEARNER = (
     Series("learner_step", _GAUGE, "learner_step", "Learner steps done.", "step"),
     Series("learner_steps_per_second", _GAUGE, "learner_step", "Learner steps per second.", "steps_per_s"),
+    Series("learner_report_seconds", _GAUGE, "learner_step", "What the steps took that the last report tells of.",
+           "elapsed_s"),
     Series("learner_wait_share", _GAUGE, "learner_step", "Share of the time spent waiting for batches.", "wait_share"),
     Series("learner_loss", _GAUGE, "learner_step", "Mean loss.", "loss"),
     Series("learner_skipped_steps", _COUNT, "step_skipped", "Steps without a finite gradient."),

@@ -35,7 +35,11 @@ replay intake_backlog_episodes 1
 replay last_event_timestamp_seconds event=table {NOW_S - 9}
 replay table_inserted_items_total table=t/online 40
 replay table_sampled_items_total table=t/online 160
+learner events_total event=learner_step 7
+learner last_event_timestamp_seconds event=learner_step 998
 learner learner_step 190
+learner learner_steps_per_second 21.4
+learner learner_report_seconds 1.2
 learner learner_wait_share 0.01
 learner loader_ready_batches 3
 learner sampler_online_share_asked task=t 0.5
@@ -59,6 +63,11 @@ NO_PUBLICATION = (
     "learner publication_failures_total 1",
     "learner last_event_timestamp_seconds event=publication_failed 999",
 )
+STARVED = (
+    "learner events_total event=starved 3",
+    "learner last_event_timestamp_seconds event=starved 955",  # it tells again 120 s later, long after the window
+    "learner last_event_timestamp_seconds event=learner_step 835",
+)
 CASES = {
     "upload_fails": (["robot-0 last_event_timestamp_seconds event=upload_failed 995"], "robot-0 can't upload"),
     "upload_slow": (["robot-0 spool_episodes 9"], "9 episodes wait in its spool"),
@@ -69,7 +78,11 @@ CASES = {
     "intake_troubled": (["replay intake_problems_total 3"], "3 of intake's looks"),
     "episodes_set_aside": (["replay intake_quarantined_total 1"], "set 1 episodes aside"),
     "limiter_blocks": (["learner sampler_online_share_given task=t 0.2"], "asks for 50% online data and gets 20%"),
-    "learner_starved": (["learner learner_starved_total 1", "learner learner_wait_share 0.9"], "got no batch"),
+    "learner_starved": ([*STARVED, "learner learner_wait_share 0.9"], "got no batch"),
+    "learner_silent": (
+        ["learner last_event_timestamp_seconds event=learner_step 890", "learner learner_wait_share 0.9"],
+        "no step for 110 s",
+    ),
     "learner_waits": (["learner learner_wait_share 0.4", "learner loader_ready_batches 0"], "40% of its time and no batch"),
     "learner_slower_than_data": (["replay table_sampled_items_total table=t/online 20"], "took in 40 items in 10 s"),
     "publications_fail": ([*NO_PUBLICATION, "learner unpublished_steps 125"], "can't publish"),
@@ -107,6 +120,35 @@ def test_a_station_that_does_not_answer():
 def test_a_learner_that_never_managed_to_publish():
     lines = "learner publication_failures_total 3\nlearner learner_step 50"
     assert [verdict.code for verdict in diagnose(window(lines))] == ["publications_fail"]
+
+
+def test_a_learner_without_data_is_told_between_its_deadlines_too():
+    """Its counters don't grow and its gauges stand, in both readings."""
+    still = with_lines(*STARVED, "replay table_sampled_items_total table=t/online 20")
+    starved = window(still, before=still)
+    assert [verdict.code for verdict in diagnose(starved)] == ["learner_starved"]
+    figures = vitals(starved)
+    assert not figures.keys() & {"learner_steps_per_s", "learner_wait_share", "ready_batches"}
+    assert figures["staleness_steps"] == 40
+
+
+@pytest.mark.parametrize("event", ["learner_step", "data_came"])
+def test_a_learner_that_got_data_again_is_no_longer_starved(event):
+    found = window(with_lines(*STARVED, f"learner last_event_timestamp_seconds event={event} 960"))
+    assert diagnose(found) == []
+
+
+def test_a_learner_that_never_had_data():
+    lines = "learner events_total event=starved 1\nlearner last_event_timestamp_seconds event=starved 900"
+    assert [verdict.code for verdict in diagnose(window(lines))] == ["learner_starved"]
+
+
+def test_a_slow_learner_is_given_time():
+    lines = ["learner last_event_timestamp_seconds event=learner_step 890"]
+    slow = window(with_lines(*lines, "learner learner_report_seconds 40"))
+    assert diagnose(slow) == []
+    assert vitals(slow)["learner_steps_per_s"] == 21.4
+    assert diagnose(window(with_lines(*lines, "learner learner_report_seconds 30"))) != []
 
 
 def test_a_first_publication_that_does_not_come():
