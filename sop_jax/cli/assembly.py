@@ -108,16 +108,30 @@ def fill_local_tables(
 
 
 def wait_for_online_items(
-    tables: ReplayTables, tasks: Sequence[str], num_items: int, clock: Clock, should_stop: Callable[[], bool]
+    tables: ReplayTables,
+    tasks: Sequence[str],
+    num_items: int,
+    clock: Clock,
+    metrics: Metrics,
+    should_stop: Callable[[], bool],
 ) -> bool:
-    """Blocks until every task's online table holds `num_items`; a server that still starts is waited for. False: stopped."""
+    """Blocks until every task's online table holds `num_items`; a server that still starts is waited for. False: stopped.
+
+    Metrics: "awaits_items" (missing: items, of all tables) at the beginning, whenever it changes, and with 0 at the end; a
+    server that doesn't answer lacks them all.
+    """
+    told = 0
     while not should_stop():
         try:
             info = tables.info(timeout_s=5.0)
         except ReplayUnavailableError:
             info = {}
         found = [info.get(online_table(task)) for task in tasks]
-        if all(table is not None and table.size >= num_items for table in found):
+        missing = sum(max(num_items, 1) if table is None else max(num_items - table.size, 0) for table in found)
+        if missing != told:
+            metrics.write("awaits_items", missing=missing)
+            told = missing
+        if not missing:
             return True
         clock.sleep_s(_POLL_S)
     return False

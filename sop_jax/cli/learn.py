@@ -161,7 +161,7 @@ def _learn(
     try:
         note(f"learner ready at step {learner.current_step}, waiting for {learning.min_online_items} online items")
         tasks = [world.task for world in config.worlds]
-        wait_for_online_items(tables, tasks, learning.min_online_items, clock, stop)
+        wait_for_online_items(tables, tasks, learning.min_online_items, clock, metrics, stop)
         summary = learner.run(should_stop=stop)
         if summary.step % learning.learner.publish_every and summary.num_steps:
             learner.publish()  # so that the last steps reach the robots too

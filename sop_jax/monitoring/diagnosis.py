@@ -4,7 +4,7 @@ import dataclasses
 import enum
 from collections.abc import Callable, Iterator
 
-from sop_jax.monitoring.progress import SILENCE_S, is_starved, learners, overdue_s, stands_still
+from sop_jax.monitoring.progress import SILENCE_S, is_starved, overdue_s, stands_still
 from sop_jax.monitoring.scrape import Window
 
 
@@ -69,6 +69,14 @@ def _silent(window: Window, limits: Limits) -> Iterator[Verdict]:
             f"nobody answers at {address}: {reason}.",
             "Is that process running, and was it started with --metrics-port? See its log.",
         )
+    for address in window.after.mute:
+        if address in window.before.mute:
+            yield Verdict(
+                "station_mute",
+                Weight.SLOW,
+                f"{address} answers, and has done nothing yet.",
+                "It may still load or compile, or wait for another station: see its log. Or it's no station of this project.",
+            )
 
 
 def _uploads(window: Window, limits: Limits) -> Iterator[Verdict]:
@@ -122,13 +130,14 @@ def _intake(window: Window, limits: Limits) -> Iterator[Verdict]:
                 "Give it cores or more readers (IntakeConfig.num_readers), leave decode_all_images off where robots are "
                 "trusted, or start a second intake with the same config: two disturb each other in nothing.",
             )
-    for told in window.samples("last_event_timestamp_seconds"):
-        silent_s = window.after.time_s - told.value
-        if told.labels.get("event") == "table" and silent_s > limits.silence_s:
+    for intake in window.wrote("table", "intake", "server_silent"):
+        heard_s = window.last_s("table", intake)
+        if heard_s is None or window.after.time_s - heard_s > limits.silence_s:
+            silence = "yet" if heard_s is None else f"for {window.after.time_s - heard_s:.0f} s"
             yield Verdict(
                 "tables_silent",
                 Weight.STOPPED,
-                f"{told.station} hasn't heard from the replay server for {silent_s:.0f} s.",
+                f"{intake} hasn't heard from the replay server {silence}.",
                 "Is the server up, and can intake reach it? Its log says more.",
             )
     for problem in window.growth("intake_problems_total"):
@@ -166,7 +175,16 @@ def _limiter(window: Window, limits: Limits) -> Iterator[Verdict]:
 
 
 def _learner(window: Window, limits: Limits) -> Iterator[Verdict]:
-    for learner in learners(window):
+    for awaited in window.samples("learner_awaited_items"):
+        if awaited.value:
+            yield Verdict(
+                "learner_awaits_items",
+                Weight.SLOW,
+                f"the learner hasn't begun: the online tables lack {awaited.value:.0f} items of the first that it waits for.",
+                "If robots have just begun, wait. Otherwise: do they upload, does intake take episodes in, does the replay "
+                "server answer?",
+            )
+    for learner in window.wrote("learner_step", "starved"):
         if is_starved(window, learner):
             yield Verdict(
                 "learner_starved",
@@ -245,8 +263,21 @@ def _failing_publishers(window: Window) -> Iterator[str]:
 
 def _robots(window: Window, limits: Limits) -> Iterator[Verdict]:
     newest = max((sample.value for sample in window.samples("publication_version")), default=0.0)
+    published_s = max((sample.value for sample in window.samples("publication_timestamp_seconds")), default=0.0)
     for acting in window.samples("policy_version"):
-        if newest - acting.value >= limits.versions_behind:
+        is_behind = newest - acting.value >= limits.versions_behind
+        # A look that found the newest would have led to a swap: one that failed since then didn't find it.
+        failed_s = window.last_s("weights_unavailable", acting.station) or 0.0
+        fails = failed_s > (window.last_s("swap", acting.station) or 0.0)
+        if fails and (is_behind or (newest > acting.value and failed_s > published_s)):
+            yield Verdict(
+                "weights_unavailable",
+                Weight.STOPPED,
+                f"{acting.station} can't get new weights: its last look for them failed; it acts with version "
+                f"{acting.value:.0f}, the newest is {newest:.0f}.",
+                "Check its way to the store and its credentials; its metrics give the reason (weights_unavailable).",
+            )
+        elif is_behind:
             yield Verdict(
                 "robot_behind",
                 Weight.SLOW,

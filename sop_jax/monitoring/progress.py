@@ -1,21 +1,11 @@
 """Whether a learner goes on. One that stands still leaves its gauges at their last values, which then tell nothing."""
 
-from collections.abc import Iterator
-
 from sop_jax.monitoring.scrape import Window
 
 SILENCE_S = 60.0
 """A learner that has told of no step for so long stands still ..."""
 _NUM_REPORTS = 3
 """... unless it takes so long for this many reports."""
-
-
-def learners(window: Window) -> Iterator[str]:
-    """Stations that have learnt, or tried to get the data for it."""
-    found = (
-        sample for sample in window.samples("events_total") if sample.labels.get("event") in ("learner_step", "starved")
-    )
-    yield from dict.fromkeys(sample.station for sample in found)
 
 
 def is_starved(window: Window, learner: str) -> bool:

@@ -53,6 +53,7 @@ ROBOT = (
     Series("interventions", _COUNT, "episode_end", "Takeovers.", "num_interventions"),
     Series("ticks", _COUNT, "rollout", "Control ticks.", "num_frames"),
     Series("late_ticks", _COUNT, "rollout", "Control ticks that came late.", "num_late_ticks"),
+    Series("policy_version", _GAUGE, "acting", "Version that the robot acts with.", "version"),
     Series("policy_version", _GAUGE, "swap", "Version that the robot acts with.", "version"),
     Series("policy_learner_step", _GAUGE, "swap", "Learner steps in that version.", "learner_step"),
     Series("policy_created_timestamp_seconds", _GAUGE, "swap", "When that version was published.", "created_ns",
@@ -80,6 +81,7 @@ REPLAY = (
 )  # fmt: skip
 
 LEARNER = (
+    Series("learner_awaited_items", _GAUGE, "awaits_items", "Online items that must come before it begins.", "missing"),
     Series("learner_step", _GAUGE, "learner_step", "Learner steps done.", "step"),
     Series("learner_steps_per_second", _GAUGE, "learner_step", "Learner steps per second.", "steps_per_s"),
     Series("learner_report_seconds", _GAUGE, "learner_step", "What the steps took that the last report tells of.",

@@ -19,7 +19,7 @@ from configs.files import to_json
 from configs.registry import DEMOS
 from sop_jax.algorithms.behaviour_cloning import BehaviourCloningConfig
 from sop_jax.cli import assembly
-from sop_jax.cli.assembly import draws_seed, make_loader, share_of_host
+from sop_jax.cli.assembly import draws_seed, make_loader, share_of_host, wait_for_online_items
 from sop_jax.cli.learn import PREEMPTED
 from sop_jax.cli.main import main
 from sop_jax.episodes.store import EpisodeStore
@@ -33,9 +33,9 @@ from sop_jax.replay.local_tables import LocalTables
 from sop_jax.replay.tables import TableConfig
 from sop_jax.sampling.loader import LoaderConfig
 from sop_jax.specs.clock import ManualClock
-from sop_jax.specs.errors import ConfigError
-from sop_jax.specs.interfaces import Item
-from sop_jax.specs.metrics import NoMetrics
+from sop_jax.specs.errors import ConfigError, ReplayUnavailableError
+from sop_jax.specs.interfaces import Item, TableInfo
+from sop_jax.specs.metrics import MemoryMetrics, NoMetrics
 from sop_jax.specs.records import NO_POLICY, Source
 
 SMALL = CompactConfig(
@@ -154,6 +154,23 @@ def test_tables_in_a_process_draw_anew_on_every_host_and_after_every_resume(tmp_
     assert draws_seed(8, None) not in seeds
     assert num_in_common(seeds[0], seeds[1]) == 100
     assert max(num_in_common(one, other) for one, other in itertools.combinations(seeds[1:], 2)) < 10
+
+
+def test_a_learner_tells_what_it_waits_for_before_it_begins():
+    """Without a word of it, one that waits for ever looks like one that has nothing to say."""
+    metrics, clock, name = MemoryMetrics(), ManualClock(), "restock_shelf/online"
+
+    class Tables:
+        sizes = iter((None, None, 1, 1, 4))  # a server that doesn't answer at first
+
+        def info(self, timeout_s):
+            if (size := next(self.sizes)) is None:
+                raise ReplayUnavailableError("away")
+            return {name: TableInfo(name, size, 100, size, 0)}
+
+    assert wait_for_online_items(Tables(), ["restock_shelf"], 3, clock, metrics, lambda: False)
+    assert metrics.events == [{"event": "awaits_items", "missing": missing} for missing in (3, 2, 0)]
+    assert not wait_for_online_items(Tables(), ["restock_shelf"], 3, clock, metrics, lambda: True)
 
 
 def test_hosts_load_different_examples_of_one_batch():

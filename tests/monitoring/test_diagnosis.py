@@ -20,6 +20,10 @@ def window(after: str, before: str = "", silent: dict | None = None) -> Window:
     return Window(Reading(NOW_S - 10, readings[0]), Reading(NOW_S, readings[1], silent or {}))
 
 
+def codes(*lines: str) -> list[str]:
+    return [verdict.code for verdict in diagnose(window(with_lines(*lines)))]
+
+
 HEALTHY = f"""
 robot-0 spool_episodes 1
 robot-0 spool_bytes 100
@@ -46,6 +50,7 @@ learner sampler_online_share_asked task=t 0.5
 learner sampler_online_share_given task=t 0.45
 learner limiter_blocks_total table=t/online 2
 learner publication_version 7
+learner publication_timestamp_seconds 990
 learner publication_learner_step 175
 learner unpublished_steps 15
 learner publish_every_steps 25
@@ -83,6 +88,7 @@ CASES = {
         ["learner last_event_timestamp_seconds event=learner_step 890", "learner learner_wait_share 0.9"],
         "no step for 110 s",
     ),
+    "learner_awaits_items": (["learner learner_awaited_items 5"], "lack 5 items"),
     "learner_waits": (["learner learner_wait_share 0.4", "learner loader_ready_batches 0"], "40% of its time and no batch"),
     "learner_slower_than_data": (["replay table_sampled_items_total table=t/online 20"], "took in 40 items in 10 s"),
     "publications_fail": ([*NO_PUBLICATION, "learner unpublished_steps 125"], "can't publish"),
@@ -91,6 +97,10 @@ CASES = {
         "125 steps since the last, one is due every 25",
     ),
     "robot_behind": (["robot-0 policy_version 4"], "acts with version 4, the newest is 7"),
+    "weights_unavailable": (
+        ["robot-0 policy_version 0", "robot-0 last_event_timestamp_seconds event=weights_unavailable 980"],
+        "acts with version 0, the newest is 7",
+    ),
     "publications_refused": (["robot-0 publications_refused_total 1"], "robot-0 refused 1"),
     "robot_late": (["robot-0 late_ticks_total 60"], "20% of its ticks"),
 }  # fmt: skip
@@ -115,6 +125,33 @@ def test_a_station_that_does_not_answer():
     (verdict,) = diagnose(window(HEALTHY, silent={"10.0.0.7:9100": "refused"}))
     assert (verdict.code, verdict.weight) == ("station_silent", Weight.STOPPED)
     assert "10.0.0.7:9100: refused" in verdict.says
+
+
+def test_a_station_that_has_nothing_to_tell_is_given_the_window():
+    before, after = (Reading(time_s, (), {}, ("10.0.0.7:9100",)) for time_s in (NOW_S - 10, NOW_S))
+    (verdict,) = diagnose(Window(before, after))
+    assert (verdict.code, verdict.weight) == ("station_mute", Weight.SLOW)
+    assert "10.0.0.7:9100 answers" in verdict.says
+    assert diagnose(Window(Reading(NOW_S - 10, ()), after)) == []
+
+
+@pytest.mark.parametrize("event", ["server_silent", "intake"])
+def test_an_intake_that_never_reached_its_server(event):
+    (verdict,) = diagnose(window(f"replay last_event_timestamp_seconds event={event} 995"))
+    assert (verdict.code, verdict.weight) == ("tables_silent", Weight.STOPPED)
+    assert "replay hasn't heard from the replay server yet" in verdict.says
+
+
+def test_looks_for_weights_that_fail_matter_once_there_are_newer_ones():
+    """A robot that may list nothing is refused until the first publication, and one look may fail."""
+    failed = "robot-0 last_event_timestamp_seconds event=weights_unavailable 995"
+    assert codes("robot-0 policy_version 7", failed) == []
+    assert codes(failed) == ["weights_unavailable"]  # one version behind, and it looked after that was published
+    assert codes(failed, "learner publication_timestamp_seconds 997") == []  # it hasn't looked since
+    assert codes(failed, "robot-0 last_event_timestamp_seconds event=swap 996") == []
+    behind = "robot-0 policy_version 2"
+    assert codes(behind, failed, "learner publication_timestamp_seconds 997") == ["weights_unavailable"]
+    assert codes(behind, failed, "robot-0 last_event_timestamp_seconds event=swap 996") == ["robot_behind"]
 
 
 def test_a_learner_that_never_managed_to_publish():

@@ -32,6 +32,8 @@ def test_a_robots_events(clock):
     metrics.write("upload_failed", episode_id="b", reason="no route", num_pending=1, pending_bytes=300, max_bytes=1000)
     metrics.write("episode_end", outcome="success", num_interventions=2)
     metrics.write("episode_end", outcome="failure", num_interventions=1)
+    metrics.write("acting", robot_id="robot-0", version=0)
+    assert scraped(metrics).value("policy_version", "robot-0") == 0
     metrics.write("swap", version=7, learner_step=175, created_ns=40 * 10**9, now_ns=43 * 10**9)
     window = scraped(metrics)
     assert window.value("spool_bytes", "robot-0") == 300
@@ -120,8 +122,10 @@ def test_every_series_can_be_made_and_a_name_means_one_thing():
 
 def test_it_listens_on_the_loopback_and_stops(clock):
     metrics = PrometheusMetrics("x", clock)
-    metrics.write("learner_step", step=3)
     with metrics.serve() as address:
+        assert read_stations([address], 0.0).mute == (address,)
+        metrics.write("learner_step", step=3)
+        assert read_stations([address], 0.0).mute == ()
         assert address.startswith("127.0.0.1:")
         assert read_stations([address], 0.0).samples == tuple(parse(metrics.render()))
         assert Sample("learner_step", "x", {}, 3.0) in parse(metrics.render())
