@@ -107,12 +107,13 @@ class Learner:
     all losses and all hosts stop after the same step. A host without data makes the others wait. One that was asked to stop
     waits for no more data: it gives its last examples once more, without weight.
 
-    Events written: "learner_step" (see `StepStats`; of a learner that publishes also publish_every, and unpublished_steps:
-    since the last publication that is out, or since this learner began), "first_use" (episode_id, task, learner_step: that
-    many steps were done once an online episode had been learnt from), "correction_use" (and ended_ns: the same for its frames
-    in which a person acted, as far as this host sampled them), "publication", "publication_failed", "starved" (at the end of
-    every deadline without a batch; waited_s since the first) and "data_came", "step_skipped", "checkpoint",
-    "checkpoint_failed" (step, reason).
+    Events written: "learner_begins" (step that it takes up: what the learner before it did beyond that is discarded, and its
+    first uses are told anew), "learner_step" (see `StepStats`; of a learner that publishes also publish_every, and
+    unpublished_steps: since the last publication that is out, or since this learner began), "first_use" (episode_id, task,
+    learner_step: that many steps were done once an online episode had been learnt from), "correction_use" (and ended_ns: the
+    same for its frames in which a person acted, as far as this host sampled them), "publication", "publication_failed",
+    "starved" (at the end of every deadline without a batch; waited_s since the first) and "data_came", "step_skipped",
+    "checkpoint", "checkpoint_failed" (step, reason).
     """
 
     def __init__(
@@ -178,6 +179,7 @@ class Learner:
         self._num_bad_steps = 0
         self._last_loss = float("nan")
         self._stats = StepStats(clock.now_ns())
+        metrics.write("learner_begins", step=self._step)
 
     @property
     def current_step(self) -> int:
