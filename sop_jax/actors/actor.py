@@ -100,8 +100,8 @@ class Actor:
     called from any thread or signal handler, and ends the present episode as ABORTED. Whoever runs many robots on one thread
     takes `steps` instead of `run`.
 
-    Metrics: "swap" (version, from_version, created_ns, now_ns), "episode_end" (what the manifest says, and policy_version),
-    "rollout" (ticks and lateness), "publication_refused", "empty_episode".
+    Metrics: "acting" (the version that it begins with), "swap" (version, from_version, created_ns, now_ns), "episode_end"
+    (what the manifest says, and policy_version), "rollout" (ticks and lateness), "publication_refused", "empty_episode".
     """
 
     def __init__(
@@ -193,6 +193,7 @@ class Actor:
         """`interrupted` holds between episodes, `in_episode` inside (see `episode_steps`)."""
         started_ns = self._clock.now_ns()
         num_empty = 0
+        self._metrics.write("acting", robot_id=self._config.robot_id, version=self._policy.version)
         while not (self._is_done() or interrupted()):
             yield Pause.BETWEEN
             self.swap_if_new()

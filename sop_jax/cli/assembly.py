@@ -107,14 +107,26 @@ def fill_local_tables(
     return tables
 
 
-def wait_to_begin(tables: ReplayTables, beginning: Beginning, clock: Clock, should_stop: Callable[[], bool]) -> bool:
-    """Blocks until the learner may begin; a server that still starts is waited for. False: stopped."""
+def wait_to_begin(
+    tables: ReplayTables, beginning: Beginning, clock: Clock, metrics: Metrics, should_stop: Callable[[], bool]
+) -> bool:
+    """Blocks until the learner may begin; a server that still starts is waited for. False: stopped.
+
+    Metrics: "awaits_items" (missing: online items, of the task that lacks fewest) at the beginning, whenever it changes, and
+    with 0 at the end; a server that doesn't answer lacks them all.
+    """
+    told = 0
     while not should_stop():
         try:
             info = tables.info(timeout_s=5.0)
         except ReplayUnavailableError:
             info = {}
-        if beginning.has_come(info):
+        has_come = beginning.has_come(info)
+        missing = 0 if has_come else beginning.num_missing(info)
+        if missing != told:
+            metrics.write("awaits_items", missing=missing)
+            told = missing
+        if has_come:
             return True
         clock.sleep_s(_POLL_S)
     return False

@@ -163,7 +163,7 @@ def _learn(
         min_items = 0 if arguments.replay == LOCAL else learning.min_online_items
         beginning = Beginning(algorithm, [world.task for world in config.worlds], min_items, clock)
         note(f"learner ready at step {learner.current_step}{_told_wait(beginning)}")
-        wait_to_begin(tables, beginning, clock, stop)
+        wait_to_begin(tables, beginning, clock, metrics, stop)
         summary = learner.run(should_stop=stop)
         if summary.step % learning.learner.publish_every and summary.num_steps:
             learner.publish()  # so that the last steps reach the robots too

@@ -27,7 +27,7 @@ from sop_jax.replay.reverb_tables import ReverbTables
 from sop_jax.replay.tables import mix_tables
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import ReplayUnavailableError, SopError
-from sop_jax.specs.interfaces import ReplayTables
+from sop_jax.specs.interfaces import Metrics, ReplayTables
 
 _ANSWER_S = 5.0
 """How long the server may take to say that it is alive."""
@@ -123,7 +123,7 @@ def run(argv: Sequence[str]) -> int:
                 intake.relabel(make_labeler(watch.algorithm, horizon), watch.labels_of(horizon, segment_length))
             return intake.look(stop)
 
-        _serve(look, service, tables, stop, config.replay.intake.poll_interval_s)
+        _serve(look, service, tables, stop, config.replay.intake.poll_interval_s, metrics)
         if arguments.json:
             print_json(intake.total)
     return 0
@@ -182,8 +182,12 @@ def _serve(
     tables: ReplayTables,
     stop: StopRequests,
     poll_interval_s: float,
+    metrics: Metrics,
 ) -> None:
-    """Lets intake look at the store while the server answers, and starts it again when it doesn't, until asked to stop."""
+    """Lets intake look at the store while the server answers, and starts it again when it doesn't, until asked to stop.
+
+    Metrics: "server_silent" (num_looks: so many in a row, reason) whenever it gave no answer.
+    """
     num_silent = 0
     while not stop():
         try:
@@ -193,8 +197,9 @@ def _serve(
             note(f"nginx has ended, and did not start again yet: {error}")
         try:
             tables.state_id(_ANSWER_S)
-        except ReplayUnavailableError:
+        except ReplayUnavailableError as error:
             num_silent += 1
+            metrics.write("server_silent", num_looks=num_silent, reason=str(error)[:300])
             given_up = service is not None and (num_silent >= _MAX_SILENT_LOOKS or not service.is_running)
             if service is not None and given_up and not stop():
                 note("the replay server doesn't answer; starting it again")

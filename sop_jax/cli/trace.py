@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import pathlib
 
-from sop_jax.cli.output import print_json, say
+from sop_jax.cli.output import note, print_json, say
 from sop_jax.evaluation.event_log import Event, EventReader
 
 _SHOWN = {
@@ -40,14 +40,18 @@ class TraceArguments:
 
 
 def trace(arguments: TraceArguments) -> int:
-    events = [
-        event for event in EventReader(arguments.metrics).poll() if event.values.get("episode_id") == arguments.episode
-    ]
+    reader = EventReader(arguments.metrics)
+    events = [event for event in reader.poll() if event.values.get("episode_id") == arguments.episode]
     for event in events:
         moment = datetime.datetime.fromtimestamp(event.time_s, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
         say(f"{moment}  {event.process:<12} {event.name:<18} {_values(event)}")
     if not events:
         say(f"no station wrote of {arguments.episode} in {arguments.metrics}/*.jsonl")
+    if reader.num_bad_lines:
+        note(
+            f"{reader.num_bad_lines} lines in {arguments.metrics}/*.jsonl are torn or no events: a process was killed, or "
+            "the disk was full, as it wrote them; what they told is missing above"
+        )
     if arguments.json:
         told = [
             {"time_s": event.time_s, "process": event.process, "event": event.name, **event.values} for event in events

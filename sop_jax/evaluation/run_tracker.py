@@ -4,6 +4,7 @@ Read events (others are kept in the merged log, and unread here):
 
 | event | written by | values |
 |---|---|---|
+| learner_begins | learner | step (of the checkpoint that it takes up: what was done beyond it is discarded) |
 | learner_step | learner | step, steps_per_s, loss, wait_share |
 | publication | learner | version, learner_step, created_ns |
 | first_use | learner | episode_id, learner_step (steps done once its first batch was learnt from) |
@@ -11,6 +12,8 @@ Read events (others are kept in the merged log, and unread here):
 | table | intake | table, size |
 """
 
+import bisect
+import dataclasses
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 
@@ -23,7 +26,7 @@ from sop_jax.evaluation.run_history import (
     RunState,
     SamplerSample,
 )
-from sop_jax.evaluation.timeliness import Published, correction_latencies, staleness
+from sop_jax.evaluation.timeliness import FirstUse, Published, correction_latencies, staleness
 from sop_jax.specs.records import Outcome, Source
 
 ROLLING_EPISODES = 40
@@ -39,10 +42,13 @@ class RunTracker:
         self._learner: list[LearnerSample] = []
         self._sampler: list[SamplerSample] = []
         self._publications: dict[int, Published] = {}
-        self._first_use_steps: dict[str, int] = {}
+        self._told_s: dict[int, float] = {}  # by version
+        self._first_uses: dict[str, list[tuple[float, int]]] = {}  # by episode: when told, learner_step
+        self._begins: list[tuple[float, int]] = []  # when told, learner_step
         self._table_sizes: dict[str, int] = {}
         self._learning_since_s: float | None = None
         self._readers: dict[str, Callable[[Event], None]] = {
+            "learner_begins": self._on_learner_begins,
             "learner_step": self._on_learner_step,
             "publication": self._on_publication,
             "first_use": self._on_first_use,
@@ -64,7 +70,17 @@ class RunTracker:
 
     def history(self) -> RunHistory:
         episodes = tuple(sorted(self._episodes.values(), key=lambda episode: (episode.ended_s, episode.episode_id)))
-        published = tuple(sorted(self._publications.values(), key=lambda publication: publication.version))
+        begins = sorted(self._begins) or [(0.0, 0)]
+        began_s = [told_s for told_s, _ in begins[1:]]  # whatever was told before belongs to the first life
+        published = tuple(
+            dataclasses.replace(self._publications[version], life=bisect.bisect_right(began_s, self._told_s[version]))
+            for version in sorted(self._publications)
+        )
+        first_uses = {
+            episode_id: [FirstUse(step, bisect.bisect_right(began_s, told_s)) for told_s, step in sorted(uses)]
+            for episode_id, uses in self._first_uses.items()
+        }
+        began_at = [step for _, step in begins]
         acted = [episode.acted for episode in episodes if episode.counts]
         since_s = self._learning_since_s
         corrections = [correction for episode in episodes for correction in episode.corrections]
@@ -75,7 +91,7 @@ class RunTracker:
             sampler=tuple(self._sampler),
             publications=published,
             staleness=tuple(staleness(acted, published, since_s)) if since_s is not None else (),
-            correction_latencies_s=tuple(correction_latencies(corrections, self._first_use_steps, published, acted)),
+            correction_latencies_s=tuple(correction_latencies(corrections, first_uses, published, acted, began_at)),
             table_sizes=dict(self._table_sizes),
             num_swaps=_count_swaps(episodes),
             learning_since_s=since_s,
@@ -83,6 +99,9 @@ class RunTracker:
 
     def state(self) -> RunState:
         return state_of(self.history())
+
+    def _on_learner_begins(self, event: Event) -> None:
+        self._begins.append((event.time_s, int(event.number("step"))))
 
     def _on_learner_step(self, event: Event) -> None:
         sample = LearnerSample(
@@ -101,10 +120,12 @@ class RunTracker:
         # The event is written when the learner's housekeeping is over; robots may act with the version before that.
         time_s = event.number("created_ns", 1e9 * event.time_s) / 1e9
         self._publications[version] = Published(version, int(event.number("learner_step")), time_s)
+        self._told_s[version] = event.time_s
 
     def _on_first_use(self, event: Event) -> None:
-        # A learner that was restarted from a checkpoint meets old episodes anew: the first use stays the first.
-        self._first_use_steps.setdefault(event.text("episode_id"), int(event.number("learner_step")))
+        # One that an older checkpoint knows nothing of is told again, and counts from then on.
+        uses = self._first_uses.setdefault(event.text("episode_id"), [])
+        uses.append((event.time_s, int(event.number("learner_step"))))
 
     def _on_sampler(self, event: Event) -> None:
         share = event.number("online_share_asked")

@@ -7,16 +7,26 @@ contains this step -> the first episode of the same task that a robot starts wit
 
 import bisect
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A publication: made at `time_s`, after `learner_step` steps."""
+    """A publication: made at `time_s`, after `learner_step` steps, in the learner's life number `life` (see `FirstUse`)."""
 
     version: int
     learner_step: int
     time_s: float
+    life: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstUse:
+    """An episode was first learnt from: `learner_step` steps were done with it. A learner that is started again goes on from
+    its checkpoint: this begins its next life, in which the steps beyond the checkpoint weren't made."""
+
+    learner_step: int
+    life: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,18 +79,21 @@ def staleness(acted: Iterable[Acted], published: Sequence[Published], learning_s
 
 def correction_latencies(
     corrections: Iterable[Correction],
-    first_use_steps: Mapping[str, int],
+    first_uses: Mapping[str, Sequence[FirstUse]],
     published: Iterable[Published],
     acted: Iterable[Acted],
+    began_at: Sequence[int] = (0,),
 ) -> list[float]:
     """Seconds from each correction's failure to the first action of a policy trained on it.
 
-    `first_use_steps` maps an episode_id to the number of learner steps done once the first batch with one of its frames
-    was learnt from, so that a publication contains it if its `learner_step` is at least that. Corrections that haven't
-    come all the way round yet are left out.
+    `first_uses` maps an episode_id to the steps at which the first batch with one of its frames was learnt from, so that a
+    publication of the same life contains it if its `learner_step` is at least that; one of a later life only if no life in
+    between began (`began_at`: each one's first step) before it. Corrections that haven't come all the way round yet are left
+    out.
     """
-    releases = sorted(published, key=lambda publication: publication.learner_step)
-    release_steps = [publication.learner_step for publication in releases]
+    lives: list[list[Published]] = [[] for _ in began_at]
+    for publication in sorted(published, key=lambda publication: publication.learner_step):
+        lives[publication.life].append(publication)
     starts: dict[str, list[Acted]] = {}
     for episode in acted:
         starts.setdefault(episode.task, []).append(episode)
@@ -88,21 +101,28 @@ def correction_latencies(
         episodes.sort(key=lambda episode: episode.started_s)
     result = []
     for correction in corrections:
-        step = first_use_steps.get(correction.episode_id)
-        if step is None:
-            continue
-        index = bisect.bisect_left(release_steps, step)
-        if index == len(releases):
-            continue
-        version = releases[index].version
+        uses = first_uses.get(correction.episode_id, ())
+        containing = [versions for use in uses for versions in _versions_with(use, lives, began_at)]
         acted_s = next(
             (
                 episode.started_s
                 for episode in starts.get(correction.task, ())
-                if episode.policy_version >= version and episode.started_s >= correction.failed_s
+                if episode.started_s >= correction.failed_s
+                and any(episode.policy_version in versions for versions in containing)
             ),
             None,
         )
         if acted_s is not None:
             result.append(acted_s - correction.failed_s)
     return result
+
+
+def _versions_with(use: FirstUse, lives: Sequence[Sequence[Published]], began_at: Sequence[int]) -> Iterator[range]:
+    """The versions that contain a use: in each life from the first to the last of them. `lives`: by learner_step."""
+    for life in range(use.life, len(lives)):
+        if life > use.life and began_at[life] < use.learner_step:
+            return
+        releases = lives[life]
+        index = bisect.bisect_left(releases, use.learner_step, key=lambda publication: publication.learner_step)
+        if index < len(releases):
+            yield range(releases[index].version, releases[-1].version + 1)

@@ -3,7 +3,6 @@
 Legend: `B` batch.
 """
 
-import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -108,9 +107,12 @@ class Learner:
     all losses and all hosts stop after the same step. A host without data makes the others wait. One that was asked to stop
     waits for no more data: it gives its last examples once more, without weight.
 
-    Events written: "learner_step" (see `StepStats`), "first_use" (episode_id, task, learner_step: that many steps were done
-    once an online episode had been learnt from), "correction_use" (and ended_ns: the same for its frames in which a person
-    acted, as far as this host sampled them), "publication", "publication_failed", "starved", "step_skipped",
+    Events written: "learner_begins" (step that it takes up: what the learner before it did beyond that is discarded, and its
+    first uses are told anew), "learner_step" (see `StepStats`; of a learner that publishes also publish_every, and
+    unpublished_steps: since the last publication that is out, or since this learner began), "first_use" (episode_id, task,
+    learner_step: that many steps were done once an online episode had been learnt from), "correction_use" (and ended_ns: the
+    same for its frames in which a person acted, as far as this host sampled them), "publication", "publication_failed",
+    "starved" (at the end of every deadline without a batch; waited_s since the first) and "data_came", "step_skipped",
     "checkpoint", "checkpoint_failed" (step, reason).
     """
 
@@ -166,16 +168,18 @@ class Learner:
         self._train_step = compile_step(model, algorithm, config, self._mesh, shapes, frozen)
         self._copy = compile_copy(self._mesh, jax.tree.map(lambda leaf: np.dtype(leaf.dtype), trained))
         self._publishes = publisher is not None
-        self._publications = Publications(publisher, metrics, clock, config.publish_in_background)
+        self._publications = Publications(publisher, metrics, clock, config.publish_in_background, self._step)
         self._exchange = Exchange(self._mesh) if jax.process_count() > 1 else None
         self._asked_to_stop: Callable[[], bool] = lambda: False
         self._stop_agreed = False
         self._last_loaded: LoadedBatch | None = None
         self._ahead: _Share | None = None
         self._in_flight: _InFlight | None = None
+        self._starved_ns: int | None = None  # when a batch was first missed; None once one has come
         self._num_bad_steps = 0
         self._last_loss = float("nan")
         self._stats = StepStats(clock.now_ns())
+        metrics.write("learner_begins", step=self._step)
 
     @property
     def current_step(self) -> int:
@@ -196,18 +200,14 @@ class Learner:
         """
         target = self._config.num_steps if num_steps is None else num_steps
         self._asked_to_stop, self._stop_agreed = should_stop, False
-        first_step, started_ns, starved_ns = self._step, self._clock.now_ns(), None
-        while self._step < target and not self._should_stop(starved_ns is not None):
+        first_step, started_ns, self._starved_ns = self._step, self._clock.now_ns(), None
+        while self._step < target and not self._should_stop(self._starved_ns is not None):
             try:
                 self.step(fetch_ahead=self._step + 1 < target)
-                starved_ns = None
             except BatchStarvedError as error:
-                starved_ns = self._clock.now_ns() if starved_ns is None else starved_ns
-                if self._asked_to_stop():
-                    continue  # nobody waits for data any more
-                waited_s = (self._clock.now_ns() - starved_ns) / 1e9
-                self._metrics.write("starved", step=self._step, waited_s=waited_s, reason=str(error)[:300])
-                self._clock.sleep_s(_STARVED_PAUSE_S)
+                self._note_starved(error)
+                if not self._asked_to_stop():
+                    self._clock.sleep_s(_STARVED_PAUSE_S)
         if self._ahead is not None and self._exchange is None and self._step < target:
             self.step()  # a batch that was taken is trained on: after a resume the next one follows
         self.settle()
@@ -246,8 +246,10 @@ class Learner:
             self.settle()
             self.save()
         if fetch_ahead and not self._asked_to_stop():
-            with contextlib.suppress(BatchStarvedError):  # the next step asks again, and then it matters
+            try:
                 self._ahead = self._take_batch()
+            except BatchStarvedError as error:  # the next step asks again, and then it matters
+                self._note_starved(error)
         return self._step
 
     def settle(self) -> None:
@@ -283,6 +285,9 @@ class Learner:
             self._stats.add(settled, now_ns)
         if flight.step % self._config.log_every == 0:
             values = self._stats.flush(learning_rate, now_ns)
+            if self._publishes:
+                values["publish_every"] = self._config.publish_every
+                values["unpublished_steps"] = max(0, flight.step - self._publications.last_step)
             self._metrics.write(
                 "learner_step",
                 step=flight.step,
@@ -371,6 +376,8 @@ class Learner:
             if (stand_in := self._stand_in()) is None:
                 raise
             loaded = stand_in
+        if stand_in is None:
+            self._note_fed()
         stop, stands_in = stop or stand_in is not None, stand_in is not None
         expected = self._config.batch_size // jax.process_count()
         if len(loaded.draws) != expected:
@@ -382,6 +389,20 @@ class Learner:
             return _Share(loaded, put_batch(loaded.batch, self._mesh), None)
         self._last_loaded = loaded
         return _Share(loaded, put_batch(loaded.batch, self._mesh), self._exchange.tell(loaded, stop, stands_in))
+
+    def _note_starved(self, error: BatchStarvedError) -> None:
+        now_ns = self._clock.now_ns()
+        self._starved_ns = now_ns if self._starved_ns is None else self._starved_ns
+        if self._asked_to_stop():
+            return  # nobody waits for data any more
+        waited_s = (now_ns - self._starved_ns) / 1e9
+        self._metrics.write("starved", step=self._step, waited_s=waited_s, reason=str(error)[:300])
+
+    def _note_fed(self) -> None:
+        if self._starved_ns is not None:
+            waited_s = (self._clock.now_ns() - self._starved_ns) / 1e9
+            self._metrics.write("data_came", step=self._step, waited_s=waited_s)
+            self._starved_ns = None
 
     def _stand_in(self) -> LoadedBatch | None:
         """What stands in for a batch once one of several hosts was asked to stop, so that the others can end too."""

@@ -31,6 +31,8 @@ class Publications:
     publication is reported ("publication" with version, learner_step, created_ns, publish_s). On hosts other than the
     first nothing is published. Methods belong to one thread. A checkpoint may be written at the same time: see the options
     in `Checkpoints`.
+
+    `learner_step`: the steps done when this learner began, which count as published.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Publications:
         metrics: Metrics,
         clock: Clock,
         in_background: bool,
+        learner_step: int = 0,
     ):
         self._publisher = publisher if jax.process_index() == 0 else None
         self._metrics = metrics
@@ -49,6 +52,7 @@ class Publications:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self.last_version = publisher.last_version if publisher is not None else 0
+        self.last_step = learner_step
 
     def submit(self, params: Params, learner_step: int) -> None:
         """Publishes `params`, which nobody may donate or change. Raises what an earlier publication raised unexpectedly."""
@@ -98,7 +102,7 @@ class Publications:
             reason = f"{type(error).__name__}: {error}"[:300]
             self._metrics.write("publication_failed", learner_step=learner_step, reason=reason)
             return
-        self.last_version = publication.version
+        self.last_version, self.last_step = publication.version, publication.learner_step
         self._metrics.write(
             "publication",
             version=publication.version,

@@ -31,6 +31,7 @@ class StepStats:
     """Sums over a window of steps, written out as the flat values of one "learner_step" event:
 
     loss, grad_norm (means), learning_rate, steps_per_s, num_skipped (steps without a finite gradient);
+    elapsed_s: what the window took;
     wait_share: share of the time spent blocked on the next batch (the device may still be computing meanwhile);
     loss/<task>/<source>: mean loss of that buffer's examples; absent if none was drawn.
     online_share/<task>: share of the task's examples that came from its online buffer; requested_online_share/<task>: what
@@ -88,6 +89,7 @@ class StepStats:
         elapsed_s = (now_ns - self._since_ns) / 1e9
         values: dict[str, float | int] = {name: sum(found) / len(found) for name, found in sorted(self._means.items())}
         values["learning_rate"] = learning_rate
+        values["elapsed_s"] = elapsed_s
         values["steps_per_s"] = self._num_steps / elapsed_s if elapsed_s > 0 else 0.0
         values["wait_share"] = min(1.0, self._waited_s / elapsed_s) if elapsed_s > 0 else 0.0
         values["num_skipped"] = self._num_skipped

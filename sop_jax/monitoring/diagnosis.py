@@ -4,6 +4,7 @@ import dataclasses
 import enum
 from collections.abc import Callable, Iterator
 
+from sop_jax.monitoring.progress import SILENCE_S, is_starved, overdue_s, stands_still
 from sop_jax.monitoring.scrape import Window
 
 
@@ -36,7 +37,7 @@ class Limits:
     wait_share: of the learner's time.
     versions_behind: a robot's version behind the newest.
     late_share: of a robot's control ticks.
-    silence_s: without a word from the tables.
+    silence_s: without a word from the tables, or a step of the learner.
     """
 
     spool_episodes: int = 4
@@ -46,7 +47,7 @@ class Limits:
     wait_share: float = 0.2
     versions_behind: int = 3
     late_share: float = 0.05
-    silence_s: float = 60.0
+    silence_s: float = SILENCE_S
 
 
 def diagnose(window: Window, limits: Limits | None = None) -> list[Verdict]:
@@ -68,14 +69,21 @@ def _silent(window: Window, limits: Limits) -> Iterator[Verdict]:
             f"nobody answers at {address}: {reason}.",
             "Is that process running, and was it started with --metrics-port? See its log.",
         )
+    for address in window.after.mute:
+        if address in window.before.mute:
+            yield Verdict(
+                "station_mute",
+                Weight.SLOW,
+                f"{address} answers, and has done nothing yet.",
+                "It may still load or compile, or wait for another station: see its log. Or it's no station of this project.",
+            )
 
 
 def _uploads(window: Window, limits: Limits) -> Iterator[Verdict]:
     for waiting in window.samples("spool_episodes"):
         robot, num = waiting.station, int(waiting.value)
-        failed_s = window.value("last_event_timestamp_seconds", robot, event="upload_failed") or 0.0
-        done_s = window.value("last_event_timestamp_seconds", robot, event="upload") or 0.0
-        if num and failed_s > done_s:
+        failed_s, done_s = window.last_s("upload_failed", robot), window.last_s("upload", robot)
+        if num and failed_s is not None and failed_s > (done_s or 0.0):
             yield Verdict(
                 "upload_fails",
                 Weight.STOPPED,
@@ -122,13 +130,14 @@ def _intake(window: Window, limits: Limits) -> Iterator[Verdict]:
                 "Give it cores or more readers (IntakeConfig.num_readers), leave decode_all_images off where robots are "
                 "trusted, or start a second intake with the same config: two disturb each other in nothing.",
             )
-    for told in window.samples("last_event_timestamp_seconds"):
-        silent_s = window.after.time_s - told.value
-        if told.labels.get("event") == "table" and silent_s > limits.silence_s:
+    for intake in window.wrote("table", "intake", "server_silent"):
+        heard_s = window.last_s("table", intake)
+        if heard_s is None or window.after.time_s - heard_s > limits.silence_s:
+            silence = "yet" if heard_s is None else f"for {window.after.time_s - heard_s:.0f} s"
             yield Verdict(
                 "tables_silent",
                 Weight.STOPPED,
-                f"{told.station} hasn't heard from the replay server for {silent_s:.0f} s.",
+                f"{intake} hasn't heard from the replay server {silence}.",
                 "Is the server up, and can intake reach it? Its log says more.",
             )
     for problem in window.growth("intake_problems_total"):
@@ -166,16 +175,34 @@ def _limiter(window: Window, limits: Limits) -> Iterator[Verdict]:
 
 
 def _learner(window: Window, limits: Limits) -> Iterator[Verdict]:
-    starved = {sample.station for sample in window.growth("learner_starved_total") if sample.value}
-    if starved:
-        yield Verdict(
-            "learner_starved",
-            Weight.STOPPED,
-            "the learner got no batch within its deadline.",
-            "Is intake running, does the replay server answer, are there demonstrations of every task (the offline tables)?",
-        )
+    for awaited in window.samples("learner_awaited_items"):
+        if awaited.value:
+            yield Verdict(
+                "learner_awaits_items",
+                Weight.SLOW,
+                f"the learner hasn't begun: the online tables lack {awaited.value:.0f} items of the first that it waits for.",
+                "If robots have just begun, wait. Otherwise: do they upload, does intake take episodes in, does the replay "
+                "server answer?",
+            )
+    for learner in window.wrote("learner_step", "starved"):
+        if is_starved(window, learner):
+            yield Verdict(
+                "learner_starved",
+                Weight.STOPPED,
+                "the learner got no batch within its deadline.",
+                "Is intake running, does the replay server answer, are there demonstrations of every task (the offline "
+                "tables)?",
+            )
+        elif (silent_s := overdue_s(window, learner, limits.silence_s)) is not None:
+            yield Verdict(
+                "learner_silent",
+                Weight.STOPPED,
+                f"the learner has told of no step for {silent_s:.0f} s.",
+                "It waits for data (is intake running, does the replay server answer?), or a checkpoint or a device holds it "
+                "up: see its log.",
+            )
     for waits in window.samples("learner_wait_share"):
-        if waits.value < limits.wait_share or waits.station in starved:
+        if waits.value < limits.wait_share or stands_still(window, waits.station):
             continue
         ready = window.value("loader_ready_batches", waits.station)
         made_late = " and no batch is ready" if ready == 0 else ""
@@ -189,7 +216,7 @@ def _learner(window: Window, limits: Limits) -> Iterator[Verdict]:
 
 def _slow_learner(window: Window, limits: Limits) -> Iterator[Verdict]:
     sampled = {sample.labels["table"]: sample.value for sample in window.growth("table_sampled_items_total")}
-    waits = [sample.value for sample in window.samples("learner_wait_share")]
+    waits = [waits.value for waits in window.samples("learner_wait_share") if not stands_still(window, waits.station)]
     if not waits or any(share >= limits.wait_share for share in waits):
         return
     for inserted in window.growth("table_inserted_items_total"):
@@ -205,40 +232,52 @@ def _slow_learner(window: Window, limits: Limits) -> Iterator[Verdict]:
 
 
 def _publications(window: Window, limits: Limits) -> Iterator[Verdict]:
-    for published in window.samples("publication_learner_step"):
-        station = published.station
-        failed_s = window.value("last_event_timestamp_seconds", station, event="publication_failed") or 0.0
-        done_s = window.value("last_event_timestamp_seconds", station, event="publication") or 0.0
-        step = window.value("learner_step", station) or 0.0
-        interval = window.value("publication_interval_steps", station)
-        if failed_s > done_s:
-            yield _publications_fail()
-        elif interval and step - published.value > 2 * interval:
+    failing = set(_failing_publishers(window))
+    for _ in failing:
+        yield Verdict(
+            "publications_fail",
+            Weight.STOPPED,
+            "the learner can't publish: its last attempt failed.",
+            "Check its way to the store and its credentials; its metrics give the reason (publication_failed).",
+        )
+    for waiting in window.samples("unpublished_steps"):
+        # What is due, not what is usual: of what waits only the newest is published, so a slow store makes rare ones usual.
+        due = window.value("publish_every_steps", waiting.station)
+        if waiting.station not in failing and due and waiting.value > 2 * due:
             yield Verdict(
                 "publications_late",
                 Weight.SLOW,
-                f"publications are late: {step - published.value:.0f} steps since the last, {interval:.0f} are usual.",
+                f"publications are late: {waiting.value:.0f} steps since the last, one is due every {due:.0f}.",
                 "The store takes weights more slowly than the learner makes them: publish less often, or mend the link.",
             )
-    learners = {sample.station for sample in window.samples("publication_learner_step")}
+
+
+def _failing_publishers(window: Window) -> Iterator[str]:
+    """Learners whose last attempt to publish failed."""
     for failed in window.samples("publication_failures_total"):
-        if failed.station not in learners and failed.value:
-            yield _publications_fail()
-
-
-def _publications_fail() -> Verdict:
-    return Verdict(
-        "publications_fail",
-        Weight.STOPPED,
-        "the learner can't publish: its last attempt failed.",
-        "Check its way to the store and its credentials; its metrics give the reason (publication_failed).",
-    )
+        failed_s = window.last_s("publication_failed", failed.station)
+        done_s = window.last_s("publication", failed.station)
+        if failed.value and (done_s is None or (failed_s or 0.0) > done_s):
+            yield failed.station
 
 
 def _robots(window: Window, limits: Limits) -> Iterator[Verdict]:
     newest = max((sample.value for sample in window.samples("publication_version")), default=0.0)
+    published_s = max((sample.value for sample in window.samples("publication_timestamp_seconds")), default=0.0)
     for acting in window.samples("policy_version"):
-        if newest - acting.value >= limits.versions_behind:
+        is_behind = newest - acting.value >= limits.versions_behind
+        # A look that found the newest would have led to a swap: one that failed since then didn't find it.
+        failed_s = window.last_s("weights_unavailable", acting.station) or 0.0
+        fails = failed_s > (window.last_s("swap", acting.station) or 0.0)
+        if fails and (is_behind or (newest > acting.value and failed_s > published_s)):
+            yield Verdict(
+                "weights_unavailable",
+                Weight.STOPPED,
+                f"{acting.station} can't get new weights: its last look for them failed; it acts with version "
+                f"{acting.value:.0f}, the newest is {newest:.0f}.",
+                "Check its way to the store and its credentials; its metrics give the reason (weights_unavailable).",
+            )
+        elif is_behind:
             yield Verdict(
                 "robot_behind",
                 Weight.SLOW,

@@ -1,5 +1,6 @@
 """Metrics as Prometheus series, served over HTTP."""
 
+import collections
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,8 @@ from sop_jax.specs.metrics import LOOPBACK
 _BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
 _MAX_WAITING = 10_000
 """Corrections that no publication holds yet; beyond that the oldest are forgotten."""
+_MAX_PUBLICATIONS = 8
+"""The last ones, remembered for what is told late: a learner publishes before it tells what the step at hand learnt from."""
 
 Values = Mapping[str, float | int | bool | str]
 
@@ -37,7 +40,8 @@ class PrometheusMetrics:
         self._made: dict[str, Any] = {}
         self._totals: dict[tuple[str, ...], float] = {}
         self._corrections: dict[str, tuple[int, int]] = {}
-        self._published_step: int | None = None
+        self._published: collections.deque[tuple[int, int]] = collections.deque(maxlen=_MAX_PUBLICATIONS)
+        """(learner_step, created_ns), oldest first."""
         self._by_event: dict[str, list[Series]] = {}
         for series in ALL:
             self._by_event.setdefault(series.event, []).append(series)
@@ -55,7 +59,7 @@ class PrometheusMetrics:
                 if value is not None:
                     self._note(series, value, [str(values.get(label, "")) for label in series.labels])
             if event == "correction_use":
-                self._await_publication(values)
+                self._note_correction(values)
             elif event == "publication":
                 self._note_publication(values)
 
@@ -105,8 +109,12 @@ class PrometheusMetrics:
             )
         return self._made[series.name]
 
-    def _await_publication(self, values: Values) -> None:
+    def _note_correction(self, values: Values) -> None:
         step, ended_ns = int(values["learner_step"]), int(values["ended_ns"])
+        for published, created_ns in self._published:
+            if step <= published:
+                self._note_latency(ended_ns, created_ns)
+                return
         self._corrections.setdefault(str(values["episode_id"]), (step, ended_ns))
         if len(self._corrections) > _MAX_WAITING:
             del self._corrections[next(iter(self._corrections))]
@@ -116,11 +124,14 @@ class PrometheusMetrics:
         for episode_id, (step, ended_ns) in list(self._corrections.items()):
             if step <= published:
                 del self._corrections[episode_id]
-                if (latency_s := age_s(ended_ns, created_ns)) is not None:
-                    self._note(CORRECTION, latency_s, [])
-        if self._published_step is not None and published > self._published_step:
-            self._note(PUBLICATION_STEPS, published - self._published_step, [])
-        self._published_step = published
+                self._note_latency(ended_ns, created_ns)
+        if self._published and published > (before := self._published[-1][0]):
+            self._note(PUBLICATION_STEPS, published - before, [])
+        self._published.append((published, created_ns))
+
+    def _note_latency(self, ended_ns: int, created_ns: int) -> None:
+        if (latency_s := age_s(ended_ns, created_ns)) is not None:
+            self._note(CORRECTION, latency_s, [])
 
 
 def _value_of(series: Series, values: Values) -> float | None:

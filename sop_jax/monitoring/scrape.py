@@ -26,11 +26,13 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """All stations at one moment. `silent`: address -> why nothing was read there."""
+    """All stations at one moment. `silent`: address -> why nothing was read there. `mute`: addresses that answered, and had
+    nothing to tell yet."""
 
     time_s: float
     samples: tuple[Sample, ...]
     silent: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    mute: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +57,15 @@ class Window:
                 return sample.value
         return None
 
+    def last_s(self, event: str, station: str) -> float | None:
+        """When a station last wrote such an event, by its own clock, seconds since the Unix epoch; None if it never did."""
+        return self.value("last_event_timestamp_seconds", station, event=event)
+
+    def wrote(self, *events: str) -> list[str]:
+        """Stations that have written one of these events, or several."""
+        told = self.samples("last_event_timestamp_seconds")
+        return list(dict.fromkeys(sample.station for sample in told if sample.labels.get("event") in events))
+
     def growth(self, name: str) -> list[Sample]:
         """How far every counter of this name rose in between; one that fell began anew."""
         before = {sample.key: sample.value for sample in self.before.samples if sample.name == name}
@@ -78,17 +89,21 @@ class Window:
 def read_stations(addresses: list[str], time_s: float, timeout_s: float = 5.0) -> Reading:
     """Asks every address, HOST:PORT, for its metrics, by no proxy; whoever doesn't answer is named in `silent`."""
     samples: list[Sample] = []
-    silent = {}
+    silent, mute = {}, []
     # Stations stand in our own network: a proxy of $http_proxy doesn't reach them, and its refusal would look like silence.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for address in addresses:
         try:
             with opener.open(f"http://{address}/metrics", timeout=timeout_s) as answer:
                 text = answer.read(_MAX_BYTES).decode()
-            samples.extend(parse(text))
+            told = parse(text)
         except (OSError, ValueError, http.client.HTTPException) as error:  # away, or it talks nonsense
             silent[address] = str(error)
-    return Reading(time_s, tuple(samples), silent)
+            continue
+        samples.extend(told)
+        if not told:
+            mute.append(address)
+    return Reading(time_s, tuple(samples), silent, tuple(mute))
 
 
 def parse(text: str) -> list[Sample]:

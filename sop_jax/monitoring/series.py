@@ -53,6 +53,7 @@ ROBOT = (
     Series("interventions", _COUNT, "episode_end", "Takeovers.", "num_interventions"),
     Series("ticks", _COUNT, "rollout", "Control ticks.", "num_frames"),
     Series("late_ticks", _COUNT, "rollout", "Control ticks that came late.", "num_late_ticks"),
+    Series("policy_version", _GAUGE, "acting", "Version that the robot acts with.", "version"),
     Series("policy_version", _GAUGE, "swap", "Version that the robot acts with.", "version"),
     Series("policy_learner_step", _GAUGE, "swap", "Learner steps in that version.", "learner_step"),
     Series("policy_created_timestamp_seconds", _GAUGE, "swap", "When that version was published.", "created_ns",
@@ -80,8 +81,11 @@ REPLAY = (
 )  # fmt: skip
 
 LEARNER = (
+    Series("learner_awaited_items", _GAUGE, "awaits_items", "Online items that must come before it begins.", "missing"),
     Series("learner_step", _GAUGE, "learner_step", "Learner steps done.", "step"),
     Series("learner_steps_per_second", _GAUGE, "learner_step", "Learner steps per second.", "steps_per_s"),
+    Series("learner_report_seconds", _GAUGE, "learner_step", "What the steps took that the last report tells of.",
+           "elapsed_s"),
     Series("learner_wait_share", _GAUGE, "learner_step", "Share of the time spent waiting for batches.", "wait_share"),
     Series("learner_loss", _GAUGE, "learner_step", "Mean loss.", "loss"),
     Series("learner_skipped_steps", _COUNT, "step_skipped", "Steps without a finite gradient."),
@@ -102,6 +106,10 @@ LEARNER = (
     Series("publication_version", _GAUGE, "publication", "Newest version published.", "version"),
     Series("publication_learner_step", _GAUGE, "publication", "Learner steps in it.", "learner_step"),
     Series("publication_timestamp_seconds", _GAUGE, "publication", "When it was made.", "created_ns", scale=_NS),
+    Series("unpublished_steps", _GAUGE, "learner_step", "Learner steps since the last publication that is out.",
+           "unpublished_steps"),
+    Series("publish_every_steps", _GAUGE, "learner_step", "Learner steps from one publication that is due to the next.",
+           "publish_every"),
     Series("publish_seconds", _TIMES, "publication", "What publishing took.", "publish_s"),
     Series("publication_failures", _COUNT, "publication_failed", "Publications that failed."),
     Series("checkpoint_failures", _COUNT, "checkpoint_failed", "Checkpoints that could not be written."),

@@ -48,6 +48,8 @@ Labeler = Callable[[EpisodeManifest, EpisodeArrays, EpisodeImages], FrameLabels]
 """What an algorithm makes of an episode, whose images are decoded only if it reads them. It may raise InvalidEpisodeError to
 have the episode set aside, and UnlabelledEpisodeError to have it left alone until there is another labeler."""
 
+_STATS_TIMEOUT_S = 5.0
+"""What the server may take to tell the tables' sizes: nothing waits for them."""
 _UNTRAINABLE = (Outcome.ERROR, Outcome.ABORTED)
 
 
@@ -62,7 +64,7 @@ class IntakeConfig:
     episodes_per_look: episodes read before their items are inserted and the next ones are read.
     num_readers: episodes read and verified at once.
     decode_all_images: decode every pixel while verifying, for robots that aren't trusted.
-    table_stats_interval_s: how often the tables' sizes are written to the metrics.
+    table_stats_interval_s: how often the tables' sizes are written to the metrics, also within a look that takes longer.
     """
 
     segment_length: int = DEFAULT_SEGMENT_LENGTH
@@ -271,6 +273,7 @@ class Intake:
         for path, result in self._reader.read(paths):
             if should_stop():
                 break
+            self._tell_tables()
             if isinstance(result, Unreadable):
                 self._leave(path, result.reason, counts)
                 continue
@@ -347,6 +350,7 @@ class Intake:
                 except SopError as error:
                     problem = str(error)
                     break
+                self._tell_tables()
                 for episode in group:
                     counts["num_items"] += 0 if episode.stale_keys else len(episode.items)
                     self._count_done(episode, "relabelled" if episode.stale_keys else "inserted", counts)
@@ -387,9 +391,15 @@ class Intake:
         self.total = self.total.then(report)
         if report.changed or problem:
             self._log.report(report, problem)
+        if report.available:
+            self._tell_tables(at_once=report.changed)
+        return report
+
+    def _tell_tables(self, at_once: bool = False) -> None:
+        """Writes the tables' sizes to the metrics when they are due. That they come tells that the server answers, so a long
+        look (hundreds of large episodes to read) tells them too."""
         now_ns = self._clock.now_ns()
-        if report.available and (report.changed or now_ns >= self._stats_due_ns):
+        if at_once or now_ns >= self._stats_due_ns:
             self._stats_due_ns = now_ns + round(self._config.table_stats_interval_s * 1e9)
             with contextlib.suppress(SopError):
-                self._log.tables(self._tables.info(self._config.insert_timeout_s).values())
-        return report
+                self._log.tables(self._tables.info(min(_STATS_TIMEOUT_S, self._config.insert_timeout_s)).values())

@@ -5,7 +5,7 @@
 | episode | once per episode that was dealt with | ids, outcome, policy_version, interventions, items, delay, staleness |
 | look | a look that found something new begins | num_new |
 | intake | a look that changed something or met a problem | the report's counts, problem, waiting (pending and backlog) |
-| table | after a change, and every `table_stats_interval_s` | table, size, max_size, num_inserted, num_sampled |
+| table | after changes and every `table_stats_interval_s`, in a look too | table, size, max_size, num_inserted, num_sampled |
 | quarantine | an episode was set aside | episode_id, path, reason |
 | unlabelled_episode | the labeler can't read an episode: empty until there is another labeler | episode_id, path, reason |
 | unreadable_episode | the store didn't serve an episode this time | episode_id, path, reason |

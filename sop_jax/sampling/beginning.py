@@ -43,6 +43,13 @@ class Beginning:
         if not self._has_come:
             now_ns = self._clock.now_ns()
             self._since_ns = now_ns if self._since_ns is None else self._since_ns
-            sizes = [tables[name].size for name in self._tables if name in tables]
-            self._has_come = max(sizes, default=-1) >= self._num_items or now_ns - self._since_ns >= MAX_WAIT_S * 1e9
+            self._has_come = self._largest(tables) >= self._num_items or now_ns - self._since_ns >= MAX_WAIT_S * 1e9
         return self._has_come
+
+    def num_missing(self, tables: Mapping[str, TableInfo]) -> int:
+        """How many online items have to come before it begins, at least 1; of the task that lacks fewest."""
+        return max(1, self._num_items - max(0, self._largest(tables)))
+
+    def _largest(self, tables: Mapping[str, TableInfo]) -> int:
+        """Items in the fullest online table; -1 without any table."""
+        return max((tables[name].size for name in self._tables if name in tables), default=-1)

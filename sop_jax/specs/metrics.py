@@ -1,6 +1,7 @@
 """Metrics as JSON lines: one file per process, one object per event, each stamped with wall time."""
 
 import json
+import os
 import pathlib
 import threading
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ class JsonlMetrics:
     killed process loses nothing it wrote.
 
     A disk that refuses them (full, gone) stops nobody: lines are lost, and counted in a "metrics_lost" event (num) as soon
-    as it takes some again.
+    as it takes some again. What a process before left torn is ended first, so that it spoils no line but its own.
     """
 
     def __init__(self, path: pathlib.Path, process: str, clock: Clock | None = None):
@@ -27,7 +28,7 @@ class JsonlMetrics:
         self._lock = threading.Lock()
         self._file = path.open("ab", buffering=0)
         self._num_lost = 0
-        self._is_torn = False
+        self._is_torn = _ends_mid_line(path)
         """The file ends in the middle of a line."""
 
     def write(self, event: str, /, **values: float | int | bool | str) -> None:
@@ -57,6 +58,15 @@ class JsonlMetrics:
     def close(self) -> None:
         with self._lock:
             self._file.close()
+
+
+def _ends_mid_line(path: pathlib.Path) -> bool:
+    """Whether the file lacks its last newline: the process or the machine went down, or the disk was full, in mid-line."""
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 class NoMetrics:

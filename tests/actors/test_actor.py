@@ -110,6 +110,7 @@ def test_a_publication_is_swapped_in_at_the_next_boundary(runner, tmp_path):
     for episode in collected.episodes:
         assert set(episode.arrays.policy_version.tolist()) == {episode.manifest.policy_version}
     assert (report.num_swaps, report.num_refused) == (1, 0)
+    assert metrics.events[0] == {"event": "acting", "robot_id": "fake-1", "version": 0}  # told before there is any swap
     (swap,) = [event for event in metrics.events if event["event"] == "swap"]
     assert (swap["version"], swap["from_version"], swap["learner_step"]) == (1, 0, 25)
     assert (swap["created_ns"], swap["now_ns"]) == (77, START_NS)
@@ -209,7 +210,7 @@ def test_a_robot_that_never_starts_is_broken(runner):
     actor = make_actor(runner, Collected(), robot=robot, metrics=metrics, max_empty_episodes=3)
     with pytest.raises(RobotBrokenError, match="fake-1: 3 episodes in a row"):
         actor.run()
-    assert [event["event"] for event in metrics.events] == ["empty_episode"] * 3
+    assert [event["event"] for event in metrics.events] == ["acting"] + ["empty_episode"] * 3
 
 
 def test_nobody_swaps_while_an_episode_runs(runner):

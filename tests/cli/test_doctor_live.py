@@ -24,6 +24,7 @@ def last_json(capsys):
 
 def test_the_stations_of_a_run_are_found_and_their_bottleneck_is_named(stations, tmp_path, capsys):
     robot, learner = stations
+    robot.write("acting", robot_id="robot-0", version=0)
     learner.write("learner_step", step=10, version=1, steps_per_s=5.0, wait_share=0.0, loss=1.0)
     words = ["doctor", "--live", "--run", str(tmp_path / "run"), "--watch-s", "0", "--json"]
     assert main(words) == 0
@@ -36,6 +37,20 @@ def test_the_stations_of_a_run_are_found_and_their_bottleneck_is_named(stations,
     assert found["bottleneck"] == "upload_fails"
     assert found["vitals"]["spool_bytes"] == 30
     assert found["vitals"]["learner_steps_per_s"] == 5.0
+
+
+def test_a_loop_that_is_stuck_at_its_start_is_not_called_healthy(stations, tmp_path, capsys):
+    robot, learner = stations
+    words = ["doctor", "--live", "--run", str(tmp_path / "run"), "--watch-s", "0", "--json"]
+    assert main(words) == 1
+    found = last_json(capsys)
+    assert [verdict["code"] for verdict in found["verdicts"]] == ["station_mute"] * 2
+    robot.write("acting", robot_id="robot-0", version=0)
+    learner.write("awaits_items", missing=8)
+    assert main(words) == 1
+    assert last_json(capsys)["bottleneck"] == "learner_awaits_items"
+    learner.write("awaits_items", missing=0)
+    assert main(words) == 0
 
 
 def test_a_station_given_by_address_that_is_gone(stations, tmp_path, capsys):
@@ -76,4 +91,15 @@ def test_one_episode_is_followed_through_all_stations(tmp_path, capsys):
     )
     assert "intake_delay_s" not in out[2]  # nobody knew it
     assert main(["episodes", "trace", "--metrics", str(tmp_path), "--episode", "other"]) == 1
-    assert "no station wrote of other" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "no station wrote of other" in out
+    assert "torn" not in err
+
+
+def test_torn_lines_of_a_trace_are_told(tmp_path, capsys):
+    whole = json.dumps({"time_s": 1, "process": "robot-0", "event": "upload", "episode_id": "robot-0.1.2"})
+    (tmp_path / "robot-0.jsonl").write_text(f'{{"time_s": 0, "proc\n{whole}\n')
+    assert main(["episodes", "trace", "--metrics", str(tmp_path), "--episode", "robot-0.1.2"]) == 0
+    out, err = capsys.readouterr()
+    assert "upload" in out
+    assert "1 lines in" in err

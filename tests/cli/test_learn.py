@@ -36,8 +36,8 @@ from sop_jax.sampling.beginning import MAX_WAIT_S, Beginning
 from sop_jax.sampling.loader import LoaderConfig
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.errors import ConfigError, ReplayUnavailableError
-from sop_jax.specs.interfaces import Item
-from sop_jax.specs.metrics import NoMetrics
+from sop_jax.specs.interfaces import Item, TableInfo
+from sop_jax.specs.metrics import MemoryMetrics, NoMetrics
 from sop_jax.specs.records import NO_POLICY, Source
 
 SMALL = CompactConfig(
@@ -122,9 +122,11 @@ def test_a_server_that_never_answers_holds_the_learner_up_for_a_bounded_time():
 
     clock = ManualClock()
     tables = Away([TableConfig("t", 10)], 0, clock)
-    assert wait_to_begin(tables, Beginning(HgDagger(), ["restock_shelf"], 1, clock), clock, lambda: False)
+    assert wait_to_begin(tables, Beginning(HgDagger(), ["restock_shelf"], 1, clock), clock, NoMetrics(), lambda: False)
     assert clock.now_ns() == MAX_WAIT_S * 1e9  # then it says "starved", and why
-    assert not wait_to_begin(tables, Beginning(HgDagger(), ["restock_shelf"], 1, clock), clock, lambda: True)
+    assert not wait_to_begin(
+        tables, Beginning(HgDagger(), ["restock_shelf"], 1, clock), clock, NoMetrics(), lambda: True
+    )
 
 
 @pytest.mark.parametrize("algorithm", [BehaviourCloningConfig(), HgDaggerConfig()])
@@ -203,6 +205,24 @@ def test_tables_in_a_process_draw_anew_on_every_host_and_after_every_resume(tmp_
     assert draws_seed(8, None) not in seeds
     assert num_in_common(seeds[0], seeds[1]) == 100
     assert max(num_in_common(one, other) for one, other in itertools.combinations(seeds[1:], 2)) < 10
+
+
+def test_a_learner_tells_what_it_waits_for_before_it_begins():
+    """Without a word of it, one that waits for ever looks like one that has nothing to say."""
+    metrics, clock, name = MemoryMetrics(), ManualClock(), "restock_shelf/online"
+
+    class Tables:
+        sizes = iter((None, None, 1, 1, 4))  # a server that doesn't answer at first
+
+        def info(self, timeout_s):
+            if (size := next(self.sizes)) is None:
+                raise ReplayUnavailableError("away")
+            return {name: TableInfo(name, size, 100, size, 0)}
+
+    beginning = Beginning(HgDagger(), ["restock_shelf"], 3, clock)
+    assert wait_to_begin(Tables(), beginning, clock, metrics, lambda: False)
+    assert metrics.events == [{"event": "awaits_items", "missing": missing} for missing in (3, 2, 0)]
+    assert not wait_to_begin(Tables(), beginning, clock, metrics, lambda: True)
 
 
 def test_hosts_load_different_examples_of_one_batch():

@@ -3,6 +3,7 @@
 from sop_jax.cli import replay
 from sop_jax.replay.intake_log import IntakeReport
 from sop_jax.specs.errors import ReplayUnavailableError
+from sop_jax.specs.metrics import MemoryMetrics
 
 
 class Service:
@@ -55,10 +56,13 @@ def test_a_restart_that_fails_is_tried_again(capsys):
         looks.append(None)
         return IntakeReport(inserted=1, backlog=2 - len(looks))
 
-    replay._serve(look, service, service, stop, 0.5)
+    metrics = MemoryMetrics()
+    replay._serve(look, service, service, stop, 0.5, metrics)
     told = capsys.readouterr().err
     assert told.count("did not start, and will be tried again: the port is in use") == 2
     assert "nginx has ended, and did not start again yet" in told
     assert "nginx has ended; it was started again" in told
     # A pause after each start that failed, and after a look that left nothing to do; none while there is a backlog.
     assert stop.waits == [replay._RESTART_PAUSE_S, replay._RESTART_PAUSE_S, 0.5, 0.5]
+    # Intake, which tells of the tables, wasn't asked to look yet.
+    assert metrics.events == [{"event": "server_silent", "num_looks": 1, "reason": "away"}] * 3

@@ -107,6 +107,26 @@ def test_totals_and_state_hand_computed():
     assert state.robots[0].num_successes == 2
 
 
+@pytest.mark.parametrize(("checkpoint", "latency_s"), [(25, 14.0), (50, 9.0)])
+def test_a_correction_that_a_restart_discarded_returns_when_it_is_learnt_anew(checkpoint, latency_s):
+    used = episode(0, started_s=4.0, duration_s=4.0, failed_s=(6.0,))
+    tracker = RunTracker()
+    events = [
+        event(7.0, "learner_begins", step=0),
+        event(8.0, "first_use", episode_id=used.episode_id, learner_step=30),
+        event(9.0, "learner_step", step=25, steps_per_s=30.0, loss=0.5, wait_share=0.1),
+        event(12.0, "learner_begins", step=checkpoint),  # killed before it published step 50, or after it saved it
+        event(14.0, "publication", version=1, learner_step=75),
+        event(16.0, "first_use", episode_id=used.episode_id, learner_step=90),
+        event(18.0, "publication", version=2, learner_step=100),
+    ]
+    tracker.add_events(events if checkpoint < 30 else [found for found in events if found.time_s != 16.0])
+    tracker.add_episode(used)
+    tracker.add_episode(episode(1, started_s=15.0, duration_s=2.0, version=1))
+    tracker.add_episode(episode(2, started_s=20.0, duration_s=2.0, version=2))
+    assert tracker.history().correction_latencies_s == (latency_s,)
+
+
 def test_an_empty_run_has_no_numbers():
     state = RunTracker().state()
     assert (state.success, state.learner, state.median_staleness_s, state.robots) == (None, None, None, ())

@@ -96,6 +96,9 @@ def test_first_use_is_not_reported_again_after_a_resume(make_bench, tmp_path):
     second = make_bench(checkpoint_dir=tmp_path / "c")
     second.learner.run()
     assert second.events("first_use") == second.events("correction_use") == []
+    assert [bench.events("learner_begins") for bench in (first, second)] == [
+        [{"event": "learner_begins", "step": step}] for step in (0, first.learner.current_step)
+    ]
 
 
 def test_publication_versions_go_on_after_a_resume(make_bench, tmp_path):

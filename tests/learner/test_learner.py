@@ -151,6 +151,37 @@ def test_a_slow_store_gets_the_newest_parameters_and_never_stops_training(make_b
     assert steps == sorted(steps)
 
 
+def test_a_slow_store_is_told_beside_what_is_due(make_bench):
+    """Its publications come four times as seldom as they are due: they would look usual, but for the config."""
+    publisher, gate = FakePublisher(), threading.Event()
+    publish = publisher.publish
+    publisher.publish = lambda *arguments: gate.wait(10) and publish(*arguments)
+    config = dataclasses.replace(CONFIG, publish_in_background=True, num_steps=8)
+    bench = make_bench(config, publisher=publisher)
+    for _ in range(8):
+        bench.learner.step()
+    bench.learner.settle()
+    late = [(event["publish_every"], event["unpublished_steps"]) for event in bench.events("learner_step")]
+    assert late == [(2, 2), (2, 4), (2, 6), (2, 8)]
+    gate.set()
+    bench.learner._publications.wait()
+    for _ in range(2):
+        bench.learner.step()
+    bench.learner.settle()
+    bench.learner._publications.wait()
+    assert bench.events("learner_step")[-1]["unpublished_steps"] <= 2
+
+
+def test_what_a_learner_took_up_is_not_late(make_bench, tmp_path):
+    make_bench(checkpoint_dir=tmp_path / "c").learner.run()
+    resumed = make_bench(publisher=FakePublisher(), checkpoint_dir=tmp_path / "c")
+    resumed.learner.run(num_steps=8)
+    assert [event["unpublished_steps"] for event in resumed.events("learner_step")] == [0]
+    silent = make_bench()
+    silent.learner.run(num_steps=2)
+    assert "publish_every" not in silent.events("learner_step")[0]  # nobody gets its publications
+
+
 def test_a_store_that_is_away_is_reported_and_tried_again(make_bench):
     publisher = FakePublisher()
     publisher.fail = True
@@ -200,6 +231,7 @@ def test_step_events_say_what_was_sampled(make_bench):
     (event,) = bench.events("learner_step")
     assert event["step"] == 2
     assert event["steps_per_s"] == pytest.approx(2 / 0.5)
+    assert event["elapsed_s"] == 0.5
     assert event["wait_share"] == pytest.approx(2 * 0.05 / 0.5)
     assert event["online_share/fold"] == event["online_share/stock"] == 0.5
     assert event["requested_online_share/fold"] == 1.0
@@ -243,6 +275,34 @@ def test_waits_for_data_with_progress_then_trains(make_bench):
     starved = bench.events("starved")
     assert [event["waited_s"] for event in starved] == [0.0, 1.0, 2.0]
     assert starved[0]["reason"] == "fold/offline holds 0 of 1 items"
+    assert [event["waited_s"] for event in bench.events("data_came")] == [3.0]
+
+
+def test_a_batch_that_does_not_come_ahead_is_told_at_once_and_so_is_its_coming(make_bench):
+    """Nobody else would tell for a whole deadline more."""
+    batches = make_batches()
+    produce, calls = batches.next, iter(range(99))
+
+    def starving_next():
+        if next(calls) in (1, 2):  # the second batch, asked for ahead and again when it's needed
+            bench.clock.advance_s(120)
+            raise BatchStarvedError("fold/offline holds 0 of 1 items")
+        return produce()
+
+    batches.next = starving_next
+    bench = make_bench(batches=batches)
+    bench.learner.step(fetch_ahead=True)
+    assert [(event["step"], event["waited_s"]) for event in bench.events("starved")] == [(1, 0.0)]
+    with pytest.raises(BatchStarvedError):
+        bench.learner.step()
+    assert [event["waited_s"] for event in bench.events("starved")] == [
+        0.0
+    ]  # whoever steps tells of this one: `run` does
+    bench.clock.advance_s(5)
+    bench.learner.step()
+    assert [(event["step"], event["waited_s"]) for event in bench.events("data_came")] == [(1, 125.0)]
+    bench.learner.step()
+    assert len(bench.events("data_came")) == 1
 
 
 def test_a_batch_that_was_taken_is_trained_on_before_it_stops(make_bench):

@@ -32,6 +32,8 @@ def test_a_robots_events(clock):
     metrics.write("upload_failed", episode_id="b", reason="no route", num_pending=1, pending_bytes=300, max_bytes=1000)
     metrics.write("episode_end", outcome="success", num_interventions=2)
     metrics.write("episode_end", outcome="failure", num_interventions=1)
+    metrics.write("acting", robot_id="robot-0", version=0)
+    assert scraped(metrics).value("policy_version", "robot-0") == 0
     metrics.write("swap", version=7, learner_step=175, created_ns=40 * 10**9, now_ns=43 * 10**9)
     window = scraped(metrics)
     assert window.value("spool_bytes", "robot-0") == 300
@@ -68,6 +70,19 @@ def test_a_corrections_latency_ends_with_the_first_publication_that_learnt_from_
     assert window.value("publication_interval_steps", "learner") == 25
     metrics.write("publication", version=3, learner_step=75, created_ns=13 * 10**9, publish_s=0.1)
     assert scraped(metrics).value("correction_published_seconds_sum", "learner") == 17
+
+
+@pytest.mark.parametrize(("learner_step", "latency_s"), [(25, 10), (24, 10), (26, 40), (50, 40), (51, 70)])
+def test_a_correction_told_after_the_publication_that_learnt_from_it(clock, learner_step, latency_s):
+    """A step's publication is out before its losses are fetched, and with them what it learnt from."""
+    metrics = PrometheusMetrics("learner", clock)
+    for version, step, created_s in ((1, 25, 110), (2, 50, 140)):
+        metrics.write("publication", version=version, learner_step=step, created_ns=created_s * 10**9, publish_s=0.1)
+    metrics.write("correction_use", episode_id="a", task="t", learner_step=learner_step, ended_ns=100 * 10**9)
+    metrics.write("publication", version=3, learner_step=75, created_ns=170 * 10**9, publish_s=0.1)
+    window = scraped(metrics)
+    assert window.value("correction_published_seconds_sum", "learner") == latency_s
+    assert window.value("correction_published_seconds_count", "learner") == 1
 
 
 def test_a_correction_whose_robot_knew_no_date_has_no_latency():
@@ -107,8 +122,10 @@ def test_every_series_can_be_made_and_a_name_means_one_thing():
 
 def test_it_listens_on_the_loopback_and_stops(clock):
     metrics = PrometheusMetrics("x", clock)
-    metrics.write("learner_step", step=3)
     with metrics.serve() as address:
+        assert read_stations([address], 0.0).mute == (address,)
+        metrics.write("learner_step", step=3)
+        assert read_stations([address], 0.0).mute == ()
         assert address.startswith("127.0.0.1:")
         assert read_stations([address], 0.0).samples == tuple(parse(metrics.render()))
         assert Sample("learner_step", "x", {}, 3.0) in parse(metrics.render())

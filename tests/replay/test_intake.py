@@ -362,6 +362,54 @@ def test_metrics_name_the_episode_and_how_stale_it_was(store):
     assert [e["num_new"] for e in metrics.events if e["event"] == "look"] == [2]  # nothing new, nothing told
 
 
+def test_a_long_look_tells_of_the_tables_all_along(store):
+    """Their silence means that the server doesn't answer."""
+    for seed in range(6):
+        store.put(episode(seed))
+    clock, tables, told_ns = ManualClock(50 * 10**9), LocalTables(DUMP), []
+    insert = tables.insert
+
+    def slow_labeler(*episode):
+        clock.advance_s(30)
+        return label_all(*episode)
+
+    def slow_insert(*arguments):
+        clock.advance_s(30)
+        insert(*arguments)
+
+    class Moments:
+        def write(self, event, /, **values):
+            if event == "table":
+                told_ns.append(clock.now_ns())
+
+    tables.insert = slow_insert  # pyright: ignore[reportAttributeAccessIssue]
+    config = dataclasses.replace(CONFIG, items_per_insert=2)  # an episode's
+    intake = make_intake(store, tables, slow_labeler, config=config, clock=clock, metrics=Moments())
+    assert intake.look().inserted == 6
+    moments_s = sorted({moment_ns / 1e9 - 50 for moment_ns in told_ns})
+    assert moments_s == [
+        30.0 * num for num in (0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12)
+    ]  # at 6 the first is being stored
+
+
+def test_a_server_that_goes_within_a_look_is_not_waited_for(store):
+    store.put(episode(1))
+    tables, clock = FlakyTables(DUMP), ManualClock(50 * 10**9)
+    asked_s, info = [], tables.info
+
+    def asked(timeout_s=30.0):
+        asked_s.append(timeout_s)
+        if len(asked_s) > 1:
+            raise ReplayUnavailableError("away")
+        return info(timeout_s)
+
+    tables.info = asked  # pyright: ignore[reportAttributeAccessIssue]
+    metrics = MemoryMetrics()
+    assert make_intake(store, tables, clock=clock, metrics=metrics).look().inserted == 1
+    assert asked_s == [30.0, 5.0, 5.0]  # the look itself, the first episode read, and the change
+    assert not [event for event in metrics.events if event["event"] == "table"]
+
+
 def test_the_delay_of_what_no_dated_clock_recorded_is_not_told(store):
     store.put(episode(1, policy_version=NO_POLICY, source=Source.OFFLINE))
     metrics = MemoryMetrics()

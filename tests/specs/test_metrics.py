@@ -18,6 +18,20 @@ def test_jsonl_appends_stamped_lines(tmp_path):
     ]
 
 
+def test_a_line_that_an_earlier_process_left_torn_spoils_no_other(tmp_path):
+    path = tmp_path / "learner.jsonl"
+    path.write_bytes(b'{"event": "whole"}\n{"event": "to')
+    for count in range(2):  # the second finds the file whole
+        metrics = JsonlMetrics(path, "learner", ManualClock())
+        metrics.write("first_use", count=count)
+        metrics.close()
+    whole, torn, *written = path.read_text().splitlines()
+    assert (whole, torn) == ('{"event": "whole"}', '{"event": "to')
+    assert [(json.loads(line)["event"], json.loads(line)["count"]) for line in written] == [
+        ("first_use", 0), ("first_use", 1),
+    ]  # fmt: skip
+
+
 class Disk:
     """A file that takes so many bytes in each call, or none."""
 
