@@ -16,7 +16,7 @@ _WORDS = {Weight.STOPPED: "STOPPED", Weight.SLOW: "slow", Weight.NOTE: "note"}
 
 def run_live(stations: Sequence[str], run: pathlib.Path | None, watch_s: float, as_json: bool, clock: Clock) -> int:
     """Watches for `watch_s`; returns 1 if something holds the loop back, else 0. Raises UsageError."""
-    addresses = list(stations) + ([] if run is None else find_addresses(run))
+    addresses = list(dict.fromkeys([*stations, *([] if run is None else find_addresses(run))]))
     if not addresses:
         raise UsageError(
             "no station is known: give --stations HOST:PORT ..., or --run with the folder of a run that is going on (each "
@@ -25,7 +25,7 @@ def run_live(stations: Sequence[str], run: pathlib.Path | None, watch_s: float, 
     note(f"asking {', '.join(addresses)}, and again in {watch_s:g} s")
     before = read_stations(addresses, clock.now_ns() / 1e9)
     clock.sleep_s(watch_s)
-    window = Window(before, read_stations(addresses, clock.now_ns() / 1e9))
+    window = Window.between(before, read_stations(addresses, clock.now_ns() / 1e9))
     verdicts, figures = diagnose(window), vitals(window)
     say("  ".join(f"{name} {value:.4g}" for name, value in figures.items()) or "nothing was measured yet")
     for verdict in verdicts:

@@ -3,7 +3,7 @@
 import dataclasses
 import http.client
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -12,12 +12,13 @@ _MAX_BYTES = 16 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One number of one station. `name` without the prefix "sop_"; counters end in "_total"."""
+    """One number of one station. `name` without the prefix "sop_"; counters end in "_total". address: where it was read."""
 
     name: str
     station: str
     labels: Mapping[str, str]
     value: float
+    address: str = ""
 
     @property
     def key(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
@@ -41,6 +42,15 @@ class Window:
 
     before: Reading
     after: Reading
+
+    @staticmethod
+    def between(before: Reading, after: Reading) -> "Window":
+        """Stations of one name (two intakes, say) are told apart by their addresses."""
+        places: dict[str, set[str]] = {}
+        for sample in (*before.samples, *after.samples):
+            places.setdefault(sample.station, set()).add(sample.address)
+        namesakes = {station for station, addresses in places.items() if len(addresses) > 1}
+        return Window(_tell_apart(before, namesakes), _tell_apart(after, namesakes))
 
     @property
     def duration_s(self) -> float:
@@ -100,10 +110,20 @@ def read_stations(addresses: list[str], time_s: float, timeout_s: float = 5.0) -
         except (OSError, ValueError, http.client.HTTPException) as error:  # away, or it talks nonsense
             silent[address] = str(error)
             continue
-        samples.extend(told)
+        samples.extend(dataclasses.replace(sample, address=address) for sample in told)
         if not told:
             mute.append(address)
     return Reading(time_s, tuple(samples), silent, tuple(mute))
+
+
+def _tell_apart(reading: Reading, namesakes: Set[str]) -> Reading:
+    named = (
+        dataclasses.replace(sample, station=f"{sample.station} at {sample.address}")
+        if sample.station in namesakes
+        else sample
+        for sample in reading.samples
+    )
+    return dataclasses.replace(reading, samples=tuple(named))
 
 
 def parse(text: str) -> list[Sample]:

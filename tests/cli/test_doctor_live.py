@@ -7,6 +7,8 @@ import pytest
 
 from sop_jax.cli.main import main
 from sop_jax.cli.station_metrics import find_addresses, open_metrics
+from sop_jax.monitoring.scrape import Window, read_stations
+from sop_jax.specs.clock import WallClock
 
 
 @pytest.fixture
@@ -103,3 +105,21 @@ def test_torn_lines_of_a_trace_are_told(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "upload" in out
     assert "1 lines in" in err
+
+
+def test_two_intakes_of_one_name_are_two_stations(tmp_path, capsys):
+    with contextlib.ExitStack() as stack:
+        intakes = [open_metrics(stack, "replay", tmp_path / str(i) / "metrics", 0, "127.0.0.1") for i in range(2)]
+        for intake, times in zip(intakes, (7, 1), strict=True):
+            for number in range(times):
+                intake.write("quarantine", episode_id=str(number), path="p", reason="torn")
+        addresses = [address for i in range(2) for address in find_addresses(tmp_path / str(i))]
+        words = ["doctor", "--live", "--stations", *addresses, *addresses, "--watch-s", "0", "--json"]
+        assert main(words) == 0  # nothing new was set aside, at either
+        assert last_json(capsys)["verdicts"] == []
+        clock = WallClock()
+        before = read_stations(addresses, clock.now_ns() / 1e9)
+        intakes[1].write("quarantine", episode_id="new", path="p", reason="torn")
+        window = Window.between(before, read_stations(addresses, clock.now_ns() / 1e9))
+    rises = {sample.station: sample.value for sample in window.growth("intake_quarantined_total")}
+    assert rises == {f"replay at {addresses[0]}": 0.0, f"replay at {addresses[1]}": 1.0}

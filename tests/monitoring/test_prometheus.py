@@ -1,5 +1,6 @@
 """Events become series; a real scrape over HTTP reads them back."""
 
+import dataclasses
 import socket
 import urllib.request
 
@@ -127,7 +128,8 @@ def test_it_listens_on_the_loopback_and_stops(clock):
         metrics.write("learner_step", step=3)
         assert read_stations([address], 0.0).mute == ()
         assert address.startswith("127.0.0.1:")
-        assert read_stations([address], 0.0).samples == tuple(parse(metrics.render()))
+        told = [dataclasses.replace(sample, address=address) for sample in parse(metrics.render())]
+        assert read_stations([address], 0.0).samples == tuple(told)
         assert Sample("learner_step", "x", {}, 3.0) in parse(metrics.render())
         with urllib.request.urlopen(f"http://{address}/metrics") as answer:
             assert answer.headers["Content-Type"].startswith("text/plain")
