@@ -16,7 +16,8 @@ _WORDS = {Weight.STOPPED: "STOPPED", Weight.SLOW: "slow", Weight.NOTE: "note"}
 
 def run_live(stations: Sequence[str], run: pathlib.Path | None, watch_s: float, as_json: bool, clock: Clock) -> int:
     """Watches for `watch_s`; returns 1 if something holds the loop back, else 0. Raises UsageError."""
-    addresses = list(dict.fromkeys([*stations, *([] if run is None else find_addresses(run))]))
+    named = list(stations) + ([] if run is None else find_addresses(run))
+    addresses = list(dict.fromkeys(named))
     if not addresses:
         raise UsageError(
             "no station is known: give --stations HOST:PORT ..., or --run with the folder of a run that is going on (each "
