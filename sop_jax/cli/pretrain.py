@@ -34,6 +34,7 @@ from sop_jax.cli.progress import WorkProgress
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes.format import ParsedEpisode
 from sop_jax.episodes.paths import robot_of_path
+from sop_jax.episodes.retirement import retired_paths
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.evaluation.evaluate import Candidate
 from sop_jax.evaluation.provenance import describe as describe_machine
@@ -247,6 +248,12 @@ def _train(arguments: PretrainArguments, command: str, started_s: float, stop: S
     return provenance
 
 
+def _read_demonstrations(store: EpisodeStore) -> list[ParsedEpisode]:
+    """All but those that are set aside or retired. Raises InvalidEpisodeError: one is torn, and nobody has looked yet."""
+    unwanted = {*store.quarantined_paths(), *retired_paths(store)}
+    return [store.read_without_images(path) for path in store.list_paths() if path not in unwanted]
+
+
 def _clone(arguments: PretrainArguments, start: PolicyBundle | None, stop: StopRequests) -> PolicyBundle:
     """The policy that was learnt from the demonstrations. Raises KeyboardInterrupt on stop."""
     config = arguments.experiment
@@ -256,9 +263,8 @@ def _clone(arguments: PretrainArguments, start: PolicyBundle | None, stop: StopR
     if start is not None:
         params, norm = start.params, start.norm
     else:
-        episodes = [store.read_without_images(path) for path in store.list_paths()]
         params = model.init_params(jax.random.key(config.seed))
-        norm = compute_norm_stats(take_evenly(episodes), model.horizon)
+        norm = compute_norm_stats(take_evenly(_read_demonstrations(store)), model.horizon)
     with contextlib.ExitStack() as stack:
         metrics = JsonlMetrics(arguments.work / "metrics" / "learner.jsonl", "learner")
         stack.callback(metrics.close)

@@ -12,8 +12,10 @@ from configs.files import from_json, to_json
 from configs.registry import PRETRAININGS
 from sop_jax.actors.episode import TrialResult
 from sop_jax.cli.main import INTERRUPTED, main
-from sop_jax.cli.pretrain import _hand_over, take_evenly
+from sop_jax.cli.pretrain import _hand_over, _read_demonstrations, take_evenly
 from sop_jax.episodes.format import pack, parse
+from sop_jax.episodes.paths import episode_of_path
+from sop_jax.episodes.retirement import RetirementRecord, retire
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode, make_spec
 from sop_jax.evaluation.results import Subject, summarise
@@ -192,3 +194,13 @@ def test_a_stopped_training_is_not_taken_for_one_from_another_start(tmp_path, ca
     assert expected in capsys.readouterr().err
     assert main(words) == 2
     assert "--start 0123456789abcdef, now it is random weights" in capsys.readouterr().err
+
+
+def test_what_was_set_aside_or_retired_has_no_say_in_the_normalisation(store_url):
+    store = EpisodeStore(store_url)
+    for count in range(3):
+        store.put(make_episode(count, 24, 3, source=Source.OFFLINE, policy_version=NO_POLICY))
+    kept, torn, old = store.list_paths()
+    store.quarantine(torn, "torn")
+    retire(store, RetirementRecord(old, "restock_shelf", Source.OFFLINE, 9, 1, "old", 0))
+    assert [episode.manifest.episode_id for episode in _read_demonstrations(store)] == [episode_of_path(kept)]
