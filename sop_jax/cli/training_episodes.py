@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from sop_jax.cli.arguments import UsageError
 from sop_jax.cli.output import note
-from sop_jax.learner.checkpoints import newest_step
+from sop_jax.learner.checkpoints import has_checkpoint
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.records import EpisodeManifest
 
@@ -35,7 +35,7 @@ def settle_episodes(checkpoints: pathlib.Path, found: Mapping[str, EpisodeManife
     Raises ConfigError if the record can't be read, UsageError if none of its episodes is left.
     """
     path = checkpoints / EPISODES_FILE
-    if not newest_step(checkpoints) or not path.exists():  # without a record: checkpoints of an earlier version
+    if not has_checkpoint(checkpoints) or not path.exists():  # without a record: checkpoints of an earlier version
         longest = _longest(found)
         _write(path, {"episodes": sorted(found), "longest": longest})
         return TrainingEpisodes(found, longest)

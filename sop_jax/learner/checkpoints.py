@@ -135,6 +135,11 @@ def newest_step(directory: pathlib.Path) -> int:
     return max((int(path.name) for path in directory.glob("*") if path.name.isdigit()), default=0)
 
 
+def has_checkpoint(directory: pathlib.Path) -> bool:
+    """Whether a complete checkpoint is in `directory`: also one of step 0, of a training stopped before its first step."""
+    return any(path.name.isdigit() for path in directory.glob("*"))
+
+
 def claim_checkpoints(directory: pathlib.Path, owner: Mapping[str, str], writes: bool = True) -> None:
     """Makes sure that checkpoints in `directory` are of the training that is about to take them up; called before it does.
 

@@ -30,7 +30,7 @@ def test_kill_9(tmp_path, store_url):
     accepted = {entry.episode_id for entry in entries.values() if entry.accepted}
     assert 4 <= len(accepted) <= len(entries) <= len(accepted) + 1  # at most one without an answer
 
-    spool = Spool(place.spool("robot-0"), store := EpisodeStore(store_url), WallClock())
+    spool = Spool(place.spool("robot-0"), store := EpisodeStore(store_url), WallClock(), background=False)
     assert spool.num_pending >= len(accepted)
     assert spool.drain(60.0)
     spool.close()

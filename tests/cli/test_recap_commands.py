@@ -235,7 +235,7 @@ def test_a_stopped_training_is_not_taken_for_another_ones(tmp_path, policy, monk
     params = create_model(POLICY).init_params(jax.random.key(1))
     PolicyBundle(POLICY, params, identity_norm_stats(16, 16, 3)).save(tmp_path / "other")
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain_value, "StopRequests", lambda: contextlib.nullcontext(_AfterOneStep()))
+        patch.setattr(pretrain_value, "StopRequests", lambda: contextlib.nullcontext(_Soon()))
         assert main(words_for(tmp_path, policy)) == 130
     capsys.readouterr()
     for words, message in (
@@ -260,7 +260,7 @@ def test_a_training_that_goes_on_keeps_the_episodes_that_it_began_with(tmp_path,
 
     monkeypatch.setattr(pretrain_value, "_returns_of", spy)
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain_value, "StopRequests", lambda: contextlib.nullcontext(_AfterOneStep()))
+        patch.setattr(pretrain_value, "StopRequests", lambda: contextlib.nullcontext(_Soon()))
         assert main(words_for(tmp_path, policy)) == 130
     store.put(make_episode(500, 100, 3, spec=SPEC))
     store.put(make_episode(501, 9, 3, spec=SPEC, task="laundry_fold"))
@@ -290,7 +290,7 @@ def test_the_episodes_of_a_training_are_settled_with_its_first_checkpoint(tmp_pa
     assert first == TrainingEpisodes({"short": short}, {"restock_shelf": 9})
     both = {"short": short, "long": long}
     assert settle_episodes(tmp_path, both) == TrainingEpisodes(both, {"restock_shelf": 49})  # nothing was learnt yet
-    (tmp_path / "1").mkdir()
+    (tmp_path / "0").mkdir()  # stopped before the first step: the sampler's state is kept, and is of these tasks
     assert settle_episodes(tmp_path, {"short": short}) == TrainingEpisodes({"short": short}, {"restock_shelf": 49})
     with pytest.raises(UsageError, match="none of the 2 episodes that this training began with is left"):
         settle_episodes(tmp_path, {"other": long})
@@ -302,8 +302,8 @@ def test_the_episodes_of_a_training_are_settled_with_its_first_checkpoint(tmp_pa
     assert settle_episodes(tmp_path, both).longest == {"restock_shelf": 49}
 
 
-class _AfterOneStep:
-    """Asks to stop once a step was done."""
+class _Soon:
+    """Asks to stop soon after the training began."""
 
     def __init__(self):
         self._num_asked = 0
