@@ -67,7 +67,7 @@ def test_pictures_of_many_sizes_are_judged_by_one_compilation():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(values.bundle.model), "logits", counting)
-        for size in (16, 17, 24, 40, 9):
+        for size in (16, 40, 9):
             episode = make_episode(size, 5, 1, spec=make_spec(image_size=size, camera_names=("head",)))
             found = values.values(episode.manifest, episode.arrays, HeldImages(episode))
             tokens, mask = values.bundle.model.tokenize([episode.manifest.instruction] * 5)
