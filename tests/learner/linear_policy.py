@@ -10,6 +10,7 @@ import numpy as np
 
 from sop_jax.learner.config import LearnerConfig, MeshConfig
 from sop_jax.models.normalization import identity_norm_stats
+from sop_jax.sampling.batch_source import BatchStarvedError
 from sop_jax.sampling.batch_spec import BatchSpec
 from sop_jax.sampling.fake import SyntheticBatches
 
@@ -72,3 +73,21 @@ CONFIG = LearnerConfig(
 
 def make_batches(batch_size: int = 8, tasks=("fold", "stock")) -> SyntheticBatches:
     return SyntheticBatches(BatchSpec((), DIM, DIM, HORIZON), MODEL.tokenize, tasks, batch_size)
+
+
+def make_batches_that_end(after: int) -> tuple[SyntheticBatches, list[int]]:
+    """Batches of which none comes after the first `after`: whoever asks for one more is told to stop meanwhile, and must be
+    heard. The list isn't empty once that has happened."""
+    batches, asked, waiting = make_batches(), [], []
+    produce = batches.next
+
+    def next_or_never(should_stop):
+        if len(asked) == after:
+            waiting.append(1)
+            assert should_stop()
+            raise BatchStarvedError("told to stop")
+        asked.append(1)
+        return produce()
+
+    batches.next = next_or_never
+    return batches, waiting

@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 from host_process import LEARNER, NUM_STEPS, make_learner, report
-from linear_policy import CONFIG, make_batches
+from linear_policy import CONFIG, make_batches, make_batches_that_end
 
 from sop_jax.learner.hosts import Exchange, decode_rows, encode_rows, join_hosts, stand_in_for
 from sop_jax.sampling.batch_source import BatchStarvedError, Draw
@@ -207,18 +207,7 @@ def test_a_host_that_is_told_to_stop_asks_for_no_more_data(make_bench, tmp_path)
 
 
 def test_a_host_that_is_told_to_stop_while_it_waits_lets_the_others_finish(make_bench, tmp_path):
-    batches, asked, waiting = make_batches(), [], []
-    produce = batches.next
-
-    def third_never_comes(should_stop):
-        if len(asked) == 2:
-            waiting.append(1)
-            assert should_stop()
-            raise BatchStarvedError("told to stop")
-        asked.append(1)
-        return produce()
-
-    batches.next = third_never_comes
+    batches, waiting = make_batches_that_end(after=2)
     config = dataclasses.replace(CONFIG, num_steps=50, checkpoint_every=50)
     bench = make_bench(config, batches=batches, checkpoint_dir=tmp_path / "c")
     bench.learner._exchange = Exchange(bench.learner._mesh)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from linear_policy import CONFIG, DIM, MODEL, TRACES, LinearModel, make_batches
+from linear_policy import CONFIG, DIM, MODEL, TRACES, LinearModel, make_batches, make_batches_that_end
 
 from sop_jax.learner.learner import TrainingDivergedError
 from sop_jax.learner.sharding import make_mesh, replicated
@@ -331,18 +331,7 @@ def test_nothing_is_fetched_ahead_once_it_was_asked_to_stop(make_bench):
 
 def test_a_signal_is_heard_while_it_waits_for_data(make_bench, tmp_path):
     """Nothing comes for minutes, whatever is asked for; a preempted machine has one to write its checkpoint."""
-    batches, asked, waiting = make_batches(), [], []
-    produce = batches.next
-
-    def third_never_comes(should_stop):
-        if len(asked) == 2:
-            waiting.append(1)
-            assert should_stop()
-            raise BatchStarvedError("told to stop")
-        asked.append(1)
-        return produce()
-
-    batches.next = third_never_comes
+    batches, waiting = make_batches_that_end(after=2)
     bench = make_bench(batches=batches, checkpoint_dir=tmp_path / "c")
     assert bench.learner.run(num_steps=50, should_stop=lambda: bool(waiting)).step == 2
     assert bench.learner._checkpoints.latest_step() == 2
