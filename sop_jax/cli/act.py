@@ -16,7 +16,7 @@ from sop_jax.actors.policy_runner import PolicyRunner
 from sop_jax.algorithms.algorithm import Phase
 from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.cli.acting import Upkeep, run_actor, tell_report
-from sop_jax.cli.arguments import UsageError, parse
+from sop_jax.cli.arguments import UsageError, parse, refuse_unused
 from sop_jax.cli.collector import demonstrate
 from sop_jax.cli.locations import find_policy
 from sop_jax.cli.operator_options import OperatorOptions, open_console, with_operator
@@ -92,6 +92,9 @@ class ActArguments(OperatorOptions):
     """Print one JSON object as the last line."""
 
 
+_ACTING = ("policy", "spool", "spool_gb", "ledger", "metrics", "metrics_port", "metrics_host")
+
+
 def run(argv: Sequence[str]) -> int:
     arguments = parse(ActArguments, argv, "act")
     config = find_learning(arguments.config)
@@ -117,6 +120,7 @@ def run(argv: Sequence[str]) -> int:
 def _demonstrate(arguments: ActArguments, config: DemoConfig) -> int:
     if arguments.episodes is None:
         raise UsageError("--expert needs --episodes N")
+    refuse_unused(arguments, _ACTING, "with --expert, whose demonstrations go straight into the store")
     report = demonstrate(
         config.world,
         config.demonstrations.collection,

@@ -1,6 +1,7 @@
 """From a command line to a frozen dataclass; mistakes become one clear line."""
 
 import contextlib
+import dataclasses
 import inspect
 import io
 import re
@@ -42,6 +43,16 @@ def parse(kind: type[Arguments], argv: Sequence[str], command: str, default: Arg
         raise UsageError(f"{_one_line(complaint.getvalue())} (see {prog} --help)") from None
     except ValueError as error:  # a dataclass refused a value
         raise UsageError(str(error)) from None
+
+
+def refuse_unused(arguments: object, fields: Sequence[str], where: str) -> None:
+    """Raises UsageError, naming the options, if any of `fields` differs from its default: `where`, it would do nothing."""
+    defaults = {field.name: field.default for field in dataclasses.fields(arguments)}  # pyright: ignore[reportArgumentType]
+    given = [f"--{name.replace('_', '-')}" for name in fields if getattr(arguments, name) != defaults[name]]
+    if given:
+        raise UsageError(
+            f"{', '.join(given)} would do nothing {where}: leave {'it' if len(given) == 1 else 'them'} out"
+        )
 
 
 def flag_value(argv: Sequence[str], flag: str, default: str) -> str:

@@ -18,7 +18,7 @@ import tyro
 from configs.experiment import DemoConfig
 from configs.registry import find_demo
 from sop_jax.algorithms.registry import check_ready, create_algorithm, default_config
-from sop_jax.cli.arguments import UsageError, flag_value, parse
+from sop_jax.cli.arguments import UsageError, flag_value, parse, refuse_unused
 from sop_jax.cli.demo_phases import DemoPhases
 from sop_jax.cli.demo_results import finish
 from sop_jax.cli.locations import find_policy
@@ -79,10 +79,14 @@ def run(argv: Sequence[str]) -> int:
     check_ready(create_algorithm(config.learning.algorithm), [world.task for world in config.worlds])
     command = shlex.join(["sop", "demo", *argv])
     directory = _resumed(resume) if resume else _new_run(arguments, command)
-    if resume and (config != default.experiment or algorithm):
-        raise UsageError(
-            f"a resumed run keeps its config: leave out the changes, or start a new run instead of {resume}"
+    if resume:
+        refuse_unused(
+            arguments, ("run", "config"), "with --resume, which goes on in its own folder with its own config"
         )
+        if config != default.experiment or algorithm:
+            raise UsageError(
+                f"a resumed run keeps its config: leave out the changes, or start a new run instead of {resume}"
+            )
     with StopRequests() as stop:
         phases = DemoPhases(config, directory, WallClock(), stop)
         try:

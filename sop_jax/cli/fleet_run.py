@@ -15,7 +15,7 @@ from fleet_sim.tally import DynamicsResult
 from fleet_sim.wall_fleet import LiveBodies, run_wall
 from fleet_sim.wall_learner import LearnerSettings, fleet_config
 from sop_jax.algorithms.registry import create_algorithm
-from sop_jax.cli.arguments import UsageError, parse
+from sop_jax.cli.arguments import UsageError, parse, refuse_unused
 from sop_jax.cli.deployment_options import PlanArguments, deployment_of
 from sop_jax.cli.locations import as_store_url, find_policy
 from sop_jax.cli.output import note, print_json, say
@@ -95,14 +95,17 @@ class FleetArguments:
 
 
 _WARM_STEPS = 2
+_WORLDS_ON_WALL_TIME = ("pace", "processes", "threads")
 
 
 def run_fleet(argv: Sequence[str]) -> int:
     arguments = parse(FleetArguments, argv, "fleet")
     if (arguments.folder / "store").exists():
         raise UsageError(f"{arguments.folder} holds a store: choose a new folder")
-    if arguments.bodies == "recordings" and (arguments.pace, arguments.processes) != ("real", 1):
-        raise UsageError("--pace and --processes are about worlds: add --bodies worlds")
+    if arguments.bodies == "recordings":
+        refuse_unused(arguments, (*_WORLDS_ON_WALL_TIME, "individuals"), "without --bodies worlds")
+    if arguments.clock == "virtual":
+        refuse_unused(arguments, _WORLDS_ON_WALL_TIME, "on virtual time")
     if arguments.deployment and arguments.clock == "wall":
         raise UsageError("--deployment is simulated: add --clock virtual")
     if arguments.robots < 1 or arguments.duration_s <= 0:

@@ -11,7 +11,7 @@ from configs.files import to_json
 from configs.registry import find_learning
 from sop_jax.algorithms.algorithm import make_labeler
 from sop_jax.algorithms.registry import AlgorithmConfig, check_ready, create_algorithm
-from sop_jax.cli.arguments import parse
+from sop_jax.cli.arguments import parse, refuse_unused
 from sop_jax.cli.locations import as_store_url, find_policy
 from sop_jax.cli.output import note, print_json, say
 from sop_jax.cli.replay_access import open_tables
@@ -91,6 +91,14 @@ class ReplayArguments:
 
 def run(argv: Sequence[str]) -> int:
     arguments = parse(ReplayArguments, argv, "replay")
+    if arguments.at:
+        refuse_unused(
+            arguments, ("port", "tls", "tls_folder", "all_interfaces", "log"), "with --at, which starts no server"
+        )
+    else:
+        refuse_unused(arguments, ("replay_tls",), "without --at")
+        if arguments.tls is None:
+            refuse_unused(arguments, ("tls_folder",), "without --tls")
     config = find_learning(arguments.config)
     horizon = told_model(find_policy(arguments.policy or config.policy)).horizon
     tasks = [world.task for world in config.worlds]

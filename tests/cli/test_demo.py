@@ -17,7 +17,7 @@ from sop_jax.cli.demo_results import UnfinishedRunError, find_control, finish
 from sop_jax.cli.fleet_loop import LoopBrokenError, LoopEnd, LoopProgress, process_specs
 from sop_jax.cli.learn import LearnArguments
 from sop_jax.cli.locations import find_in_repository
-from sop_jax.cli.main import INTERRUPTED, main
+from sop_jax.cli.main import BAD_INPUT, INTERRUPTED, main
 from sop_jax.cli.replay import ReplayArguments
 from sop_jax.cli.run_directory import RunDirectory, RunStart
 from sop_jax.episodes.store import EpisodeStore
@@ -276,7 +276,7 @@ def test_a_run_of_an_earlier_version_is_told_by_the_present_command(run, monkeyp
     assert MACHINE.hardware in run.report.read_text()
 
 
-def test_a_new_run_writes_down_how_it_began_and_taking_it_up_leaves_that_alone(tmp_path, monkeypatch):
+def test_a_new_run_writes_down_how_it_began_and_taking_it_up_leaves_that_alone(tmp_path, monkeypatch, capsys):
     def stopped(self, **options):
         raise KeyboardInterrupt
 
@@ -288,6 +288,11 @@ def test_a_new_run_writes_down_how_it_began_and_taking_it_up_leaves_that_alone(t
     assert RunDirectory(tmp_path / "a run").read_start() == began
     assert main(["demo", "--resume", where]) == INTERRUPTED
     assert RunDirectory(tmp_path / "a run").read_start() == began
+    assert (
+        main(["demo", "--resume", where, "--run", str(tmp_path / "another"), "--config", "restock_tiny"]) == BAD_INPUT
+    )
+    assert "--run, --config would do nothing with --resume" in capsys.readouterr().err
+    assert not (tmp_path / "another").exists()
 
 
 def test_a_stored_control_is_shown_only_if_it_fits(run, tmp_path):

@@ -149,6 +149,9 @@ def test_a_fleet_needs_demonstrations(tmp_path, capsys):
     assert "holds no demonstration of restock_shelf" in capsys.readouterr().err
     assert main([*command, "--robots", "0"]) == 2
     assert "--robots must be at least 1" in capsys.readouterr().err
-    for words in (["--pace", "free"], ["--processes", "2"]):
+    for words in (["--pace", "free"], ["--processes", "2"], ["--threads", "2"], ["--individuals", "field"]):
         assert main([*command, *words]) == 2
-        assert "--pace and --processes are about worlds: add --bodies worlds" in capsys.readouterr().err
+        assert f"{words[0]} would do nothing without --bodies worlds: leave it out" in capsys.readouterr().err
+    command[2] = "virtual"
+    assert main([*command, "--bodies", "worlds", "--pace", "free", "--processes", "2", "--individuals", "field"]) == 2
+    assert "--pace, --processes would do nothing on virtual time: leave them out" in capsys.readouterr().err
