@@ -46,6 +46,7 @@ ROBOT = (
     Series("spool_accepted", _COUNT, "accepted", "Episodes that the spool accepted."),
     Series("spool_given_up", _COUNT, "given_up", "Episodes that found no room in the spool, and are lost."),
     Series("spool_set_aside", _COUNT, "set_aside", "Files in the spool that can't be uploaded."),
+    Series("spool_unreadable", _COUNT, "unreadable", "Files in the spool that couldn't be read."),
     Series("upload_seconds", _TIMES, "upload", "From an episode's end until the store has it.", "upload_s"),
     Series("upload_bytes", _COUNT, "upload", "Bytes uploaded.", "num_bytes"),
     Series("upload_failures", _COUNT, "upload_failed", "Attempts to upload that failed."),
@@ -74,6 +75,7 @@ REPLAY = (
            "intake_delay_s"),
     Series("intake_quarantined", _COUNT, "quarantine", "Episodes set aside."),
     Series("intake_unreadable", _COUNT, "unreadable_episode", "Episodes that the store didn't serve at a look."),
+    Series("intake_unlabelled", _COUNT, "unlabelled_episode", "Episodes that the algorithm's labeler couldn't read."),
     Series("table_items", _GAUGE, "table", "Items in the table.", "size", ("table",)),
     Series("table_max_items", _GAUGE, "table", "Items that the table may hold.", "max_size", ("table",)),
     Series("table_inserted_items", _TOTAL, "table", "Items inserted.", "num_inserted", ("table",)),
@@ -112,6 +114,7 @@ LEARNER = (
            "publish_every"),
     Series("publish_seconds", _TIMES, "publication", "What publishing took.", "publish_s"),
     Series("publication_failures", _COUNT, "publication_failed", "Publications that failed."),
+    Series("publication_clean_up_failures", _COUNT, "clean_up_failed", "Times that old publications couldn't be removed."),
     Series("checkpoint_failures", _COUNT, "checkpoint_failed", "Checkpoints that could not be written."),
     Series("checkpoint_seconds", _TIMES, "checkpoint", "How long a checkpoint held the learner up.", "blocked_s"),
 )  # fmt: skip
