@@ -12,7 +12,7 @@ from fleet_sim.crew import EpisodeInPlay
 from fleet_sim.drawn_episodes import draw_exponential
 from fleet_sim.site import Breakage, Events, Site
 from fleet_sim.surroundings import HZ, LOOK_TICKS, FixedTimes, Lived
-from fleet_sim.tally import DynamicsResult, Tally
+from fleet_sim.tally import DynamicsResult, Span, Tally
 
 _SETTLE_LOOK_S = 1.0
 
@@ -28,11 +28,13 @@ class DeployedFleet:
         self._environment, self._operation = environment, operation
         self._robots = operation.deployment.robots
         num_robots = self._robots.num_robots
-        self.site = Site(environment, operation.deployment, operation.rule, operation.shifts, seed, Tally(0.0))
+        self.site = Site(environment, operation.deployment, operation.rule, operation.shifts, seed, Tally())
         self._rngs = [self.site.rng("robot", robot) for robot in range(num_robots)]
         self._breakages = [Breakage(environment, self._robots, self.site.rng("breakage", n)) for n in range(num_robots)]
         self._drift_s = [_DriftTimes(self.site.rng("drift", n), self._robots.drift_every_s) for n in range(num_robots)]
         self._helps_s: list[float] = []
+        self._began_s = self._there_s = 0.0
+        self._backlog = 0
         for robot in range(num_robots):
             environment.process(self.site.follow(robot))
         environment.process(self.site.fill_cache())
@@ -67,32 +69,32 @@ class DeployedFleet:
     def live(self, robot: int, playing: EpisodeInPlay) -> Generator[simpy.Event, Any, Lived]:
         started_s, version = self._environment.now, playing.order.version
         tick, num_helps, waited_s = 0, 0, 0.0
-        turned_s: float | None = None  # when the person who helps now turned to the robot
+        helping: Span | None = None
         try:
             while True:
                 played = playing.wait(tick + LOOK_TICKS)
                 last = tick + LOOK_TICKS if played is None else played.num_frames
                 helps = playing.helps_until(last)
-                edges = helps.starts if turned_s is None else helps.ends
+                edges = helps.starts if helping is None else helps.ends
                 edge = edges[num_helps] if num_helps < len(edges) else None
                 yield from self.site.move(((last if edge is None else edge) - tick) / HZ)
                 tick = last if edge is None else edge
                 if edge is None:
                     if played is not None:
                         break
-                elif turned_s is None:
+                elif helping is None:
                     asked_s = self._environment.now
-                    turned_s = yield from self.site.wait_for_person(self._expected_help_s(), self._patience_s(robot))
+                    helping = yield from self.site.wait_for_person(self._expected_help_s(), self._patience_s(robot))
                     waited_s += self._environment.now - asked_s
-                    if turned_s is None:
+                    if helping is None:
                         return self._lose(started_s, version, playing, tick, waited_s)
                 else:
                     self._helps_s.append((tick - helps.starts[num_helps]) / HZ)
-                    self.site.free_person(turned_s)
-                    turned_s, num_helps = None, num_helps + 1
+                    self.site.free_person(helping)
+                    helping, num_helps = None, num_helps + 1
         finally:
-            if turned_s is not None:  # interrupted while a person acted
-                self.site.free_person(turned_s)
+            if helping is not None:  # interrupted while a person acted
+                self.site.free_person(helping)
         self.site.note_episode(started_s, version, played.succeeded, lost=False)
         return Lived(played, played.num_frames, waited_s=waited_s)
 
@@ -115,17 +117,23 @@ class DeployedFleet:
         ):
             environment.run(until=environment.now + _SETTLE_LOOK_S)
 
-    def count_absence(self, from_s: float, until_s: float) -> float:
-        there_s = 0.0
+    def begin(self) -> None:
+        self._began_s = self._environment.now
+        self.site.tally.begin(self._began_s)
+
+    def end(self) -> float:
+        from_s, until_s, there_s = self._began_s, self._environment.now, 0.0
+        self.site.tally.end(until_s)
+        self._backlog = self.site.num_in_transit
         for robot in range(self._robots.num_robots):
             shift = self.site.shift_of(robot)
             there_s += max(0.0, min(until_s, shift.leaves_s) - max(from_s, shift.joins_s))
-        self.site.tally.note_span(0.0, there_s, "present_s")
+        self._there_s += there_s
         return (until_s - from_s) * self._robots.num_robots - there_s
 
-    def result(self, measured_s: float) -> DynamicsResult:
-        """The figures that a plan predicts, of what happened."""
-        return self.site.tally.result(self._operation.deployment, measured_s, self.site.num_in_transit)
+    def result(self) -> DynamicsResult:
+        """The figures that a plan predicts, of what happened while robots worked."""
+        return self.site.tally.result(self._operation.deployment, self._environment.now, self._there_s, self._backlog)
 
     def _lose(self, started_s: float, version: int, playing: EpisodeInPlay, tick: int, waited_s: float) -> Lived:
         """Nobody came. The worker plays on to the end that the episode would have had; what comes after `tick` is cut."""

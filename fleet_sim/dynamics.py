@@ -55,22 +55,24 @@ class _Dynamics:
     def __init__(self, config: DynamicsConfig, source: EpisodeSource):
         self._config, self._deployment, self._source = config, config.deployment, source
         self._environment = simpy.Environment()
-        self._tally = Tally(config.warm_up_s)
+        self._tally = Tally()
+        self._tally.begin(config.warm_up_s)
         self._site = Site(
             self._environment, config.deployment, config.rule, config.shifts, config.seed, self._tally
         )  # fmt: skip
 
     def run(self) -> DynamicsResult:
         config, environment, site = self._config, self._environment, self._site
+        present_s = 0.0
         for robot in range(self._deployment.robots.num_robots):
             shift = site.shift_of(robot)
-            self._tally.note_span(shift.joins_s, min(shift.leaves_s, config.duration_s), "present_s")
+            present_s += max(0.0, min(shift.leaves_s, config.duration_s) - max(shift.joins_s, config.warm_up_s))
             environment.process(self._robot(robot))
             environment.process(site.follow(robot))
         environment.process(self._learn())
         environment.process(site.outages())
         environment.run(until=config.duration_s)
-        return self._tally.result(self._deployment, config.duration_s - config.warm_up_s, site.num_in_transit)
+        return self._tally.result(self._deployment, environment.now, present_s, site.num_in_transit)
 
     def _robot(self, robot: int) -> Events:
         """A robot's life, from joining to leaving."""
@@ -105,11 +107,11 @@ class _Dynamics:
 
     def _be_helped(self, drawn: DrawnHelp) -> Generator[simpy.Event, Any, bool]:
         """Holds still until a person acts, and moves with it; False if the episode is lost because nobody came."""
-        turned_s = yield from self._site.wait_for_person(drawn.expected_help_s, drawn.patience_s)
-        if turned_s is None:
+        helping = yield from self._site.wait_for_person(drawn.expected_help_s, drawn.patience_s)
+        if helping is None:
             return False
         yield from self._site.move(drawn.help_s)
-        self._site.free_person(turned_s)
+        self._site.free_person(helping)
         return True
 
     def _learn(self) -> Events:

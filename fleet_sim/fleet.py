@@ -113,7 +113,8 @@ class SimulatedFleet:
         """
         human_until_s = None if stage.human_s is None else self._human_s + stage.human_s
         first_step = self._learning.num_steps
-        began_s, ends_s = self._environment.now, self._environment.now + stage.duration_s
+        ends_s = self._environment.now + stage.duration_s
+        self._around.begin()
         robots = [
             self._environment.process(self._work(number, stage, human_until_s))
             for number in range(self._config.num_robots)
@@ -122,11 +123,11 @@ class SimulatedFleet:
             self._environment.process(self._learn_beside(first_step + stage.learner_steps, ends_s))
         if stage.duration_s:
             self._environment.run(until=ends_s)
+        self._robots_s += stage.duration_s
+        self._absent_s += self._around.end()
         for robot in robots:
             if robot.is_alive:
                 robot.interrupt()
-        self._robots_s += stage.duration_s
-        self._absent_s += self._around.count_absence(began_s, ends_s)
         if stage.then_steps:
             done = self._environment.process(self._learn(self._learning.num_steps + stage.then_steps, float("inf")))
             self._environment.run(until=done)
@@ -187,8 +188,8 @@ class SimulatedFleet:
         )
 
     def dynamics(self) -> DynamicsResult | None:
-        """What links, people and publications did so far, in the figures of a plan; None with fixed times."""
-        return None if isinstance(self._around, FixedTimes) else self._around.result(self._robots_s)
+        """What links, people and publications did while robots worked, in the figures of a plan; None with fixed times."""
+        return None if isinstance(self._around, FixedTimes) else self._around.result()
 
     def close(self) -> None:
         """Ends the workers and the loader's threads."""

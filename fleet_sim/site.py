@@ -20,7 +20,7 @@ from fleet_sim.deployment import Deployment, Robots, Shift, shift_of
 from fleet_sim.drawn_episodes import draw_exponential
 from fleet_sim.operator_pool import HelpRequest, OperatorPool
 from fleet_sim.shared_link import SharedLink, outages
-from fleet_sim.tally import Tally
+from fleet_sim.tally import Span, Tally
 
 Events = Generator[simpy.Event, Any, None]
 
@@ -86,14 +86,16 @@ class Site:
 
     def move(self, duration_s: float) -> Events:
         """A robot moves for so long."""
-        from_s = self._environment.now
-        yield self._environment.timeout(duration_s)
-        self.tally.note_span(from_s, self._environment.now, "moving_s")
+        span = self.tally.open(self._environment.now, "moving_s")
+        try:
+            yield self._environment.timeout(duration_s)
+        finally:  # interrupted too: it has moved so far
+            self.tally.close(self._environment.now, span)
 
-    def wait_for_person(self, expected_help_s: float, patience_s: float) -> Generator[simpy.Event, Any, float | None]:
+    def wait_for_person(self, expected_help_s: float, patience_s: float) -> Generator[simpy.Event, Any, Span | None]:
         """A robot asks and holds still until a person turns to it and has reacted; None: nobody came in time.
 
-        Returns when the person turned, who is taken until `free_person`. An interrupted robot takes its request back.
+        Returns the help, which takes the person until `free_person`. An interrupted robot takes its request back.
         """
         environment, asked_s = self._environment, self._environment.now
         request = HelpRequest(self._num_requests, asked_s, asked_s + patience_s, expected_help_s)
@@ -111,18 +113,18 @@ class Site:
         if not turned.triggered:
             self._pool.withdraw(request)
             return None
-        turned_s = environment.now
+        helping = self.tally.open(environment.now, "people_s")
         try:
             yield environment.timeout(self._deployment.operators.reaction_s)
         except simpy.Interrupt:
-            self.free_person(turned_s)
+            self.free_person(helping)
             raise
-        return turned_s
+        return helping
 
-    def free_person(self, turned_s: float) -> None:
-        """The help is over; the person turned to the robot at `turned_s`."""
+    def free_person(self, helping: Span) -> None:
+        """That help is over."""
         self._pool.release()
-        self.tally.note_span(turned_s, self._environment.now, "people_s")
+        self.tally.close(self._environment.now, helping)
 
     def note_episode(self, started_s: float, version: int, succeeded: bool, lost: bool) -> None:
         """An episode has ended."""

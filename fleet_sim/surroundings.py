@@ -47,8 +47,8 @@ class Surroundings(Protocol):
             yield from surroundings.rest(robot, lived.moved_s)
 
     `published` is told each new version; `settle` lets time pass until the last one is with the robots. `version_at`: with
-    which version robots began at a time. `count_absence` is told each stretch in which robots worked, and says for how long
-    they were missing in it, all together.
+    which version robots began at a time. Robots work from `begin` to `end`, which says for how long they were missing in
+    that stretch, all together.
     """
 
     @property
@@ -77,7 +77,9 @@ class Surroundings(Protocol):
 
     def settle(self) -> None: ...
 
-    def count_absence(self, from_s: float, until_s: float) -> float: ...
+    def begin(self) -> None: ...
+
+    def end(self) -> float: ...
 
 
 class FixedTimes:
@@ -138,6 +140,8 @@ class FixedTimes:
         if self._timing.swap_s:
             self._environment.run(until=self._environment.now + self._timing.swap_s)
 
-    def count_absence(self, from_s: float, until_s: float) -> float:
-        del from_s, until_s
+    def begin(self) -> None:
+        pass
+
+    def end(self) -> float:
         return 0.0

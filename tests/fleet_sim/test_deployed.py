@@ -72,6 +72,7 @@ def lives(environment, fleet, robot, playing, ends, after_s=0.0):
 @pytest.mark.parametrize("slow", [False, True])
 def test_robots_hold_still_until_the_only_person_is_free(slow):
     environment, fleet = make()
+    fleet.begin()
     ends = []
     for robot in range(2):
         # Moves for 1.5 s, asks, is helped for 1 s, moves for 2.5 s; the second begins a second later.
@@ -83,10 +84,10 @@ def test_robots_hold_still_until_the_only_person_is_free(slow):
     assert second_s == pytest.approx(1.0 + 5.0 + 2.0 + 2.0)  # asked at 2.5; the person was free at 4.5
     assert (first.waited_s, second.waited_s) == (pytest.approx(2.0), pytest.approx(4.0))
     assert first.moved_s == second.moved_s == 5.0
-    figures = fleet.result(20.0).figures
+    figures = fleet.result().figures
     assert figures.operator_wait_s == pytest.approx(1.0)
     assert figures.operator_load == pytest.approx(2 * 3.0 / 20)
-    assert fleet.result(20.0).num_successes == 2
+    assert fleet.result().num_successes == 2
 
 
 def test_how_far_a_worker_is_makes_no_difference_to_the_last_bit():
@@ -113,6 +114,7 @@ def test_how_far_a_worker_is_makes_no_difference_to_the_last_bit():
 
 def test_nobody_comes():
     environment, fleet = make(patience_s=1e-6)
+    fleet.begin()
     ends = []
     environment.process(lives(environment, fleet, 0, played(300, Helps((10,), (300,))), ends))
     environment.process(lives(environment, fleet, 1, played(300, Helps((40,), (70,))), ends))
@@ -124,7 +126,7 @@ def test_nobody_comes():
     assert lost_s == pytest.approx(40 / 30)
     assert lost.num_frames == 40
     assert lost.moved_s == pytest.approx(40 / 30)
-    assert fleet.result(60.0).num_lost == 1
+    assert fleet.result().num_lost == 1
 
 
 @pytest.mark.parametrize("at_s", [1.5, 3.0, 5.0])
@@ -178,10 +180,9 @@ def test_robots_come_go_break_and_drift():
         yield from fleet.join(0)
         assert environment.now == 30.0
 
+    fleet.begin()
     environment.run(until=environment.process(joins()))
     assert fleet.is_there(0)
-    assert fleet.count_absence(0.0, 100.0) == pytest.approx(50.0)
-    assert fleet.result(100.0).robot_s == pytest.approx(150.0)
 
     drifts = []
 
@@ -197,6 +198,16 @@ def test_robots_come_go_break_and_drift():
     assert drifts == sorted(drifts)
     assert any(one != two for one, two in drifts)
     assert np.mean(drifts[-1]) == pytest.approx(environment.now / 100, rel=0.4)
+
+
+def test_a_stretch_counts_who_was_there():
+    environment, fleet = make(shifts=(Shift(0, 1, 30.0, 80.0),))
+    for stretch, missing_s in ((100.0, 50.0), (20.0, 20.0)):
+        fleet.begin()
+        environment.run(until=environment.now + stretch)
+        assert fleet.end() == pytest.approx(missing_s)
+        environment.run(until=environment.now + 7.0)  # between two stretches
+    assert fleet.result().robot_s == pytest.approx(150.0 + 20.0)
 
 
 def test_a_lost_episode_keeps_what_came_before():

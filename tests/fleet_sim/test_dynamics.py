@@ -61,6 +61,18 @@ def test_plan_and_simulator_agree(name):
             assert was == pytest.approx(will, rel=0.1)
 
 
+@pytest.mark.parametrize("duration_s", [300.0, 1200.0])
+def test_what_robots_and_people_are_in_the_middle_of_counts(duration_s):
+    """At the end of a short simulation, that is much of what they do."""
+    deployment = Deployment(Robots(200), FAST, SMALL, Operators(100))
+    planned, simulated = (
+        predict(deployment).figures,
+        simulate(DynamicsConfig(deployment, duration_s, 0.25 * duration_s)).figures,
+    )
+    assert simulated.moving_share == pytest.approx(planned.moving_share, rel=0.02)
+    assert simulated.operator_load == pytest.approx(planned.operator_load, rel=0.15)
+
+
 def test_outages_delay_uploads_and_versions():
     deployment = Deployment(Robots(5), Network(1e9, outage_every_s=900.0, outage_s=100.0), SMALL, MANY)
     result = simulate(DynamicsConfig(deployment, 60_000.0, 1000.0))

@@ -128,6 +128,21 @@ def test_waiting_is_in_the_fleets_time_and_not_in_the_episode(start, tmp_path):
     assert journal.successes_per_human_minute == pytest.approx(60.0)
 
 
+def test_what_arrives_after_a_stage_is_not_the_stages(start):
+    network = dataclasses.replace(DEPLOYMENT.network, link_bps=0.4e6)  # an episode takes 7.5 s
+    training = dataclasses.replace(DEPLOYMENT.training, checkpoint_bytes=12_500_000.0)  # 250 s to the robots
+    fleet = start(Operation(dataclasses.replace(DEPLOYMENT, network=network, training=training)))
+    fleet.run(Stage(40.0, learner_steps=8))
+    figures, result = fleet.dynamics().figures, fleet.dynamics()
+    # Two robots, one upload after another each: the first leave at 4 and at 5.
+    assert figures.delivered_per_hour == pytest.approx(3600 / 40 * 2 * 4)
+    assert result.backlog == result.num_episodes - 8 >= 4
+    assert fleet.journal().duration_s == 40.0
+    assert result.robot_s == 80.0
+    # 5 s of moving to 1 s of waiting; the second begins a second later and first waits 2 s. At the end both are under way.
+    assert figures.moving_share == pytest.approx((40 - 7 + 40 - 1 - 8) / 80)
+
+
 def test_who_waits_in_vain_loses_the_episode(start, tmp_path):
     fleet = start(Operation(DEPLOYMENT, patience_s=1e-6, shifts=(Shift(1, 1, leaves_s=8.0),)))
     fleet.run(Stage(30.0))
