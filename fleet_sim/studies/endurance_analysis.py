@@ -14,7 +14,7 @@ from fleet_sim.studies.grid import Results
 from fleet_sim.studies.main_analysis import rate_of, trials_of
 from fleet_sim.studies.methods import MainResultsConfig
 from fleet_sim.studies.trend import series_slope, success_slope
-from sop_jax.evaluation.paired import success_table
+from sop_jax.evaluation.paired import count_pairs, success_table, tango_interval
 from sop_jax.evaluation.statistics import Interval
 
 HOUR_S = 3600.0
@@ -77,6 +77,8 @@ def analyse_endurance(methods: MainResultsConfig, results: Results) -> Endurance
         table = np.stack([success_table([trials])[0] for _, trials in late])
         per_hour = success_slope([hours for hours, _ in late], table)
         change = _over(per_hour, late[-1][0] - late[0][0])
+        if change.low == change.high:  # all looks are alike, which a bootstrap takes for certainty
+            change = tango_interval(count_pairs(late[0][1], late[-1][1]))
     run = results.get("run")
     looks = [] if run is None else [Resources(**look) for look in run["looks"]]
     second = [look for look in looks if look.time_s >= half_s]

@@ -215,7 +215,7 @@ def curves_in(cells: Sequence[Mapping[str, Any]], task: str) -> list[list[CurveP
 def _forgotten(
     runs: Mapping[str, Sequence[Mapping[str, Any]]], cells: Sequence[Mapping[str, Any]]
 ) -> tuple[Forgetting, ...]:
-    """Of the first training seed: what is lost is measured world by world, on paired trials."""
+    """Of the first training seed that is done: what is lost is measured world by world, on paired trials."""
     before = runs[BASE][0].get("retention") if BASE in runs else None
     after = cells[0].get("retention")
     if before is None or after is None or cells is runs[BASE]:

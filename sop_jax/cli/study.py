@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from configs import restock_pretrain, value_training
 from configs.files import to_json
 from configs.learning_studies import LEARNING_STUDIES
 from configs.studies import MAIN_RESULTS
@@ -15,6 +16,7 @@ from configs.sweeps import SWEEPS
 from fleet_sim.crew import Engine
 from fleet_sim.studies.grid import Grid, GridProgress
 from fleet_sim.studies.main_report import MainResultsStudy
+from fleet_sim.studies.methods import METHODS
 from fleet_sim.studies.study import Making, Study
 from fleet_sim.studies.sweep_report import SweepStudy
 from sop_jax.cli.arguments import UsageError, parse
@@ -99,18 +101,22 @@ def run(argv: Sequence[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """A study, the demonstrations that it needs, its preset, and the policy that it starts from (None: nothing learns)."""
+    """A study, the demonstrations that it needs, its preset, the policy that it starts from (None: it makes its own, or nothing
+    learns), and the configs of the trainings that it runs besides."""
 
     study: Study
     collections: tuple[Collection, ...]
     preset: Any
     policy: str | None
+    trainings: tuple[Any, ...] = ()
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What its folder is known by: cells of other policies can't be compared. Raises UsageError: there is no policy."""
+        """What its folder is known by: cells of other policies or trainings can't be compared. Raises UsageError: there is
+        no policy."""
         policy = None if self.policy is None else told_fingerprint(find_policy(self.policy))
-        return {"study": self.study.kind, "preset": to_json(self.preset), "policy": policy}
+        trainings = [to_json(training) for training in self.trainings]
+        return {"study": self.study.kind, "preset": to_json(self.preset), "policy": policy, "trainings": trainings}
 
 
 def find_study(kind: str, name: str) -> Chosen:
@@ -121,13 +127,17 @@ def find_study(kind: str, name: str) -> Chosen:
     preset = presets[name]
     if kind == "main-results":
         needed = tuple((preset.demonstrations_of(task), preset.demonstrated_of(task)) for task in preset.study.tasks)
-        return Chosen(MainResultsStudy(preset.study), needed, preset, preset.study.policy)
+        learns_values = any(METHODS[name].algorithm == "recap" for name in preset.study.methods)
+        trainings = (value_training.CONFIG,) if learns_values else ()
+        return Chosen(MainResultsStudy(preset.study), needed, preset, preset.study.policy, trainings)
     if kind in SWEEPS:
         learning = [point.study for point in preset.study.learning[:1]]
         needed = tuple((preset.demonstrations, study.fleet.world_of(study.tasks[0])) for study in learning)
         return Chosen(SweepStudy(preset.study), needed, preset, learning[0].policy if learning else None)
     methods = preset.study.methods
     world = preset.demonstrated or methods.fleet.world_of(methods.tasks[0])
+    if kind == "bases":
+        return Chosen(preset.study, ((preset.demonstrations, world),), preset, None, (restock_pretrain.CONFIG,))
     return Chosen(preset.study, ((preset.demonstrations, world),), preset, methods.policy)
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 import json
 
 import pytest
@@ -48,6 +49,20 @@ def test_cells_of_another_base_policy_are_not_mixed_in(begun, capsys, monkeypatc
     monkeypatch.setattr("sop_jax.cli.study.told_fingerprint", lambda directory: "0123456789abcdef")
     assert main(["study", "main-results", "--report-only", "--folder", str(begun)]) == 2
     assert "this base policy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("study", "module"), [("bases", "configs.restock_pretrain"), ("main-results", "configs.value_training")]
+)
+def test_cells_of_another_training_are_not_mixed_in(tmp_path, capsys, monkeypatch, study, module):
+    recap = dataclasses.replace(CI, study=dataclasses.replace(CI.study, methods=("pretrained", "sop_recap")))
+    monkeypatch.setattr("sop_jax.cli.study.MAIN_RESULTS", {"ci": recap})
+    command = ["study", study, "--report-only", "--folder", str(tmp_path)]
+    assert main(command) == 0
+    config = importlib.import_module(module).CONFIG
+    monkeypatch.setattr(f"{module}.CONFIG", dataclasses.replace(config, name="another"))
+    assert main(command) == 2
+    assert "holds another study" in capsys.readouterr().err
 
 
 def test_a_training_of_a_study_ends_with_it_and_says_why_it_failed(tmp_path):

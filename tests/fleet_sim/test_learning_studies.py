@@ -253,6 +253,7 @@ def test_endurance_by_hand():
     numbers = ENDURANCE["ci"].report(RESULTS["endurance"]).numbers
     assert list(numbers["verdicts"].values()) == ["grows", *["flat"] * 6]
     assert numbers["held"][0]["per_hour"]["value"] == pytest.approx(240e6)
+    assert numbers["change"]["low"] < -0.01 < 0.01 < numbers["change"]["high"]  # four looks alike are no certainty
 
 
 def test_a_decline_is_said():
