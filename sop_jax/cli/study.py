@@ -101,8 +101,8 @@ def run(argv: Sequence[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """A study, the demonstrations that it needs, its preset, the policy that it starts from (None: it makes its own, or nothing
-    learns), and the configs of the trainings that it runs besides."""
+    """A study, the demonstrations that it needs, its preset, the policy that it starts from (None: it makes its own, or
+    nothing learns), and the configs of the trainings that it runs besides."""
 
     study: Study
     collections: tuple[Collection, ...]

@@ -142,22 +142,34 @@ class EpisodeStore:
         return [plan.cut([next(chunks) for _ in plan.spans]) for plan in plans]
 
     def summaries(self, robot_id: str | None = None) -> list[EpisodeSummary]:
-        """The manifests of all episodes, by two small range reads each. Broken objects are told, not raised."""
+        """The manifests of all episodes, by three small range reads each. Broken objects are told, not raised.
+
+        An object that claims another size than it has is broken: what a summary says is what the store holds.
+        """
         listed = self.list_paths(robot_id)
         found: dict[str, EpisodeSummary] = {}
-        footers: dict[str, Footer] = {}
+        footers: dict[str, tuple[Footer, bytes]] = {}
         last = kvstore.try_read_spans(
             self._kvstore, [(path, slice(-FOOTER_BYTES, None)) for path in listed], self._num_in_flight
         )
         for path, result in zip(listed, last, strict=True):
             try:
-                footers[path] = read_footer(_or_raise(result), path)
+                end = _or_raise(result)
+                footers[path] = read_footer(end, path), end
             except SopError as error:
                 found[path] = EpisodeSummary(path, 0, None, str(error))
-        spans = [(path, slice(footer.manifest_offset, footer.directory_offset)) for path, footer in footers.items()]
+        claimed = [(path, slice(footer.size - FOOTER_BYTES, footer.size)) for path, (footer, _) in footers.items()]
+        ends = kvstore.try_read_spans(self._kvstore, claimed, self._num_in_flight)
+        spans = [
+            (path, slice(footer.manifest_offset, footer.directory_offset)) for path, (footer, _) in footers.items()
+        ]
         results = kvstore.try_read_spans(self._kvstore, spans, self._num_in_flight)
-        for (path, footer), result in zip(footers.items(), results, strict=True):
+        for (path, (footer, end)), claimed_end, result in zip(footers.items(), ends, results, strict=True):
             try:
+                if _or_raise(claimed_end) != end:
+                    raise InvalidEpisodeError(
+                        f"{path}: its end says that it has {footer.size} bytes, and lies elsewhere"
+                    )
                 manifest = episode_format.parse_manifest(_or_raise(result), footer, path)
                 found[path] = EpisodeSummary(path, footer.size, manifest)
             except SopError as error:

@@ -156,6 +156,15 @@ def _intake(window: Window, limits: Limits) -> Iterator[Verdict]:
                 f"intake set {bad.value:.0f} episodes aside.",
                 "sop episodes ls gives the reasons.",
             )
+    for foreign in window.growth("intake_foreign_total"):
+        if foreign.value:
+            yield Verdict(
+                "episodes_of_other_tasks",
+                Weight.NOTE,
+                f"{foreign.value:.0f} episodes came of a task that has no table here.",
+                "A robot's task is misspelt, or the config that sop replay was started with lacks it (its metrics name them: "
+                "foreign_episode).",
+            )
 
 
 def _limiter(window: Window, limits: Limits) -> Iterator[Verdict]:

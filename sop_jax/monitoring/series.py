@@ -75,6 +75,7 @@ REPLAY = (
            "intake_delay_s"),
     Series("intake_quarantined", _COUNT, "quarantine", "Episodes set aside."),
     Series("intake_unreadable", _COUNT, "unreadable_episode", "Episodes that the store didn't serve at a look."),
+    Series("intake_foreign", _COUNT, "foreign_episode", "Episodes of a task that has no table."),
     Series("intake_unlabelled", _COUNT, "unlabelled_episode", "Episodes that the algorithm's labeler couldn't read."),
     Series("table_items", _GAUGE, "table", "Items in the table.", "size", ("table",)),
     Series("table_max_items", _GAUGE, "table", "Items that the table may hold.", "max_size", ("table",)),

@@ -92,12 +92,14 @@ class Intake:
         intake.run(should_stop)          # or, one look at a time: report = intake.look(); all that is there: intake.poll()
 
     An episode counts as taken in only after all its items were acknowledged; whatever goes wrong before that is tried
-    again at the next look. Invalid episodes, and those of a task without a table, are quarantined. The items of episodes that
-    are retired (`episodes.retirement`) or set aside later are taken out of the tables.
+    again at the next look. Invalid episodes are quarantined. Those of a task that has no table here are left alone: another
+    intake's server may have one. The items of episodes that are retired (`episodes.retirement`) or set aside later are taken
+    out of the tables.
 
     A look takes in `episodes_per_look` of them, so that a large store fills the tables from the first look on. Oldest
     first, as tables that are full let the oldest go. Only beside tables that were full before it came, an intake begins with
-    the newest: those are missing, and what is missing of the older ones was let go.
+    the newest: those are missing, and what is missing of the older ones was let go. What arrives while it looks on always
+    goes in, however old it is: nothing can have let it go yet.
 
     `relabel` gives all items another labeler's labels (a new value function or threshold) while the learner goes on sampling.
 
@@ -136,7 +138,8 @@ class Intake:
         self._stale: set[str] = set()  # paths whose items may carry an earlier labeler's labels
         self._told: set[str] = set()  # paths whose metrics were written
         self._held: dict[str, Held] = {}  # by path: what the tables hold through us, or held before they were lost
-        self._failed: set[str] = set()  # paths that the last look couldn't read: others go first
+        self._failures: Counter[str] = Counter()  # by path, looks that couldn't read it: others go first
+        self._found_first: frozenset[str] | None = None  # what was there when we came to these tables
         self._newest_first = False
         self._compared = False
         self._record: LabelsRecord | None = None  # as it stands in the store
@@ -194,12 +197,17 @@ class Intake:
             return self._finish(IntakeReport(rebuilt=rebuilt), f"store: {error}")
         trouble = self._settle_labels(state_id, known, listed)
         new = [path for path in listed if path not in self._done and path not in self._removal.unwanted]
+        if self._found_first is None:
+            self._found_first = frozenset(listed)
         self._log.found(new)
         chosen = self._choose(new)
-        counts["backlog"] = len(new) - len(chosen)
+        left = set(new).difference(chosen)
+        counts["unreadable"] = len(left & self._failures.keys())
+        counts["backlog"] = len(left) - counts["unreadable"]
         prepared = self._prepare(chosen, known, counts, should_stop)
         trouble = self._take_out(known, counts) or trouble
-        problem = self._insert_all(drop_overflow(prepared, self._held, known), counts, should_stop)
+        wanted = drop_overflow(prepared, self._held, known, self._found_first)
+        problem = self._insert_all(wanted, counts, should_stop)
         if prepared and self._labels_of:
             with contextlib.suppress(Exception):  # storage drivers raise what they like; the next look tries it again
                 self._record_labels(state_id)
@@ -207,8 +215,9 @@ class Intake:
 
     def _begin(self, known: Mapping[str, TableInfo]) -> None:
         """These are other tables than at the last look."""
-        for paths in (self._done, self._labelled, self._stale, self._failed):
+        for paths in (self._done, self._labelled, self._stale, self._failures):
             paths.clear()  # not what was held: it will be again, and tells what would be pushed out
+        self._found_first = None
         filled = any(table.size for table in known.values())
         self._removal.start_again(filled)
         self._newest_first = filled
@@ -238,15 +247,14 @@ class Intake:
             self._record = now
 
     def _choose(self, new: Sequence[str]) -> list[str]:
-        """What this look takes in, of all that is to be done; those that the last look couldn't read come last."""
-        num, failed = self._config.episodes_per_look, self._failed
+        """What this look takes in, of all that is to be done; the more looks couldn't read one, the later it comes."""
+        num, failures = self._config.episodes_per_look, self._failures
+        if failures:
+            self._failures = failures = Counter({path: failures[path] for path in new if path in failures})
         if self._newest_first:
-            chosen = sorted(new, key=lambda path: (path in failed, -started_ns(path)))[:num]
             self._newest_first = len(new) > num
-        else:
-            chosen = sorted(new, key=lambda path: (path in failed, started_ns(path)))[:num]
-        self._failed = set()
-        return chosen
+            return sorted(new, key=lambda path: (failures[path], -started_ns(path)))[:num]
+        return sorted(new, key=lambda path: (failures[path], started_ns(path)))[:num]
 
     def _take_out(self, known: Mapping[str, TableInfo], counts: Counter[str]) -> str:
         """Takes out of the tables what has no business there any more; returns what kept some of it in, or ""."""
@@ -293,7 +301,9 @@ class Intake:
             ) as error:  # the labeler lacks something (a value function for this task): others may have it
                 self._leave(path, f"can't be labelled here: {error}", counts)
                 continue
-            if result.manifest.outcome in _UNTRAINABLE:
+            if episode.table not in known:
+                self._count_done(episode, "foreign", counts)
+            elif result.manifest.outcome in _UNTRAINABLE:
                 self._count_done(episode, "untrainable", counts)
             elif not episode.items and not episode.stale_keys:
                 self._count_done(episode, "empty", counts)
@@ -305,9 +315,8 @@ class Intake:
         manifest, arrays = episode.manifest, episode.arrays
         prepared = self._without_items(path, episode)
         if prepared.table not in known:
-            raise InvalidEpisodeError(
-                f"episode {manifest.episode_id}: unknown task: {table_not_found(prepared.table, known)}"
-            )
+            self._log.foreign(path, f"unknown task: {table_not_found(prepared.table, known)}")
+            return prepared
         if manifest.outcome in _UNTRAINABLE:
             return prepared
         try:
@@ -324,7 +333,11 @@ class Intake:
         manifest, arrays = episode.manifest, episode.arrays
         table = online_table(manifest.task) if manifest.source is Source.ONLINE else offline_table(manifest.task)
         stale_keys = possible_keys(manifest, arrays) if path in self._stale else ()
-        return Prepared(path, table, manifest, int(arrays.intervention.sum()), (), stale_keys)
+        if path in self._held:
+            age_order = self._held[path].age_order
+        else:  # none ends after it has come, whatever its robot's clock says
+            age_order = min(manifest.ended_ns, self._clock.now_ns()), manifest.episode_id
+        return Prepared(path, table, manifest, age_order, int(arrays.intervention.sum()), (), stale_keys)
 
     def _insert_all(self, prepared: Sequence[Prepared], counts: Counter[str], should_stop: Callable[[], bool]) -> str:
         """Inserts episodes oldest first, several to a call; returns what kept some of them out, or ""."""
@@ -353,8 +366,9 @@ class Intake:
                 self._tell_tables()
                 for episode in group:
                     counts["num_items"] += 0 if episode.stale_keys else len(episode.items)
-                    self._count_done(episode, "relabelled" if episode.stale_keys else "inserted", counts)
-        counts["pending"] = len(prepared) - counts["inserted"] - counts["relabelled"]
+                    kind = "relabelled" if episode.stale_keys else "inserted" if episode.items else "pushed_out"
+                    self._count_done(episode, kind, counts)
+        counts["pending"] = len(prepared) - counts["inserted"] - counts["relabelled"] - counts["pushed_out"]
         return problem
 
     def _quarantine(self, path: str, reason: str, size: int | None, counts: Counter[str]) -> None:
@@ -370,14 +384,14 @@ class Intake:
 
     def _leave(self, path: str, reason: str, counts: Counter[str]) -> None:
         """Leaves an episode for a later look."""
-        self._failed.add(path)
+        self._failures[path] += 1
         counts["unreadable"] += 1
         self._log.unreadable(path, reason)
 
     def _count_done(self, episode: Prepared, kind: str, counts: Counter[str]) -> None:
         self._done.add(episode.path)
         self._stale.discard(episode.path)
-        if kind != "untrainable":
+        if kind not in ("untrainable", "foreign"):
             self._labelled.add(episode.path)
         counts[kind] += 1
         if episode.path in self._told:

@@ -8,6 +8,7 @@
 | table | after changes and every `table_stats_interval_s`, in a look too | table, size, max_size, num_inserted, num_sampled |
 | quarantine | an episode was set aside | episode_id, path, reason |
 | unlabelled_episode | the labeler can't read an episode: empty until there is another labeler | episode_id, path, reason |
+| foreign_episode | an episode's task has no table here | episode_id, path, reason |
 | unreadable_episode | the store didn't serve an episode this time | episode_id, path, reason |
 """
 
@@ -27,9 +28,11 @@ class IntakeReport:
     quarantined: set aside in the store, with a reason.
     untrainable: outcome ERROR or ABORTED; kept in the store, never trained on. empty: no trainable frame with images, or none
         that the labeler can read.
+    foreign: of a task that has no table here. pushed_out: older than what a full table holds, which had let it go before this
+        intake came.
     relabelled: had their items replaced by items with the present labeler's labels.
     removed: retired, or set aside after they had come in; none of their items is in the tables now.
-    unreadable, pending: left for the next look, because the store or the tables did not serve them. backlog: not looked at
+    unreadable, pending: left for a later look, because the store or the tables did not serve them. backlog: not looked at
         yet, because a look takes in so many and no more.
     rebuilt: the tables had lost their contents and are filled again. available: the tables answered.
     """
@@ -39,6 +42,8 @@ class IntakeReport:
     quarantined: int = 0
     untrainable: int = 0
     empty: int = 0
+    foreign: int = 0
+    pushed_out: int = 0
     unreadable: int = 0
     pending: int = 0
     relabelled: int = 0
@@ -49,8 +54,8 @@ class IntakeReport:
 
     @property
     def changed(self) -> bool:
-        changes = (self.inserted, self.quarantined, self.untrainable, self.empty, self.relabelled, self.removed)
-        return self.rebuilt or any(changes)
+        settled = self.untrainable, self.empty, self.foreign, self.pushed_out
+        return self.rebuilt or any((self.inserted, self.quarantined, self.relabelled, self.removed, *settled))
 
     @property
     def goes_on(self) -> bool:
@@ -98,8 +103,9 @@ class IntakeLog:
     def episode(
         self, path: str, manifest: EpisodeManifest, intake: str, num_items: int, num_intervention_frames: int
     ) -> None:
-        """`intake` says what became of it: inserted, untrainable or empty. `intake_s` runs from the look that found it,
-        `intake_delay_s` from the episode's end; it is left out where the robot's clock knew no date (all demonstrations)."""
+        """`intake` says what became of it: inserted, untrainable, empty, foreign or pushed_out. `intake_s` runs from the look
+        that found it, `intake_delay_s` from the episode's end; it is left out where the robot's clock knew no date (all
+        demonstrations)."""
         self._newest_seen = max(self._newest_seen, manifest.policy_version)
         known: dict[str, float | int] = {}
         if manifest.policy_version != NO_POLICY:
@@ -136,6 +142,9 @@ class IntakeLog:
 
     def unlabelled(self, path: str, reason: str) -> None:
         self._metrics.write("unlabelled_episode", episode_id=_episode_id(path), path=path, reason=reason)
+
+    def foreign(self, path: str, reason: str) -> None:
+        self._metrics.write("foreign_episode", episode_id=_episode_id(path), path=path, reason=reason)
 
     def report(self, report: IntakeReport, problem: str) -> None:
         waiting = report.pending + report.backlog

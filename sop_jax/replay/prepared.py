@@ -4,7 +4,7 @@ import bisect
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from sop_jax.replay.removal import Held
 from sop_jax.specs.interfaces import Item, TableInfo
@@ -18,14 +18,12 @@ class Prepared:
     path: str
     table: str
     manifest: EpisodeManifest
+    age_order: tuple[int, str]
+    """The older, the smaller."""
     num_intervention_frames: int
     items: tuple[Item, ...]
     stale_keys: tuple[int, ...]
     """Keys under which the table may hold items of this episode with an earlier labeler's labels."""
-
-    @property
-    def age_order(self) -> tuple[int, str]:
-        return self.manifest.ended_ns, self.manifest.episode_id
 
     @property
     def held(self) -> Held:
@@ -55,7 +53,7 @@ def groups_of(episodes: Sequence[Prepared], items_per_insert: int) -> list[list[
 
 
 def drop_overflow(
-    prepared: Sequence[Prepared], held: Mapping[str, Held], tables: Mapping[str, TableInfo]
+    prepared: Sequence[Prepared], held: Mapping[str, Held], tables: Mapping[str, TableInfo], found_first: Container[str]
 ) -> list[Prepared]:
     """Without the items that a table's newer items would push out again at once. Given oldest first, and returned so.
 
@@ -63,6 +61,8 @@ def drop_overflow(
 
     Args:
         held: by path, what the tables hold already, or are to hold.
+        found_first: paths that were in the store when this intake came to the tables. Whatever came later stays: a robot that
+            was cut off for long, or whose clock is behind, hasn't been pushed out by anybody.
     """
     if not prepared:
         return []
@@ -72,7 +72,7 @@ def drop_overflow(
     kept, num_kept = [], Counter[str]()
     for episode in reversed(prepared):
         num_newer = newer[episode.table].count(episode) + num_kept[episode.table]
-        if num_newer >= tables[episode.table].max_size:
+        if episode.path in found_first and num_newer >= tables[episode.table].max_size:
             episode = dataclasses.replace(episode, items=())
         num_kept[episode.table] += len(episode.items)
         kept.append(episode)

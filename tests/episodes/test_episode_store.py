@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import struct
 import threading
 
 import numpy as np
@@ -15,6 +16,7 @@ from sop_jax.episodes.format import index_of, pack
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
 from sop_jax.episodes.verify import verify_bytes
+from sop_jax.episodes.zip_layout import FOOTER_BYTES
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.errors import ConfigError, EpisodeExistsError, EpisodeNotFoundError, InvalidEpisodeError
 
@@ -56,6 +58,23 @@ def test_any_episode_round_trips_through_the_store(episode, twice):
     (summary,) = store.summaries()
     assert (summary.path, summary.size, summary.problem) == (index.path, index.size, "")
     assert summary.manifest == episode.manifest
+
+
+@pytest.mark.parametrize("more", [500 << 20, 4096, -60])
+def test_an_object_that_claims_another_size_is_no_episode(store_url, tmp_path, more):
+    """Retention adds up what summaries say: a small object must not push out what honest robots stored."""
+    store = EpisodeStore(store_url)
+    honest, forged = store.put(tiny(1)), store.put(tiny(2))
+    path = tmp_path / "store" / forged.path
+    data = bytearray(path.read_bytes())
+    size_at = len(data) - FOOTER_BYTES + 12  # of the directory, in the end record
+    (told,) = struct.unpack_from("<L", data, size_at)
+    struct.pack_into("<L", data, size_at, told + more)
+    path.write_bytes(data)
+    found = {summary.path: summary for summary in store.summaries()}
+    assert found[honest.path].problem == ""
+    assert (found[forged.path].size, found[forged.path].manifest) == (0, None)
+    assert found[forged.path].problem
 
 
 @pytest.mark.parametrize("url", ["memory://", "disk"])

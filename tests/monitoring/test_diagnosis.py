@@ -82,6 +82,7 @@ CASES = {
     "tables_silent": (["replay last_event_timestamp_seconds event=table 900"], "from the replay server for 100 s"),
     "intake_troubled": (["replay intake_problems_total 3"], "3 of intake's looks"),
     "episodes_set_aside": (["replay intake_quarantined_total 1"], "set 1 episodes aside"),
+    "episodes_of_other_tasks": (["replay intake_foreign_total 3"], "3 episodes came of a task that has no table"),
     "limiter_blocks": (["learner sampler_online_share_given task=t 0.2"], "asks for 50% online data and gets 20%"),
     "learner_starved": ([*STARVED, "learner learner_wait_share 0.9"], "got no batch"),
     "learner_silent": (

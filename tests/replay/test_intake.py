@@ -207,11 +207,19 @@ def test_invalid_episodes_are_set_aside_and_the_rest_goes_on(store, tmp_path):
     assert make_intake(store, LocalTables(DUMP)).poll() == IntakeReport(inserted=2, num_items=4)  # another process
 
 
-def test_an_unknown_task_is_set_aside_with_the_reason(store):
-    path = store.put(episode(1, task="restock_shelve")).path
-    assert make_intake(store, LocalTables(DUMP)).poll() == IntakeReport(quarantined=1)
-    assert "unknown task" in store.quarantined()[path]
-    assert f"Did you mean '{ONLINE}'" in store.quarantined()[path]
+def test_a_task_without_a_table_is_told_once_and_left_to_others(store):
+    store.put(episode(1, task="restock_shelve"))
+    metrics = MemoryMetrics()
+    intake = make_intake(store, LocalTables(DUMP), metrics=metrics)
+    assert intake.poll() == IntakeReport(foreign=1)
+    assert intake.poll() == IntakeReport()
+    (event,) = [e for e in metrics.events if e["event"] == "foreign_episode"]
+    assert "unknown task" in event["reason"]
+    assert f"Did you mean '{ONLINE}'" in event["reason"]
+    assert [e["intake"] for e in metrics.events if e["event"] == "episode"] == ["foreign"]
+    assert store.quarantined() == {}
+    wider = tuple(TableConfig(f"restock_shelve/{source}", 10) for source in ("online", "offline"))
+    assert make_intake(store, LocalTables((*DUMP, *wider))).poll() == IntakeReport(inserted=1, num_items=2)
 
 
 def test_a_labeler_may_refuse_an_episode(store):
@@ -502,13 +510,15 @@ def test_a_large_store_fills_the_tables_look_by_look_oldest_first(store):
     config = IntakeConfig(segment_length=2, num_readers=2, episodes_per_look=2)
     intake = make_intake(store, tables, config=config)
     assert intake.look() == IntakeReport(unreadable=2, backlog=5)
-    assert intake.look() == IntakeReport(inserted=2, num_items=4, backlog=5)
+    assert intake.look() == IntakeReport(inserted=2, num_items=4, unreadable=2, backlog=3)
     store.failing = set()
     assert intake.look().inserted == 2
-    assert [s.path for s in drain(tables, ONLINE)] == [path for n in (2, 3, 0, 1) for path in (paths[n], paths[n])]
+    assert [s.path for s in drain(tables, ONLINE)] == [path for n in (2, 3, 4, 5) for path in (paths[n], paths[n])]
     report = intake.poll()
-    assert (report.inserted, report.backlog, report.goes_on) == (3, 0, False)
-    assert [s.path for s in drain(tables, ONLINE)] == [path for n in (4, 5, 6) for path in (paths[n], paths[n])]
+    assert (report.inserted, report.backlog, report.goes_on) == (2, 0, False)
+    report = intake.poll()  # what can't be read is tried again in the next round
+    assert (report.inserted, report.backlog, report.goes_on) == (1, 0, False)
+    assert [s.path for s in drain(tables, ONLINE)] == [path for n in (0, 6, 1) for path in (paths[n], paths[n])]
     assert store.num_full_reads == 7 + 2
 
 
