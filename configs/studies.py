@@ -14,7 +14,8 @@ from sop_jax.evaluation.world import WorldConfig
 
 @dataclasses.dataclass(frozen=True)
 class MainResultsPreset:
-    """The study, and the demonstrations that its base policy was made from: same seed, same number, same bytes.
+    """The study, and the demonstrations in its offline buffer: those that its base policy was made from (same seed, same
+    number, same bytes), but for `box`, which has 200 others of the same expert.
 
     demonstrated: the world that they were made in, where the fleet's is another one.
     """

@@ -11,6 +11,9 @@ _POSITIVE = (
     "episode_s", "failure_every_s", "drift_every_s", "kept_hz", "frame_bytes", "link_bps", "site_link_bps", "outage_every_s",
     "checkpoint_bytes", "intake_bytes_per_s", "learner_steps_per_s", "samples_per_frame",
 )  # fmt: skip
+_UNLIMITED = ("failure_every_s", "drift_every_s", "link_bps", "site_link_bps", "outage_every_s", "intake_bytes_per_s",
+              "samples_per_frame")  # fmt: skip
+"""Of these: rates without a limit, and what never happens."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,5 +185,7 @@ def _check(part: str, name: str, value: float) -> None:
             raise ConfigError(f"{part}.{name} must be at least 1, got {value}")
     elif name in _POSITIVE and value <= 0:
         raise ConfigError(f"{part}.{name} must be above 0, got {value}")
+    elif name in _POSITIVE and name not in _UNLIMITED and math.isinf(value):
+        raise ConfigError(f"{part}.{name} must be finite, got {value}")
     elif name in _NON_NEGATIVE and not (math.isfinite(value) and value >= 0):
         raise ConfigError(f"{part}.{name} must be finite and >= 0, got {value}")

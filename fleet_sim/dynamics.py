@@ -43,6 +43,8 @@ class DynamicsConfig:
             raise ConfigError(
                 f"DynamicsConfig needs 0 <= warm_up_s < duration_s, got {self.warm_up_s}, {self.duration_s}"
             )
+        if self.seed < 0:
+            raise ConfigError(f"DynamicsConfig.seed must be >= 0, got {self.seed}")
         check_shifts("DynamicsConfig", self.shifts, self.deployment)
 
 

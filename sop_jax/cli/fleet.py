@@ -12,7 +12,7 @@ from fleet_sim.dynamics import DynamicsConfig, simulate
 from fleet_sim.planning import Figures, Plan, predict
 from fleet_sim.quantities import parse_seconds, show_bytes, show_seconds
 from fleet_sim.tally import DynamicsResult
-from sop_jax.cli.arguments import parse
+from sop_jax.cli.arguments import parse, refuse_unused
 from sop_jax.cli.deployment_options import PlanArguments, deployment_of
 from sop_jax.cli.episodes import take_action
 from sop_jax.cli.fleet_run import run_fleet
@@ -49,6 +49,8 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(PlanArguments, rest, "fleet plan")
     deployment = deployment_of(arguments)
     duration_s = parse_seconds("--simulate", arguments.simulate)
+    if not duration_s:
+        refuse_unused(arguments, ("rule", "patience", "seed"), "without --simulate")
     plan = predict(deployment)
     _show(deployment, plan)
     simulated = _simulate(arguments, deployment, duration_s) if duration_s else None

@@ -158,6 +158,9 @@ def _operation(arguments: FleetArguments) -> Operation:
     for name in ("robots", "reset", "steps_per_s", "batch", "publish_every", "simulate", "seed", "json"):
         if getattr(options, name) != getattr(given, name):
             raise UsageError(f"--deployment can't say --{name.replace('_', '-')}: it is this command's own option")
+    if arguments.bodies == "recordings":
+        people = ("operators", "rule", "patience", "reaction")
+        refuse_unused(options, people, "in --deployment with --bodies recordings, which ask for nobody")
     return Operation(deployment_of(options), options.rule, parse_seconds("--patience", options.patience))
 
 

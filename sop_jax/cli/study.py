@@ -19,7 +19,7 @@ from fleet_sim.studies.main_report import MainResultsStudy
 from fleet_sim.studies.methods import METHODS
 from fleet_sim.studies.study import Making, Study
 from fleet_sim.studies.sweep_report import SweepStudy
-from sop_jax.cli.arguments import UsageError, parse
+from sop_jax.cli.arguments import UsageError, parse, refuse_unused
 from sop_jax.cli.locations import find_policy
 from sop_jax.cli.output import jsonable, note, print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
@@ -82,6 +82,8 @@ class StudyArguments:
 
 def run(argv: Sequence[str]) -> int:
     arguments = parse(StudyArguments, argv, "study")
+    if arguments.engine == "local":
+        refuse_unused(arguments, ("ray_address",), "without --engine ray")
     folder = pathlib.Path(arguments.folder or f"runs/study-{arguments.study}-{arguments.preset}")
     chosen = find_study(arguments.study, arguments.preset)
     grid = Grid(folder, chosen.identity, chosen.study.cells())

@@ -78,6 +78,14 @@ def test_plan_and_simulation_side_by_side(capsys):
         (["fleet", "plan", "--robots", "0"], "Robots.num_robots must be at least 1, got 0"),
         (["fleet", "plan", "--simulate", "unlimited"], "0 <= warm_up_s < duration_s"),
         (["fleet", "plan", "--chekpoint", "1MB"], "did you mean --checkpoint?"),
+        (["fleet", "plan", "--episode", "unlimited"], "Robots.episode_s must be finite, got inf"),
+        (["fleet", "plan", "--steps-per-s", "inf"], "Training.learner_steps_per_s must be finite, got inf"),
+        (["fleet", "plan", "--kept-hz", "inf"], "Robots.kept_hz must be finite, got inf"),
+        (["fleet", "plan", "--simulate", "10min", "--seed", "-1"], "DynamicsConfig.seed must be >= 0, got -1"),
+        (
+            ["fleet", "plan", "--rule", "worst_first", "--seed", "2"],
+            "--rule, --seed would do nothing without --simulate",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_line(words, message, capsys):
@@ -125,6 +133,7 @@ def test_a_fleet_that_learns_in_a_deployment(tmp_path, recordings, capsys, monke
     assert summary["lost_while_waiting"] == 0
     other = [*command[:-1], "--folder", str(tmp_path / "other")]
     for words, message in (
+        (["--deployment", "operators=2 rule=worst_first"], "--operators, --rule would do nothing in --deployment"),
         (["--deployment", "robots=7"], "--deployment can't say --robots: it is this command's own option"),
         (["--deployment", "link=fast"], "--link: expected a rate such as 50Mbps"),
         (["--deployment", "lnk=5Mbps"], "Unrecognized options: --lnk=5Mbps (see sop fleet plan --help)"),

@@ -50,17 +50,18 @@ def test_every_attack_is_set_aside_and_the_honest_go_in(store_url, folder):
     for count, (name, data) in enumerate(attacks(pack(honest(0))).items(), start=100):
         hostile[upload_by_force(folder, "robot-0", count, data)] = name
     stolen = upload_by_force(folder, "robot-7", 1, pack(honest(1)))  # another robot's episode under one's own prefix
-    unknown = upload_by_force(folder, "robot-0", 2, pack(make_episode(2, num_frames=5, spec=SPEC, task="syntetic")))
+    upload_by_force(folder, "robot-0", 2, pack(make_episode(2, num_frames=5, spec=SPEC, task="syntetic")))
     (folder / "episodes/robot-0/notes.txt").write_text("no episode")
     tables, metrics = LocalTables(TABLES), MemoryMetrics()
     intake = Intake(store, tables, label_all, CONFIG, ManualClock(START_NS), metrics)
     report = intake.poll()
-    assert (report.inserted, report.quarantined, report.unreadable) == (2, len(hostile) + 2, 0)
+    assert (report.inserted, report.quarantined, report.foreign, report.unreadable) == (2, len(hostile) + 1, 1, 0)
     reasons = store.quarantined()
-    assert set(reasons) == {*hostile, stolen, unknown}
+    assert set(reasons) == {*hostile, stolen}
     assert all(len(reason) > 40 for reason in reasons.values())
     assert "identity" in reasons[stolen]
-    assert "unknown task" in reasons[unknown]
+    (foreign,) = [event["reason"] for event in metrics.events if event["event"] == "foreign_episode"]
+    assert "unknown task" in foreign
     size = tables.info()["synthetic/online"].size
     assert {decode_segment(item.columns).path for item in tables.sample("synthetic/online", size)} == good
     assert intake.poll() == IntakeReport()
