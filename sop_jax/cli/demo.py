@@ -41,7 +41,7 @@ class DemoArguments:
     """The resolved experiment; every value can be changed on the command line."""
 
     config: str = DEFAULT
-    """An experiment's name (restock_demo, restock_tiny), or a config.json."""
+    """An experiment's name (restock_demo, restock_demo_pi05, restock_tiny), or a config.json."""
 
     algorithm: str = ""
     """Learn by this algorithm (behaviour_cloning, hg_dagger, recap), with its defaults; default: the config's. Its values
