@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from fleet_sim.bodies import Cast, make_cast
-from fleet_sim.crew import EpisodeOrder, Helps, PlayedEpisode
+from fleet_sim.crew import EpisodeOrder, Helps, PlayedEpisode, keep_file
 from sop_jax.actors.episode import EpisodeHeader, RecordingConfig, run_episode
 from sop_jax.actors.policy_runner import PolicyRunner
 from sop_jax.actors.rollout import RolloutConfig
@@ -227,8 +227,7 @@ def _play(
             tell(num_ticks=tick, helps=dataclasses.asdict(helps))
 
     episode, helps = player.play(order, on_tick)
-    path = scratch / f"{order.episode_id}.zip"
-    path.write_bytes(pack(episode))
+    path = keep_file(scratch, order.episode_id, pack(episode))
     manifest = episode.manifest
     return PlayedEpisode(manifest.num_frames, path, manifest.outcome is Outcome.SUCCESS), helps
 

@@ -106,7 +106,7 @@ class Crowd:
         return CrowdReport(self._num_episodes, sum(late) / len(late), max(late), time.process_time())
 
     def _first_s(self) -> list[float]:
-        """When each robot begins: as settled; those who would have begun already as long from now, so that they stay apart."""
+        """When each robot begins: as settled; who would have begun already, as long from now, so that they stay apart."""
         now_s = self._now_s()
         return [first_s if first_s >= now_s else now_s + first_s for first_s in self._settings.first_s]
 

@@ -53,8 +53,8 @@ class ProcessWorker:
                 playing.finish(played, helps=helps)
                 return
 
-    def wait_until_back(self) -> bool:
-        return False
+    def wait_until_there(self) -> bool:
+        return True  # what it lacks, or dies of, shows when it plays
 
     def kill(self) -> None:
         self._process.kill()
