@@ -16,6 +16,16 @@ from typing import Any, Literal, Protocol, Self
 
 from sop_jax.specs.errors import ConfigError, MissingDependencyError, SopError
 
+LOOK_TICKS = 5
+"""A simulation asks of every episode in play, before its time goes beyond a multiple of this, whether the episode still lasts
+then. Until a worker has come so far everybody stands still, also those who could begin episodes for other workers."""
+
+
+def is_told(tick: int) -> bool:
+    """Whether a worker tells that an episode has come to this tick, whose number is that of the ticks played before it: as
+    soon as the answer for a multiple of LOOK_TICKS is known."""
+    return tick > LOOK_TICKS and (tick - 1) % LOOK_TICKS == 0
+
 
 class CrewFailedError(SopError):
     """A worker died, or an episode could not be played."""

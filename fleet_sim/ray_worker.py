@@ -26,11 +26,12 @@ from fleet_sim.crew import (
     Helps,
     PlayedEpisode,
     WorkerLostError,
+    is_told,
     keep_file,
 )
 from sop_jax.evaluation.trial_pool import SINGLE_THREADED
 
-_TICKS_PER_NOTE = 30
+_NOTE_EVERY_S = 0.03  # at most: each message through Ray costs the simulation's process 0.3 ms
 _AGAIN_S = 0.5
 _COME_S = 600.0  # so long a new or lost actor is waited for: the time in which a cluster replaces a machine
 _LOST = (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError,
@@ -83,8 +84,12 @@ class RemotePlayer:
         if self._player is None:
             self._player = EpisodePlayer(WorkerSettings.from_json(json.loads(self._settings)))
 
+        due_s = 0.0
+
         def on_tick(tick: int, helps: Helps) -> None:
-            if tick % _TICKS_PER_NOTE == 0:
+            nonlocal due_s
+            if is_told(tick) and (now_s := time.monotonic()) >= due_s:
+                due_s = now_s + _NOTE_EVERY_S
                 told.put((json.dumps({"num_ticks": tick, "helps": dataclasses.asdict(helps)}), b""))
 
         episode, helps = self._player.play(order, on_tick)
