@@ -32,6 +32,7 @@ class ProcessWorker:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=dict(environment), text=True,
             bufsize=1,
+            process_group=0,  # Ctrl-C at the terminal, also while it starts, is the simulation's business
         )  # fmt: skip
 
     def play(self, playing: EpisodeInPlay) -> None:
