@@ -14,7 +14,17 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from sop_jax.specs.errors import MissingDependencyError, SopError
+from sop_jax.specs.errors import ConfigError, MissingDependencyError, SopError
+
+LOOK_TICKS = 5
+"""A simulation asks of every episode in play, before its time goes beyond a multiple of this, whether the episode still lasts
+then. Until a worker has come so far everybody stands still, also those who could begin episodes for other workers."""
+
+
+def is_told(tick: int) -> bool:
+    """Whether a worker tells that an episode has come to this tick, whose number is that of the ticks played before it: as
+    soon as the answer for a multiple of LOOK_TICKS is known."""
+    return tick > LOOK_TICKS and (tick - 1) % LOOK_TICKS == 0
 
 
 class CrewFailedError(SopError):
@@ -97,6 +107,11 @@ class EpisodeInPlay:
         self._error = ""
         self.is_dropped = False
 
+    @property
+    def is_over(self) -> bool:
+        with self._changed:
+            return self._has_ended()
+
     def drop(self) -> None:
         with self._changed:
             self.is_dropped = True
@@ -106,7 +121,7 @@ class EpisodeInPlay:
     def wait(self, tick: int) -> PlayedEpisode | None:
         """None: it goes on after this tick. Raises CrewFailedError."""
         with self._changed:
-            self._changed.wait_for(lambda: self._played is not None or self._error or self._num_ticks > tick)
+            self._changed.wait_for(lambda: self._has_ended() or self._num_ticks > tick)
             if self._error:
                 raise CrewFailedError(self._error)
             return self._played if self._played is not None and self._played.num_frames <= tick else None
@@ -114,7 +129,7 @@ class EpisodeInPlay:
     def wait_for_end(self) -> PlayedEpisode:
         """Blocks until the episode is over. Raises CrewFailedError."""
         with self._changed:
-            self._changed.wait_for(lambda: self._played is not None or self._error)
+            self._changed.wait_for(self._has_ended)
             if self._played is None:
                 raise CrewFailedError(self._error)
             return self._played
@@ -133,11 +148,17 @@ class EpisodeInPlay:
             self._changed.notify_all()
 
     def finish(self, played: PlayedEpisode | None, error: str = "", helps: Helps = Helps()) -> None:
+        """How it ended; what was said first stands."""
         with self._changed:
+            if self._has_ended():
+                return
             self._played, self._error, self._helps = played, error, helps
             if played is not None and self.is_dropped:
                 played.path.unlink(missing_ok=True)
             self._changed.notify_all()
+
+    def _has_ended(self) -> bool:
+        return self._played is not None or bool(self._error)
 
 
 class Worker(Protocol):
@@ -147,12 +168,12 @@ class Worker(Protocol):
         """Blocks until the episode is over, telling `playing`. Raises WorkerLostError, or whatever stops the simulation."""
         ...
 
-    def wait_until_back(self) -> bool:
-        """After it was lost: whether it can go on. Blocks for as long as there is hope."""
+    def wait_until_there(self) -> bool:
+        """Whether it can play, before its first episode and after it was lost. Blocks for as long as there is hope."""
         ...
 
     def kill(self) -> None:
-        """Ends it, also in the middle of an episode."""
+        """Ends it, also in the middle of an episode; once more does nothing."""
         ...
 
 
@@ -165,12 +186,19 @@ class Crew:
     """
 
     def __init__(self, settings: Mapping[str, Any], num_workers: int, engine: Engine = LOCAL):
-        """`settings`: a `crew_worker.WorkerSettings` as JSON. Raises MissingDependencyError where Ray is missing."""
+        """`settings`: a `crew_worker.WorkerSettings` as JSON. `num_workers` 0: one per core, of this machine or the cluster.
+
+        Raises MissingDependencyError where Ray is missing, ConfigError if there would be no worker.
+        """
+        if num_workers < 0:
+            raise ConfigError(f"Crew: num_workers must be >= 0 (0 = one per core), got {num_workers}")
         self._todo: collections.deque[EpisodeInPlay] = collections.deque()
         self._wanted = threading.Condition()
         self._closing = False
         self._failure = ""
         self._workers = _make_workers(settings, num_workers, engine)
+        if not self._workers:
+            raise ConfigError(f"Crew: nobody would play, for {engine} has no CPU; say how many workers there are to be")
         self._num_left = len(self._workers)
         self._threads = [
             threading.Thread(target=self._feed, args=(worker,), name=f"crew-{number}", daemon=True)
@@ -209,33 +237,52 @@ class Crew:
         self.close()
 
     def _feed(self, worker: Worker) -> None:
-        while True:
-            with self._wanted:
-                self._wanted.wait_for(lambda: self._todo or self._closing)
-                if self._closing:
+        """A worker's life. It takes no episode before it is there: one that never comes would never give it back."""
+        why = "none came in time"
+        try:
+            while worker.wait_until_there():
+                lost = self._play_until_lost(worker)
+                if lost is None:
                     return
-                playing = self._todo.popleft()
+                why = f"the last one was lost: {lost}"
+        except Exception as error:  # the simulation ends with the first failure
+            self._fail(str(error))
+            return
+        self._leave(worker, f"no worker is left; {why}")
+
+    def _play_until_lost(self, worker: Worker) -> WorkerLostError | None:
+        """None: there is nothing more to play. Raises CrewFailedError: an episode failed."""
+        while (playing := self._next()) is not None:
             try:
                 if not playing.is_dropped:
                     worker.play(playing)
             except WorkerLostError as error:
                 self._put_back(playing)
-                if self._closing or not worker.wait_until_back():
-                    self._leave(f"no worker is left; the last one was lost: {error}")
-                    return
-            except Exception as error:  # the simulation ends with the first failure
+                return error
+            except Exception as error:
                 why = f"episode {playing.order.episode_id}: {error}"
                 playing.finish(None, why)
-                self._fail(why)
-                return
+                raise CrewFailedError(why) from error
+        return None
+
+    def _next(self) -> EpisodeInPlay | None:
+        """Blocks until there is one; None: the crew is closing."""
+        with self._wanted:
+            self._wanted.wait_for(lambda: self._todo or self._closing)
+            return None if self._closing else self._todo.popleft()
 
     def _put_back(self, playing: EpisodeInPlay) -> None:
+        """Who played it is lost. After its last word that changes nothing; once all has failed, the episode has, too."""
         with self._wanted:
-            self._todo.appendleft(playing)
-            self._wanted.notify()
+            if self._failure:
+                playing.finish(None, self._failure)
+            elif not playing.is_over:
+                self._todo.appendleft(playing)
+                self._wanted.notify()
 
-    def _leave(self, why: str) -> None:
+    def _leave(self, worker: Worker, why: str) -> None:
         """A worker is gone for good; with the last one, so is whatever waits."""
+        worker.kill()  # or it might come later, and hold a CPU for nothing
         with self._wanted:
             self._num_left -= 1
             if self._num_left:
@@ -250,6 +297,15 @@ class Crew:
             for playing in self._todo:
                 playing.finish(None, why)
             self._todo.clear()
+
+
+def keep_file(scratch: pathlib.Path, episode_id: str, data: bytes) -> pathlib.Path:
+    """Puts a sealed episode into the folder, whole or not at all; returns where."""
+    path = scratch / f"{episode_id}.zip"
+    draft = path.with_suffix(".part")
+    draft.write_bytes(data)
+    draft.replace(path)
+    return path
 
 
 def _make_workers(settings: Mapping[str, Any], num_workers: int, engine: Engine) -> Sequence[Worker]:

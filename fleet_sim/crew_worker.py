@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from fleet_sim.bodies import Cast, make_cast
-from fleet_sim.crew import EpisodeOrder, Helps, PlayedEpisode
+from fleet_sim.crew import EpisodeOrder, Helps, PlayedEpisode, is_told, keep_file
 from sop_jax.actors.episode import EpisodeHeader, RecordingConfig, run_episode
 from sop_jax.actors.policy_runner import PolicyRunner
 from sop_jax.actors.rollout import RolloutConfig
@@ -31,8 +31,6 @@ from sop_jax.specs.errors import SopError
 from sop_jax.specs.interfaces import Request, Supervisor
 from sop_jax.specs.records import Episode, Outcome, Source
 from sop_jax.weights.follower import Follower
-
-_TICKS_PER_NOTE = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,12 +221,11 @@ def _play(
     player: EpisodePlayer, order: EpisodeOrder, scratch: pathlib.Path, tell: Callable[..., None]
 ) -> tuple[PlayedEpisode, Helps]:
     def on_tick(tick: int, helps: Helps) -> None:
-        if tick % _TICKS_PER_NOTE == 0:
+        if is_told(tick):
             tell(num_ticks=tick, helps=dataclasses.asdict(helps))
 
     episode, helps = player.play(order, on_tick)
-    path = scratch / f"{order.episode_id}.zip"
-    path.write_bytes(pack(episode))
+    path = keep_file(scratch, order.episode_id, pack(episode))
     manifest = episode.manifest
     return PlayedEpisode(manifest.num_frames, path, manifest.outcome is Outcome.SUCCESS), helps
 

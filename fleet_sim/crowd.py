@@ -6,6 +6,7 @@ Times are planned from the robots' own lives, so that a machine that is late cat
 last line of the output.
 """
 
+import collections
 import dataclasses
 import heapq
 import json
@@ -19,9 +20,10 @@ from fleet_sim.told_to_stop import told_to_stop
 from fleet_sim.wall_processes import WallOrder, serve_until_stopped
 from sop_jax.actors.rollout import never
 from sop_jax.actors.seeds import episode_seed
+from sop_jax.episodes.paths import episode_of_path
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.specs.clock import Clock, WallClock
-from sop_jax.specs.identifiers import make_episode_id
+from sop_jax.specs.identifiers import make_episode_id, number_of_episode, robot_of_episode
 from sop_jax.weights.management import current_version
 
 _LOOK_S = 0.2
@@ -67,13 +69,15 @@ class CrowdReport:
 class Crowd:
     """Lives all robots' lives on one thread.
 
-    report = Crowd(settings, recordings, clock).run()
+        report = Crowd(settings, recordings, clock).run()
+
+    After a kill the next one goes on from then, with new episodes: what the store holds by then is not lived again.
     """
 
     def __init__(self, settings: CrowdSettings, recordings: Recordings, clock: Clock):
         self._settings, self._recordings, self._clock = settings, recordings, clock
         self._store = EpisodeStore(settings.store, clock=clock)
-        self._counts = [0] * len(settings.robot_ids)
+        self._counts = _num_lived(self._store)
         self._version, self._asked_s = 0, float("-inf")
         self._late_s: list[float] = []
         self._num_episodes = 0
@@ -82,7 +86,7 @@ class Crowd:
         """Blocks until the end of the settings' time, or until told to stop; episodes that would end later are not kept."""
         settings = self._settings
         due: list[tuple[float, int, EpisodeOrder | None]] = [
-            (first_s, robot, None) for robot, first_s in enumerate(settings.first_s)
+            (first_s, robot, None) for robot, first_s in enumerate(self._first_s())
         ]
         heapq.heapify(due)
         while due and due[0][0] <= settings.duration_s:
@@ -101,6 +105,11 @@ class Crowd:
         late = self._late_s or [0.0]
         return CrowdReport(self._num_episodes, sum(late) / len(late), max(late), time.process_time())
 
+    def _first_s(self) -> list[float]:
+        """When each robot begins: as settled; who would have begun already, as long from now, so that they stay apart."""
+        now_s = self._now_s()
+        return [first_s if first_s >= now_s else now_s + first_s for first_s in self._settings.first_s]
+
     def _wait_until(self, due_s: float, should_stop: Callable[[], bool]) -> None:
         early_s = due_s - self._now_s()
         self._late_s.append(max(0.0, -early_s))
@@ -112,11 +121,12 @@ class Crowd:
         return (self._clock.now_ns() - self._settings.start_ns) / 1e9
 
     def _begin(self, robot: int, due_s: float) -> EpisodeOrder:
-        settings, count = self._settings, self._counts[robot]
-        self._counts[robot] += 1
+        settings = self._settings
+        robot_id = settings.robot_ids[robot]
+        count = self._counts[robot_id]
+        self._counts[robot_id] += 1
         if self._now_s() - self._asked_s >= settings.poll_s:
             self._version, self._asked_s = current_version(settings.store) or 0, self._now_s()
-        robot_id = settings.robot_ids[robot]
         return EpisodeOrder(
             episode_id=make_episode_id(robot_id, 0, count),
             robot_id=robot_id,
@@ -125,6 +135,16 @@ class Crowd:
             started_ns=settings.start_ns + round(due_s * 1e9),
             version=self._version,
         )
+
+
+def _num_lived(store: EpisodeStore) -> collections.Counter[str]:
+    """By robot, the number that its next episode gets."""
+    lived: collections.Counter[str] = collections.Counter()
+    for path in store.list_paths():
+        episode_id = episode_of_path(path)
+        robot_id = robot_of_episode(episode_id)
+        lived[robot_id] = max(lived[robot_id], number_of_episode(episode_id) + 1)
+    return lived
 
 
 def main(text: str) -> None:

@@ -11,7 +11,7 @@ from fleet_sim.config import Operation, TimingConfig
 from fleet_sim.crew import EpisodeInPlay
 from fleet_sim.drawn_episodes import draw_exponential
 from fleet_sim.site import Breakage, Events, Site
-from fleet_sim.surroundings import HZ, LOOK_TICKS, FixedTimes, Lived
+from fleet_sim.surroundings import HZ, FixedTimes, Lived, next_look
 from fleet_sim.tally import DynamicsResult, Span, Tally
 
 _SETTLE_LOOK_S = 1.0
@@ -68,24 +68,26 @@ class DeployedFleet:
 
     def live(self, robot: int, playing: EpisodeInPlay) -> Generator[simpy.Event, Any, Lived]:
         started_s, version = self._environment.now, playing.order.version
+        from_s, from_tick = started_s, 0  # when it last began to move
         tick, num_helps, waited_s = 0, 0, 0.0
         helping: Span | None = None
         try:
             while True:
-                played = playing.wait(tick + LOOK_TICKS)
-                last = tick + LOOK_TICKS if played is None else played.num_frames
+                played = playing.wait(next_look(tick))
+                last = next_look(tick) if played is None else played.num_frames
                 helps = playing.helps_until(last)
                 edges = helps.starts if helping is None else helps.ends
                 edge = edges[num_helps] if num_helps < len(edges) else None
-                yield from self.site.move(((last if edge is None else edge) - tick) / HZ)
                 tick = last if edge is None else edge
+                yield from self.site.move_until(from_s + (tick - from_tick) / HZ)
                 if edge is None:
                     if played is not None:
                         break
                 elif helping is None:
                     asked_s = self._environment.now
                     helping = yield from self.site.wait_for_person(self._expected_help_s(), self._patience_s(robot))
-                    waited_s += self._environment.now - asked_s
+                    from_s, from_tick = self._environment.now, tick
+                    waited_s += from_s - asked_s
                     if helping is None:
                         return self._lose(started_s, version, playing, tick, waited_s)
                 else:

@@ -32,6 +32,7 @@ class ProcessWorker:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=dict(environment), text=True,
             bufsize=1,
+            process_group=0,  # Ctrl-C at the terminal, also while it starts, is the simulation's business
         )  # fmt: skip
 
     def play(self, playing: EpisodeInPlay) -> None:
@@ -53,8 +54,8 @@ class ProcessWorker:
                 playing.finish(played, helps=helps)
                 return
 
-    def wait_until_back(self) -> bool:
-        return False
+    def wait_until_there(self) -> bool:
+        return True  # what it lacks, or dies of, shows when it plays
 
     def kill(self) -> None:
         self._process.kill()

@@ -19,12 +19,21 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from fleet_sim.crew import CrewFailedError, EpisodeInPlay, EpisodeOrder, Helps, PlayedEpisode, WorkerLostError
+from fleet_sim.crew import (
+    CrewFailedError,
+    EpisodeInPlay,
+    EpisodeOrder,
+    Helps,
+    PlayedEpisode,
+    WorkerLostError,
+    is_told,
+    keep_file,
+)
 from sop_jax.evaluation.trial_pool import SINGLE_THREADED
 
-_TICKS_PER_NOTE = 30
+_NOTE_EVERY_S = 0.03  # at most: each message through Ray costs the simulation's process 0.3 ms
 _AGAIN_S = 0.5
-_RETURN_S = 600.0  # so long a lost actor is waited for: the time in which a cluster replaces a machine
+_COME_S = 600.0  # so long a new or lost actor is waited for: the time in which a cluster replaces a machine
 _LOST = (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError,
          ray.exceptions.WorkerCrashedError)  # fmt: skip
 
@@ -75,8 +84,12 @@ class RemotePlayer:
         if self._player is None:
             self._player = EpisodePlayer(WorkerSettings.from_json(json.loads(self._settings)))
 
+        due_s = 0.0
+
         def on_tick(tick: int, helps: Helps) -> None:
-            if tick % _TICKS_PER_NOTE == 0:
+            nonlocal due_s
+            if is_told(tick) and (now_s := time.monotonic()) >= due_s:
+                due_s = now_s + _NOTE_EVERY_S
                 told.put((json.dumps({"num_ticks": tick, "helps": dataclasses.asdict(helps)}), b""))
 
         episode, helps = self._player.play(order, on_tick)
@@ -89,7 +102,7 @@ class RemotePlayer:
 
 
 class RayWorker:
-    """One actor. When its machine dies, Ray starts it again on another one, as soon as there is a CPU for it."""
+    """One actor. Ray starts it as soon as there is a CPU for it, and when its machine dies again on another one."""
 
     def __init__(self, settings: str, scratch: pathlib.Path):
         self._scratch = scratch
@@ -107,21 +120,23 @@ class RayWorker:
                 if "num_ticks" in told:
                     playing.note(told["num_ticks"], helps)
                     continue
-                path = self._scratch / f"{playing.order.episode_id}.zip"
-                path.write_bytes(data)
+                path = keep_file(self._scratch, playing.order.episode_id, data)
                 playing.finish(PlayedEpisode(told["num_frames"], path, told["succeeded"]), helps=helps)
         except _LOST as error:
             raise WorkerLostError(" ".join(str(error).split())[:500]) from error
         except ray.exceptions.RayTaskError as error:
             raise CrewFailedError(str(error.cause)) from error
 
-    def wait_until_back(self) -> bool:
-        deadline = time.monotonic() + _RETURN_S
+    def wait_until_there(self) -> bool:
+        deadline = time.monotonic() + _COME_S
         while not self._is_killed and (left_s := deadline - time.monotonic()) > 0:
             try:
                 ray.get(self._actor.ping.remote(), timeout=left_s)
                 return True
-            except (*_LOST, ray.exceptions.GetTimeoutError):  # lost again, or the cluster hasn't noticed yet
+            except (
+                *_LOST,
+                ray.exceptions.GetTimeoutError,
+            ):  # no CPU yet, lost again, or the cluster hasn't noticed yet
                 time.sleep(_AGAIN_S)
         return False
 

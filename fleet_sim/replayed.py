@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fleet_sim.crew import EpisodeInPlay, EpisodeOrder, PlayedEpisode
+from fleet_sim.crew import EpisodeInPlay, EpisodeOrder, PlayedEpisode, keep_file
 from sop_jax.episodes.format import pack
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.specs.errors import ConfigError
@@ -76,8 +76,7 @@ class ReplayedCrew:
 
     def play(self, order: EpisodeOrder) -> EpisodeInPlay:
         episode = relive(self._recordings.find(order.seed), order)
-        path = self._scratch / f"{order.episode_id}.zip"
-        path.write_bytes(pack(episode))
+        path = keep_file(self._scratch, order.episode_id, pack(episode))
         playing = EpisodeInPlay(order)
         manifest = episode.manifest
         playing.finish(PlayedEpisode(manifest.num_frames, path, manifest.outcome is Outcome.SUCCESS))

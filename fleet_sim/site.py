@@ -92,6 +92,10 @@ class Site:
         finally:  # interrupted too: it has moved so far
             self.tally.close(self._environment.now, span)
 
+    def move_until(self, until_s: float) -> Events:
+        """A robot moves until then, which by the last bits of the sums may be past."""
+        yield from self.move(max(0.0, until_s - self._environment.now))
+
     def wait_for_person(self, expected_help_s: float, patience_s: float) -> Generator[simpy.Event, Any, Span | None]:
         """A robot asks and holds still until a person turns to it and has reacted; None: nobody came in time.
 

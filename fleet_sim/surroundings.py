@@ -11,12 +11,15 @@ import simpy
 
 from envs import Environment
 from fleet_sim.config import TimingConfig
-from fleet_sim.crew import EpisodeInPlay, PlayedEpisode
+from fleet_sim.crew import LOOK_TICKS, EpisodeInPlay, PlayedEpisode
 from fleet_sim.site import Events
 
 HZ = Environment.control_hz
-LOOK_TICKS = 30
-"""How far a robot's life moves on before it asks again whether its episode still lasts."""
+
+
+def next_look(tick: int) -> int:
+    """How far a robot's life may move on before it asks again whether its episode still lasts (`crew.LOOK_TICKS`)."""
+    return tick - tick % LOOK_TICKS + LOOK_TICKS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,11 +121,11 @@ class FixedTimes:
 
     def live(self, robot: int, playing: EpisodeInPlay) -> Generator[simpy.Event, Any, Lived]:
         del robot
-        ticks = 0
-        while (played := playing.wait(ticks + LOOK_TICKS)) is None:
-            ticks += LOOK_TICKS
-            yield self._environment.timeout(LOOK_TICKS / HZ)
-        yield self._environment.timeout((played.num_frames - ticks) / HZ)
+        started_s, tick = self._environment.now, next_look(0)
+        while (played := playing.wait(tick)) is None:
+            yield self._environment.timeout(started_s + tick / HZ - self._environment.now)
+            tick = next_look(tick)
+        yield self._environment.timeout(started_s + played.num_frames / HZ - self._environment.now)
         return Lived(played, played.num_frames)
 
     def deliver(self, robot: int, lived: Lived) -> Events:

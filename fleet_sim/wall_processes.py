@@ -65,6 +65,7 @@ class FleetProcess:
                 [sys.executable, "-m", f"fleet_sim.{module}", json.dumps(dataclasses.asdict(settings))],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, bufsize=1,
                 env={**os.environ, **environment},
+                process_group=0,  # Ctrl-C at the terminal, also while it starts, is for who started it
             )  # fmt: skip
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name=f"hears-{name}", daemon=True)

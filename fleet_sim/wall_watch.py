@@ -39,6 +39,7 @@ class FleetWatch:
         self._learner, self._starts, self._stack = learner, tuple(starts), stack
         self._clock, self._should_stop = clock, should_stop
         self._crowds = [self._start(index) for index in range(len(self._starts))]
+        self._starting: set[int] = set()  # crowds that were started again and aren't ready
         self._early: Any | None = None  # what the learner said while the crowds were waited for
         self.num_restarts = 0
         self.lasted_s = 0.0
@@ -63,8 +64,10 @@ class FleetWatch:
             if self._should_stop() and not is_stopping:
                 is_stopping = True
                 self.lasted_s = (self._clock.now_ns() - order.start_ns) / 1e9
-                for process in (self._learner, *self._crowds):
-                    process.stop()
+                self._learner.stop()
+                for index, crowd in enumerate(self._crowds):
+                    if index not in self._starting:  # or it would die of the signal, which it can't hear yet
+                        crowd.stop()
             for index in range(len(self._crowds)):
                 if index not in reports and (said := self._listen(index, order, is_stopping)) is not None:
                     reports[index] = said
@@ -90,10 +93,14 @@ class FleetWatch:
             if is_stopping or not process.was_killed or self.num_restarts >= _MAX_RESTARTS:
                 raise
             self.num_restarts += 1
+            self._starting.add(index)
             self._crowds[index] = self._start(index)
             return None
         if said == READY:  # it was started again
+            self._starting.discard(index)
             process.tell_order(order)
+            if is_stopping:
+                process.stop()
             return None
         return said
 

@@ -113,6 +113,8 @@ class EvalArguments:
             raise ValueError("say where to evaluate: either --tasks or --suite")
         if self.side_by_side < 1 or self.video_failures < 0:
             raise ValueError("--side-by-side must be at least 1, and --video-failures at least 0")
+        if self.workers < 0:
+            raise ValueError(f"--workers must be at least 0 (one per core), got {self.workers}")
         if self.expert and (self.version is not None or self.base):
             raise ValueError("--version and --base belong to --weights: the expert has none")
         if self.version is not None and self.version < 0:

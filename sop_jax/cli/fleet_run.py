@@ -1,6 +1,7 @@
 """`sop fleet --clock virtual|wall`: a fleet with a learner, on simulated or on real time."""
 
 import dataclasses
+import math
 import pathlib
 import shlex
 from collections.abc import Sequence
@@ -108,8 +109,14 @@ def run_fleet(argv: Sequence[str]) -> int:
         refuse_unused(arguments, _WORLDS_ON_WALL_TIME, "on virtual time")
     if arguments.deployment and arguments.clock == "wall":
         raise UsageError("--deployment is simulated: add --clock virtual")
-    if arguments.robots < 1 or arguments.duration_s <= 0:
-        raise UsageError(f"--robots must be at least 1 and --duration-s above 0, got {arguments}")
+    if arguments.robots < 1 or not 0 < arguments.duration_s < math.inf:
+        raise UsageError(
+            f"--robots must be at least 1 and --duration-s above 0 and finite, got {arguments.robots} and "
+            f"{arguments.duration_s}"
+        )
+    live = None
+    if arguments.bodies == "worlds":
+        live = LiveBodies(arguments.processes, arguments.pace, arguments.threads)
     recorded, store = as_store_url(arguments.recordings), as_store_url(str(arguments.folder / "store"))
     settings = LearnerSettings(
         str(find_policy(arguments.policy)), store, "", {arguments.task: arguments.robots}, arguments.steps_per_s,
@@ -124,7 +131,7 @@ def run_fleet(argv: Sequence[str]) -> int:
     if arguments.clock == "virtual":
         summary = _run_virtual(config, settings, recorded, arguments)
     else:
-        summary = _run_wall(config, settings, recorded, arguments)
+        summary = _run_wall(config, settings, recorded, live, arguments)
     for name, value in summary.items():
         say(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
     if arguments.json:
@@ -176,11 +183,12 @@ def _summary_of_deployment(result: DynamicsResult | None) -> dict[str, object]:
 
 
 def _run_wall(
-    config: SimulatedFleetConfig, settings: LearnerSettings, recorded: str, arguments: FleetArguments
+    config: SimulatedFleetConfig,
+    settings: LearnerSettings,
+    recorded: str,
+    live: LiveBodies | None,
+    arguments: FleetArguments,
 ) -> dict[str, object]:
-    live = None
-    if arguments.bodies == "worlds":
-        live = LiveBodies(arguments.processes, arguments.pace, arguments.threads)
     note("starting the replay server, the learner and the robots ...")
     with StopRequests() as should_stop:
         result = run_wall(

@@ -79,6 +79,10 @@ class StudyArguments:
     json: bool = False
     """Print one JSON object as the last line."""
 
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ValueError(f"--workers must be at least 0 (one per core), got {self.workers}")
+
 
 def run(argv: Sequence[str]) -> int:
     arguments = parse(StudyArguments, argv, "study")

@@ -239,6 +239,7 @@ class _Worker:
             env=surroundings,
             text=True,
             bufsize=1,
+            process_group=0,  # Ctrl-C at the terminal, also while it starts, is the pool's business
         )
 
     @property

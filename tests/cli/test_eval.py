@@ -79,6 +79,7 @@ def test_an_output_folder_holds_table_results_and_report(asked, tmp_path, capsys
         (["--expert", "--video-failures", "2"], "name it with --output"),
         (["--expert", "--task", "laundry"], "unknown task 'laundry'"),
         (["--expert", "--side-by-side", "0"], "at least 1"),
+        (["--expert", "--workers", "-1"], "--workers must be at least 0 (one per core), got -1"),
         (["--expert", "--version", "7"], "the expert has none"),
         (["--expert", "--base", "x"], "the expert has none"),
         (["--weights", "x", "--version", "-1"], "at least 0 (the base policy), got -1"),

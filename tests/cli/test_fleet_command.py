@@ -157,10 +157,31 @@ def test_a_fleet_needs_demonstrations(tmp_path, capsys):
     assert main(command) == 2
     assert "holds no demonstration of restock_shelf" in capsys.readouterr().err
     assert main([*command, "--robots", "0"]) == 2
-    assert "--robots must be at least 1" in capsys.readouterr().err
+    assert "--robots must be at least 1 and --duration-s above 0 and finite, got 0 and 60.0" in capsys.readouterr().err
     for words in (["--pace", "free"], ["--processes", "2"], ["--threads", "2"], ["--individuals", "field"]):
         assert main([*command, *words]) == 2
         assert f"{words[0]} would do nothing without --bodies worlds: leave it out" in capsys.readouterr().err
     command[2] = "virtual"
     assert main([*command, "--bodies", "worlds", "--pace", "free", "--processes", "2", "--individuals", "field"]) == 2
     assert "--pace, --processes would do nothing on virtual time: leave them out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--duration-s", "inf"], "--duration-s above 0 and finite, got 4 and inf"),
+        (["--duration-s", "nan"], "--duration-s above 0 and finite, got 4 and nan"),
+        (["--duration-s", "0"], "--duration-s above 0 and finite, got 4 and 0.0"),
+        (["--bodies", "worlds", "--processes", "0"], "num_processes must be >= 1"),
+        (["--bodies", "worlds", "--threads", "-1"], "num_threads >= 0"),
+        (["--reset-s", "nan"], "reset_s must be finite"),
+        (["--steps-per-s", "0"], "learner_steps_per_s must be positive"),
+    ],
+)
+def test_what_can_not_run_leaves_no_store_behind(words, complaint, tmp_path, recordings, capsys):
+    command = ["fleet", "--clock", "wall", "--recordings", str(recordings), "--folder", str(tmp_path / "run")]
+    assert main([*command, *words]) == BAD_INPUT
+    captured = capsys.readouterr()
+    assert complaint in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()

@@ -111,3 +111,9 @@ def test_presets_belong_to_studies(tmp_path, capsys):
     assert "study scaling has no preset 'paper'; expected one of ci, dynamics, small" in capsys.readouterr().err
     assert main(["study", "main-results", "--preset", "dynamics", "--folder", str(tmp_path)]) == 2
     assert "study main-results has no preset 'dynamics'" in capsys.readouterr().err
+
+
+def test_a_crew_of_nobody_is_refused_before_anything_is_written(tmp_path, capsys):
+    assert main(["study", "bases", "--workers", "-1", "--folder", str(tmp_path / "study")]) == 2
+    assert "--workers must be at least 0 (one per core), got -1" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()

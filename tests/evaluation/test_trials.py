@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 import time
@@ -14,6 +15,7 @@ from sop_jax.actors.episode import TrialResult
 from sop_jax.actors.fake import FakePolicy, reads_goal
 from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.actors.seeds import derive_seed, episode_seed
+from sop_jax.evaluation import trial_pool
 from sop_jax.evaluation.evaluate import Candidate, WorkerTask
 from sop_jax.evaluation.results import EvaluationResult, Subject, summarise
 from sop_jax.evaluation.seeds import (
@@ -118,6 +120,14 @@ def test_a_seat_changes_its_robot_with_the_world_and_closes_it():
     assert [(world, robot.closed) for world, robot in made] == [(0, True), (1, False)]
     runner.close()
     assert made[1][1].closed
+
+
+def test_ctrl_c_at_the_terminal_reaches_no_worker():
+    worker = trial_pool._Worker([sys.executable, "-c", "input()"])
+    try:
+        assert os.getpgid(worker._process.pid) == worker._process.pid
+    finally:
+        worker.close()
 
 
 def test_workers_give_what_one_process_gives_whatever_their_number():

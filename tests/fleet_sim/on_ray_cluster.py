@@ -15,7 +15,7 @@ from ray.cluster_utils import Cluster
 
 from fleet_sim import ray_worker
 from fleet_sim.config import Stage
-from fleet_sim.crew import Engine
+from fleet_sim.crew import Engine, WorkerLostError
 from fleet_sim.fleet import SimulatedFleet
 from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.models.bundle import load_bundle
@@ -25,8 +25,16 @@ def main(root):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     machines = [cluster.add_node(num_cpus=1) for _ in range(2)]
     losses, deaths = [], []
-    wait_until_back = ray_worker.RayWorker.wait_until_back
-    ray_worker.RayWorker.wait_until_back = lambda worker: losses.append(worker) or wait_until_back(worker)
+    play = ray_worker.RayWorker.play
+
+    def count_losses(worker, playing):
+        try:
+            play(worker, playing)
+        except WorkerLostError:
+            losses.append(worker)
+            raise
+
+    ray_worker.RayWorker.play = count_losses
 
     def on_progress(progress):
         if progress.num_episodes == 2 and not deaths:

@@ -13,7 +13,7 @@ from fleet_sim.crew import EpisodeInPlay, EpisodeOrder, Helps, PlayedEpisode
 from fleet_sim.deployed import DeployedFleet
 from fleet_sim.deployment import Deployment, Network, Operators, Robots, Shift, Training
 from fleet_sim.lost_episodes import NOBODY_CAME, cut
-from fleet_sim.surroundings import FixedTimes
+from fleet_sim.surroundings import HZ, FixedTimes
 from sop_jax.algorithms.hg_dagger import HgDaggerConfig
 from sop_jax.episodes.format import pack, unpack
 from sop_jax.episodes.synthetic import make_episode
@@ -109,7 +109,7 @@ def test_how_far_a_worker_is_makes_no_difference_to_the_last_bit():
         environment.run(until=100.0)
         return ends[0][0]
 
-    assert fixed_end_of(False) == fixed_end_of(True)
+    assert fixed_end_of(False) == fixed_end_of(True) == 0.1 + 1003 / HZ  # however often it was looked at
 
 
 def test_nobody_comes():

@@ -40,12 +40,12 @@ def test_a_recording_becomes_another_robots_episode():
         Recordings([])
 
 
-def crowd(root, num_robots, duration_s, clock):
+def crowd(root, num_robots, duration_s, clock, start_ns=None):
     ids = tuple(SimulatedFleetConfig({"restock_shelf": num_robots}, HgDaggerConfig()).robot_ids)
     settings = CrowdSettings(
         recordings="", store=f"file://{root}/store/", task="restock_shelf", robot_ids=ids,
-        first_s=tuple(2.0 * n / num_robots for n in range(num_robots)), start_ns=clock.now_ns(), duration_s=duration_s,
-        reset_s=2.0,
+        first_s=tuple(2.0 * n / num_robots for n in range(num_robots)), duration_s=duration_s, reset_s=2.0,
+        start_ns=clock.now_ns() if start_ns is None else start_ns,
     )  # fmt: skip
     return Crowd(settings, Recordings(EPISODES), clock)
 
@@ -90,3 +90,29 @@ def test_a_late_machine_says_so(tmp_path):
     report = crowd(tmp_path, 20, 10.0, Slow()).run()
     assert report.max_late_s > 1.0
     assert report.num_episodes > 20
+
+
+def test_a_crowd_that_is_started_again_goes_on(tmp_path, monkeypatch):
+    clock, store = ManualClock(0), EpisodeStore(f"file://{tmp_path}/store/")
+    first = crowd(tmp_path, 5, 31.0, clock).run(lambda: clock.now_ns() >= 7e9)
+    before = {path: store.read_bytes(path) for path in store.list_paths()}
+    assert first.num_episodes == len(before) >= 5
+    now_ns = clock.now_ns()
+    monkeypatch.setattr("fleet_sim.crowd.current_version", lambda root: 3)
+    again = crowd(tmp_path, 5, 31.0, clock, start_ns=0).run()
+    assert {path: store.read_bytes(path) for path in before} == before
+    new = [store.read_without_images(path).manifest for path in store.list_paths() if path not in before]
+    assert again.num_episodes == len(new) > 5 * 24 / (4 + 2 + 1)
+    assert {manifest.policy_version for manifest in new} == {3}
+    assert min(manifest.started_ns for manifest in new) == now_ns
+    assert len({manifest.started_ns for manifest in new if manifest.started_ns < now_ns + 2e9}) == 5  # still one by one
+    assert again.max_late_s == 0.0
+    seeds = [store.read_without_images(path).manifest.seed for path in store.list_paths()]
+    assert len(set(seeds)) == len(seeds)  # nobody sees a scene again
+
+
+def test_robots_that_had_not_begun_yet_keep_their_time(tmp_path):
+    clock = ManualClock(1_000_000_000)
+    crowd(tmp_path, 5, 12.0, clock, start_ns=0).run()  # due at 0, 0.4, 0.8, 1.2 and 1.6 s
+    begun_s = [min(times)[0] / 1e6 for _, times in sorted(lives_of(tmp_path).items())]
+    assert begun_s == pytest.approx([1.0, 1.4, 1.8, 1.2, 1.6])

@@ -97,6 +97,20 @@ def test_told_to_stop_it_tells_everybody_once_and_waits_for_what_they_say():
     assert watch.lasted_s < 1.0
 
 
+def test_a_crowd_that_starts_again_is_told_to_stop_once_it_can_hear():
+    killed = FakeProcess(READY, DEAD, was_killed=True)
+    again = FakeProcess(None, None, None, READY)
+    looks = iter([False, False])
+    with contextlib.ExitStack() as stack:
+        watch = watch_over(stack, [[killed, again]], should_stop=lambda: next(looks, True))
+        order = watch.begin(100.0)
+        stops = []
+        again.tell_order = lambda order: stops.append(again.num_stops) or again.orders.append(order)
+        assert watch.wait_for_crowds(order) == [{"stopped": True}]
+    assert stops == [0]
+    assert (again.num_stops, again.orders, watch.num_restarts) == (1, [order], 1)
+
+
 def test_told_to_stop_before_the_beginning():
     with contextlib.ExitStack() as stack:
         watch = watch_over(stack, [[FakeProcess(None)]], should_stop=lambda: True)
