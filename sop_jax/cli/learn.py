@@ -24,6 +24,7 @@ from sop_jax.episodes.store import EpisodeStore
 from sop_jax.learner.checkpoints import claim_checkpoints
 from sop_jax.learner.hosts import join_hosts
 from sop_jax.learner.learner import Learner, LearnerSummary
+from sop_jax.learner.lost_checkpoints import refuse_to_start_over
 from sop_jax.models.bundle import PolicyBundle, load_bundle
 from sop_jax.sampling.beginning import MAX_WAIT_S, Beginning
 from sop_jax.specs.clock import WallClock
@@ -68,7 +69,11 @@ class LearnArguments:
     """Learner steps in all, across restarts; default: the config's."""
 
     checkpoints: pathlib.Path | None = None
-    """Folder for checkpoints; default: none are made, and a restart begins anew."""
+    """Folder for checkpoints; default: none are made, so that a restart once something was published needs --start-over."""
+
+    start_over: bool = False
+    """Without a checkpoint, begin at the base policy also where the store holds what was learnt from it: robots swap to
+    what is published from there. Where there is a checkpoint, training goes on from it all the same."""
 
     metrics: pathlib.Path | None = None
     """Folder for the learner's metrics (JSON lines); default: none are written."""
@@ -139,12 +144,13 @@ def _learn(
 ) -> LearnerSummary:
     clock, model, learning = WallClock(), bundle.model, config.learning
     store = EpisodeStore(as_store_url(arguments.store))
-    fingerprint = bundle.fingerprint
-    if arguments.checkpoints is not None:
-        owner = {"base policy": fingerprint, "normalisation": bundle.norm.fingerprint}
-        claim_checkpoints(arguments.checkpoints, owner, writes=jax.process_index() == 0)
+    fingerprint, norm_fingerprint = bundle.fingerprint, bundle.norm.fingerprint
     publish_to = as_store_url(arguments.publish_to or arguments.store)
-    publisher = Publisher(publish_to, fingerprint, bundle.norm.fingerprint, clock, metrics=metrics)
+    refuse_to_start_over(arguments.checkpoints, publish_to, fingerprint, norm_fingerprint, arguments.start_over)
+    if arguments.checkpoints is not None:
+        owner = {"base policy": fingerprint, "normalisation": norm_fingerprint}
+        claim_checkpoints(arguments.checkpoints, owner, writes=jax.process_index() == 0)
+    publisher = Publisher(publish_to, fingerprint, norm_fingerprint, clock, metrics=metrics)
     tables: ReplayTables
     if arguments.replay == LOCAL:
         seed = draws_seed(config.seed, arguments.checkpoints)

@@ -24,7 +24,7 @@ COMMANDS = {
     "fleet": "What a real deployment would do, in a moment (plan); a fleet that learns, on virtual or wall time (--clock).",
     "gallery": "A page with pictures of every task, from real rollouts of the scripted experts.",
     "episodes": "List, show, verify, retain, export and import episodes.",
-    "weights": "List, verify and roll back published weights; import and export policies.",
+    "weights": "List, verify and roll back published weights; make policies of them; import and export.",
     "doctor": "What this machine lacks, in plain words.",
 }
 """Command -> what it does. `sop x` runs `run(argv)` of the module `sop_jax.cli.x`."""

@@ -27,6 +27,7 @@ from sop_jax.cli.arguments import UsageError, flag_value, parse
 from sop_jax.cli.assembly import draws_seed, fill_local_tables, make_loader, with_seed
 from sop_jax.cli.collection import collect
 from sop_jax.cli.eval import describe, evaluate_with_progress
+from sop_jax.cli.finished_policy import PROVENANCE, hand_over
 from sop_jax.cli.locations import find_policy, store_url
 from sop_jax.cli.machine import with_accelerators
 from sop_jax.cli.output import note, print_json, progress_console, say
@@ -54,7 +55,6 @@ from sop_jax.specs.metrics import JsonlMetrics
 from sop_jax.specs.records import EpisodeArrays
 
 DEFAULT = "restock_compact"
-PROVENANCE = "provenance.json"
 _STEPS_PER_LOOK = 250
 _MAX_LOOKS = 24
 """Learner steps between two looks at the progress bar, and how many looks there are at most: each costs a checkpoint, for
@@ -136,7 +136,7 @@ def run(argv: Sequence[str]) -> int:
     evaluation = [dataclasses.asdict(result) for result in results]
     write_json(arguments.trained / PROVENANCE, {**provenance, "elapsed_s": elapsed_s, "evaluation": evaluation})
     fingerprint = told_fingerprint(arguments.trained)
-    _hand_over(arguments.trained, arguments.output)
+    hand_over(arguments.trained, arguments.output)
     # Not before: until here, a stopped run goes on from them.
     shutil.rmtree(arguments.checkpoints, ignore_errors=True)
     shutil.rmtree(arguments.evaluation, ignore_errors=True)
@@ -279,18 +279,6 @@ def _clone(arguments: PretrainArguments, start: PolicyBundle | None, stop: StopR
             note(f"stopped at step {learner.current_step}; the same command goes on from there")
             raise KeyboardInterrupt
         return PolicyBundle(model_config, learner.policy_params(), norm)
-
-
-def _hand_over(made: pathlib.Path, output: pathlib.Path) -> None:
-    """Moves a finished policy to its place: all of it or nothing, where both lie on one file system."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        made.rename(output.resolve())
-    except OSError:  # another file system, or a volume that is mounted at OUTPUT itself
-        last = "policy.json"  # a directory without it is no policy
-        shutil.copytree(made, output, ignore=shutil.ignore_patterns(last), dirs_exist_ok=True)
-        shutil.copy2(made / last, output / last)
-        shutil.rmtree(made)
 
 
 def take_evenly(episodes: Sequence[ParsedEpisode]) -> list[EpisodeArrays]:

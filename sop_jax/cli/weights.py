@@ -1,4 +1,4 @@
-"""`sop weights ls|verify|rollback|pin|unpin`: the publications of a store; `import|export`: weights of other projects."""
+"""`sop weights ls|verify|rollback|pin|unpin|bundle`: a store's publications; `import|export`: weights of other projects."""
 
 import dataclasses
 import datetime
@@ -10,13 +10,14 @@ from sop_jax.cli.arguments import parse
 from sop_jax.cli.episodes import take_action
 from sop_jax.cli.locations import as_store_url
 from sop_jax.cli.output import console, print_json, say
+from sop_jax.cli.weights_bundle import run_bundle
 from sop_jax.cli.weights_exchange import run_export, run_import
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import InvalidPublicationError
 from sop_jax.specs.records import Publication
 from sop_jax.weights.management import current_version, list_publications, pin, pinned_versions, rollback, unpin, verify
 
-ACTIONS = ("ls", "verify", "rollback", "pin", "unpin", "import", "export")
+ACTIONS = ("ls", "verify", "rollback", "pin", "unpin", "bundle", "import", "export")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +100,8 @@ def run(argv: Sequence[str]) -> int:
         return _pin(parse(PinArguments, rest, "weights pin"))
     if action == "unpin":
         return _unpin(parse(UnpinArguments, rest, "weights unpin"))
+    if action == "bundle":
+        return run_bundle(rest)
     return run_import(rest) if action == "import" else run_export(rest)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, UInt8
 
@@ -52,6 +53,15 @@ def join_hosts(coordinator: str, num_processes: int | None = None, process_id: i
         raise ConfigError(
             f"process {process_id} of {num_processes} could not join the learner at {coordinator!r}: {str(error)[:300]}"
         ) from error
+
+
+def told_by_first(numbers: Sequence[int]) -> tuple[int, ...]:
+    """What the first host gives, on every host: for what one of them decides. Blocks until all ask; the others' numbers count
+    only by how many they are. Each must fit into 32 bits."""
+    if jax.process_count() == 1:
+        return tuple(numbers)
+    told = multihost_utils.broadcast_one_to_all(np.asarray(numbers, np.int32))
+    return tuple(int(number) for number in told)
 
 
 @dataclasses.dataclass(frozen=True)

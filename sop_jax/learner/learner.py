@@ -99,6 +99,10 @@ class Learner:
     If `checkpoint_dir` holds a checkpoint, training goes on from there: step, parameters, optimiser, random numbers and the
     order of the data. `params` is the base model (all leaves); the trained ones are copied, the frozen ones shared.
 
+    A learner that publishes, has a `checkpoint_dir` and finds no checkpoint there writes one of step 0 before anything else:
+    nothing is ever published without a checkpoint to go on from, so that publications without one mean that it was lost
+    (`lost_checkpoints.py`). Raises CheckpointError if that one can't be written.
+
     Nothing in the loop waits for the device except the losses of the step before: while the device computes step k, the
     host fetches and moves batch k+1. One thread drives a learner.
 
@@ -180,6 +184,8 @@ class Learner:
         self._last_loss = float("nan")
         self._stats = StepStats(clock.now_ns())
         metrics.write("learner_begins", step=self._step)
+        if self._publishes and self._checkpoints is not None and resume_step is None:
+            self._save_beginning(self._checkpoints)
 
     @property
     def current_step(self) -> int:
@@ -340,6 +346,16 @@ class Learner:
             finally:
                 self._checkpoints.close()
             self._raise_failed_save()
+
+    def _save_beginning(self, checkpoints: Checkpoints) -> None:
+        """Blocks until the checkpoint of step 0 is written. Raises CheckpointError."""
+        try:
+            self.save()
+            self._settle_save()
+            self._raise_failed_save()
+        except CheckpointError:
+            checkpoints.close()
+            raise
 
     def _settle_save(self) -> None:
         """Waits until the last checkpoint is written. One that failed doesn't count as saved."""

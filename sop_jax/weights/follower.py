@@ -118,7 +118,7 @@ def check_fingerprints(publication: Publication, base_fingerprint: str, norm_fin
         if got != expected:
             raise InvalidPublicationError(
                 f"publication {publication.version} was trained with another {kind}: expected {expected!r}, got {got!r}. "
-                "Keep the current policy; start this robot with the bundle that the learner started from."
+                "Keep the current policy, and start with the bundle that the learner started from (`sop weights ls`: base)."
             )
 
 

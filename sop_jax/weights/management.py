@@ -1,11 +1,13 @@
-"""What an operator does with publications: list, verify, roll back, pin."""
+"""What an operator does with publications: list, verify, roll back, pin, make a policy of one."""
 
 import os
 
+from sop_jax.models.bundle import PolicyBundle
 from sop_jax.specs.clock import Clock
 from sop_jax.specs.errors import InvalidPublicationError
 from sop_jax.specs.records import Publication
-from sop_jax.weights.follower import verify_files
+from sop_jax.weights.follower import Follower, LoadedWeights, verify_files
+from sop_jax.weights.partition import merge_params, split_params
 from sop_jax.weights.publisher import last_version, publish_draft
 from sop_jax.weights.weight_store import WeightStore
 
@@ -67,6 +69,33 @@ def rollback(root: Root, version: int, clock: Clock) -> Publication:
         restores=version,
     )
     return publish_draft(store, draft, copy, last_version(store))
+
+
+def make_bundle(root: Root, base: PolicyBundle, version: int | None = None) -> tuple[PolicyBundle, Publication]:
+    """The policy that a robot acts with after swapping to a publication, as a bundle; and that publication.
+
+    The trained leaves are the publication's, the frozen ones, config and normalisation the base's. So low-rank additions stay
+    additions to the base's weights, and what was trained is trained further. The bundle is a base of its own: its fingerprint
+    differs, and it fits none of the publications made so far.
+
+    Args:
+        root: the store.
+        base: the bundle that the publication was trained from.
+        version: which; None = the newest.
+
+    Raises:
+        InvalidPublicationError: there is no such publication, or a robot with this base would refuse it.
+    """
+    follower = Follower(root, base.fingerprint, base.norm.fingerprint)
+    trained, frozen = split_params(base.params, base.model.is_trained)
+    if version is None:
+        loaded = follower.load_latest(trained, newer_than=0)
+        if loaded is None:
+            raise InvalidPublicationError(f"nothing was published in {WeightStore(root).url} yet.")
+    else:
+        publication = _existing(WeightStore(root), version)
+        loaded = LoadedWeights(publication, follower.load(publication, trained))
+    return PolicyBundle(base.config, merge_params(loaded.params, frozen), base.norm), loaded.publication
 
 
 def pin(root: Root, version: int) -> None:

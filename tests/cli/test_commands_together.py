@@ -143,6 +143,19 @@ def test_robot_learner_and_evaluation_work_on_one_store(config, store, folder, c
     with pytest.raises(InvalidPublicationError, match="holds no version 9"):
         find_publication(Candidate(base, store, 9))
 
+    bundle = str(folder / "next")
+    assert main(["weights", "bundle", "--store", store, "--base", base, "--output", bundle, "--json"]) == 0
+    made = _json(capsys)
+    assert (made["version"], made["learner_step"]) == (2, 6)
+    assert main(["eval", "--weights", bundle, "--trials", "1", "--json"]) == 0
+    same = _json(capsys)
+    assert (same["policy"], same["policy_version"], same["base"]) == ("next", 0, made["fingerprint"])
+    judged = ("num_successes", "failures", "mean_duration_s", "throughput_per_hour")
+    assert [same[name] for name in judged] == [found[name] for name in judged]  # the same weights, the same trial
+    assert main([*act, "--policy", bundle]) == 0
+    acted = _json(capsys)
+    assert (acted["num_swaps"], acted["num_refused"]) == (0, 1)  # what another base's learner published isn't for it
+
 
 @pytest.mark.slow
 def test_a_control_learns_without_online_data(config, store, folder, capsys):

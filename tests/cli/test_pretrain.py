@@ -11,8 +11,9 @@ from configs.experiment import PretrainConfig
 from configs.files import from_json, to_json
 from configs.registry import PRETRAININGS
 from sop_jax.actors.episode import TrialResult
+from sop_jax.cli.finished_policy import hand_over
 from sop_jax.cli.main import INTERRUPTED, main
-from sop_jax.cli.pretrain import _hand_over, _read_demonstrations, take_evenly
+from sop_jax.cli.pretrain import _read_demonstrations, take_evenly
 from sop_jax.episodes.format import pack, parse
 from sop_jax.episodes.paths import episode_of_path
 from sop_jax.episodes.retirement import RetirementRecord, retire
@@ -171,7 +172,7 @@ def test_a_policy_gets_to_another_file_system_whole(tmp_path, monkeypatch):
     shutil.copytree(BASE, made)
     output.mkdir(parents=True)
     monkeypatch.setattr(pathlib.Path, "rename", other_file_system)
-    _hand_over(made, output)
+    hand_over(made, output)
     assert load_bundle(output).fingerprint == load_bundle(BASE).fingerprint
     assert not made.exists()
 

@@ -88,7 +88,8 @@ def test_replay_learn_and_doctor_by_their_certificates(certificates, tmp_path, c
 
         def learn(role: str) -> int:
             return main(["learn", "--store", store, "--replay", address, "--replay-tls", str(certificates / role),
-                         "--config", "restock_tiny", "--steps", "2", "--demonstrations-only", "--json"])  # fmt: skip
+                         "--config", "restock_tiny", "--steps", "2", "--demonstrations-only", "--json",
+                         "--checkpoints", str(tmp_path / role), "--publish-to", str(tmp_path / role)])  # fmt: skip
 
         assert learn("learner") == 0
         assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["step"] == 2

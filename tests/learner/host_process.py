@@ -15,7 +15,7 @@ from linear_policy import CONFIG, MODEL, NORM, make_batches
 from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.learner.config import LearnerConfig, MeshConfig
-from sop_jax.learner.hosts import join_hosts
+from sop_jax.learner.hosts import join_hosts, told_by_first
 from sop_jax.learner.learner import Learner
 from sop_jax.sampling.adaptive import AdaptiveSampler, SamplerConfig
 from sop_jax.sampling.batch_source import LoadedBatch, never
@@ -86,6 +86,7 @@ def report(directory: pathlib.Path, name: str, learner: Learner, batches: HostBa
     np.savez(directory / f"{name}.npz", losses=np.stack(batches.recorded), **kernels)
     content = {
         "sampler": batches.sampler.state_dict(),
+        "told": told_by_first((7 + jax.process_index(), 2)),
         "published": sum(event["event"] == "publication" for event in metrics.events),
         "first_use": sorted(event["episode_id"] for event in metrics.events if event["event"] == "first_use"),
         "shards": sorted({shard.data.shape for shard in learner._state.params["encoder"]["kernel"].addressable_shards}),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from linear_policy import CONFIG, LinearModel
 
-from sop_jax.learner.checkpoints import OWNER_FILE, CheckpointError, claim_checkpoints
+from sop_jax.learner.checkpoints import OWNER_FILE, CheckpointError, claim_checkpoints, has_checkpoint
 from sop_jax.learner.config import MeshConfig
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.errors import ConfigError
@@ -234,6 +234,41 @@ def test_publications_and_checkpoints_are_written_at_once(tmp_path):
     assert not [event for event in events if event["event"] in ("publication_failed", "checkpoint_failed")]
 
 
+def test_nothing_is_published_before_there_is_a_checkpoint_to_go_on_from(make_bench, tmp_path):
+    """Killed at whatever moment, also long before its first checkpoint is due, a learner goes on by itself."""
+    folder, publisher = tmp_path / "c", Publisher(tmp_path / "store", "b", "n", ManualClock())
+    config = dataclasses.replace(CONFIG, checkpoint_every=100)
+    killed = make_bench(config, publisher=publisher, checkpoint_dir=folder)
+    assert (has_checkpoint(folder), newest_checkpoint(folder), publisher.last_version) == (True, 0, 0)
+    assert [event["step"] for event in killed.events("checkpoint")] == [0]
+    for _ in range(3):
+        killed.learner.step()
+    killed.learner.settle()
+    assert publisher.last_version == 1
+    assert newest_checkpoint(folder) == 0
+
+    resumed, whole = make_bench(config, publisher=publisher, checkpoint_dir=folder), make_bench(config)
+    assert resumed.learner.current_step == 0
+    assert resumed.events("checkpoint") == []  # it is there already
+    for bench in (resumed, whole):
+        bench.learner.run()
+    assert_equal(arrays_of(resumed), arrays_of(whole))
+    quiet = make_bench(config, checkpoint_dir=tmp_path / "quiet")
+    assert not has_checkpoint(tmp_path / "quiet")  # what publishes nothing needs none
+    quiet.learner.run(num_steps=1)
+
+
+def test_a_learner_that_cannot_write_its_first_checkpoint_does_not_begin(make_bench, monkeypatch, tmp_path):
+    def refuse(*arguments, **options):
+        raise OSError("read-only file system")
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", refuse)
+    publisher = Publisher(tmp_path / "store", "b", "n", ManualClock())
+    with pytest.raises(CheckpointError, match=r"c/0 could not be written \(OSError: read-only file system\)"):
+        make_bench(publisher=publisher, checkpoint_dir=tmp_path / "c")
+    assert not has_checkpoint(tmp_path / "c")
+
+
 def fail_writing(bench, monkeypatch, num_times):
     """The next saves of this learner fail while they are written in the background."""
     checkpointer, left = bench.learner._checkpoints._manager._checkpointer, iter(range(num_times))
@@ -264,7 +299,7 @@ def test_a_checkpoint_that_fails_is_reported_and_stops_neither_publications_nor_
     assert "c/2 could not be written (OSError: no space left on device)" in failed["reason"]
     assert bench.events("publication_failed") == []
     assert bench.events("publication")[-1]["learner_step"] == 6
-    assert bench.learner._checkpoints.all_steps() == [4, 6]
+    assert bench.learner._checkpoints.all_steps() == [0, 4, 6]
     assert make_bench(checkpoint_dir=tmp_path / "c").learner.current_step == 6
 
 

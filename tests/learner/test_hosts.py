@@ -114,6 +114,12 @@ def test_every_host_knows_the_same(hosts, single):
     assert np.isfinite(losses[0][:, :, :NUM_STEPS]).all()
 
 
+def test_the_first_host_decides_for_all(hosts, single):
+    found = [json.loads((hosts.directory / f"host{i}.json").read_text())["told"] for i in range(2)]
+    assert found == [[7, 2], [7, 2]]
+    assert json.loads((single / "single.json").read_text())["told"] == [7, 2]
+
+
 def test_only_the_first_host_publishes(hosts, single):
     one, two = (json.loads((hosts.directory / f"host{i}.json").read_text()) for i in range(2))
     expected = json.loads((single / "single.json").read_text())
