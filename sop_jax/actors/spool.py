@@ -33,6 +33,7 @@ _SUFFIX = ".zip"
 _TMP_SUFFIX = ".zip.tmp"
 _SET_ASIDE = "set_aside"
 _WAKE_S = 0.05
+_CLOSE_S = 5.0
 
 
 class EpisodeSink(Protocol):
@@ -255,14 +256,17 @@ class Spool:
             self._clock.sleep_s(_WAKE_S)
 
     def close(self) -> None:
-        """Stops uploading, after the attempt that is under way; what still waits stays on the disk for the next Spool."""
+        """Stops uploading; what still waits stays on the disk for the next Spool. An attempt that is under way may take 5 s
+        more: a store that doesn't answer mustn't keep a robot from being let go."""
         with self._changed:
             if self._closed:
                 return
             self._closed = True
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_CLOSE_S)
+            if self._thread.is_alive():
+                return  # It may yet remove what it uploads, so the lock stays until the process ends.
         os.close(self._lock_file)
 
     def _run(self) -> None:

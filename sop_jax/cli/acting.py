@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import threading
 from collections.abc import Callable
 
 from sop_jax.actors.actor import Actor, ActorConfig, ActorReport
@@ -21,6 +22,9 @@ from sop_jax.specs.identifiers import number_of_episode
 from sop_jax.specs.interfaces import Metrics, Robot, Supervisor
 from sop_jax.specs.records import Episode
 from sop_jax.weights.follower import Follower
+
+_LISTING_S = 15.0
+"""How long a robot that starts waits to hear which episodes the store has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,9 +157,25 @@ def _warn(report: ActorReport, uploaded: bool, num_pending: int) -> None:
 def _first_after_stored(store: EpisodeStore, robot_id: str, num_kept: int, clock: Clock) -> int:
     """A number after those of this robot's episodes in the store, and of the `num_kept` that its spool knows; one that no
     other start gets, if the store is away: the spool is there for that."""
-    try:
-        numbers = [number_of_episode(episode_of_path(path)) for path in store.list_paths(robot_id)]
-    except Exception as error:  # storage drivers raise what they like
-        note(f"the store doesn't answer, episodes wait in the spool: {error}")
+    answer = _list_in_time(store, robot_id)
+    if isinstance(answer, Exception):
+        note(f"the store doesn't answer, episodes wait in the spool: {answer}")
         return clock.now_ns() // 10**9 + num_kept
+    numbers = [number_of_episode(episode_of_path(path)) for path in answer]
     return max(len(numbers) + num_kept, max(numbers, default=-1) + 1)
+
+
+def _list_in_time(store: EpisodeStore, robot_id: str) -> list[str] | Exception:
+    """The robot's paths, or why there are none: a robot doesn't wait for a store as long as storage drivers do."""
+    answers: list[list[str] | Exception] = []
+
+    def ask() -> None:
+        try:
+            answers.append(store.list_paths(robot_id))
+        except Exception as error:  # storage drivers raise what they like
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, name="first-listing", daemon=True)
+    thread.start()
+    thread.join(_LISTING_S)
+    return answers[0] if answers else TimeoutError(f"no list of its episodes within {_LISTING_S:.0f} s")

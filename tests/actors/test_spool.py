@@ -10,6 +10,7 @@ from actor_parts import FlakyStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sop_jax.actors import spool as spool_module
 from sop_jax.actors.spool import Spool, SpoolConfig
 from sop_jax.episodes.format import pack
 from sop_jax.episodes.paths import episode_path
@@ -213,6 +214,26 @@ def test_the_thread_comes_back_by_itself(store, place):
     assert spool.drain(10.0)
     spool.close()
     assert len(ids(store)) == 1
+
+
+@pytest.mark.timeout(60)
+def test_a_store_that_hangs_keeps_nobody_from_closing(store, place, monkeypatch):
+    monkeypatch.setattr(spool_module, "_CLOSE_S", 0.2)
+    asked, go_on = threading.Event(), threading.Event()
+    original = store.put_bytes
+    store.put_bytes = lambda *call: (asked.set(), go_on.wait(), original(*call))[2]
+    spool = Spool(place, store, WallClock())
+    spool.accept(small(1))
+    spool.accept(small(2))
+    assert asked.wait(10)
+    spool.close()
+    with pytest.raises(ConfigError, match="in use"):  # by the thread that hangs
+        Spool(place, store, WallClock(), background=False)
+    go_on.set()
+    assert spool._thread is not None
+    spool._thread.join(10)
+    assert ids(store) == [small(1).manifest.episode_id]  # what was under way; the next one wasn't begun
+    assert [name for name in names(place) if name.endswith(".zip")] == [f"{small(2).manifest.episode_id}.zip"]
 
 
 def test_a_new_spool_goes_on_where_the_last_one_stopped(store, place):
