@@ -20,14 +20,14 @@ _CONTEXT = {"s3_request_retries": _RETRIES, "gcs_request_retries": _RETRIES}
 """TensorStore itself tries 32 times, which takes a quarter of an hour without a network. Those who wait longer than a hiccup
 know better when to try again: the spool, the weights feed, intake's looks."""
 _CONNECT_S = "10"
-"""TensorStore waits 30 s for each connection. Lost packets are sent again after 1, 3 and 7 s, so a bad link gets its chance."""
+"""TensorStore waits 30 s for each connection. Lost packets are sent again after 1, 3 and 7 s: a bad link gets its chance."""
 
 Span: TypeAlias = tuple[str, slice]
 """A key and a byte range: `slice(offset, end)`, or `slice(-n, None)` for the last n bytes."""
 
 
 def open_kvstore(url: str, *, syncs_files: bool = True) -> ts.KvStore:
-    """Opens a store root. A store out of reach raises ValueError from each call: within seconds where a connection is refused,
+    """Opens a store root. A store out of reach raises ValueError from each call: in seconds where a connection is refused,
     in less than a minute where nothing answers.
 
     Args:
