@@ -80,7 +80,7 @@ def run_actor(
             f"{spool.num_unreadable} files in the spool can't be read: they stay where they are and are not uploaded; look "
             "at the disk (the metric `unreadable` names each file and the error)"
         )
-    ledger = None if upkeep.ledger is None else Ledger(upkeep.ledger, spool)
+    ledger = None if upkeep.ledger is None else Ledger(upkeep.ledger, spool, tell=note)
     try:
         # After a restart the robot goes on with new scenes instead of repeating those it has seen.
         num_kept = spool.num_pending + spool.num_given_up

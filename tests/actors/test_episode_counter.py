@@ -1,15 +1,12 @@
 """A robot that is started again meets no scene twice, whatever became of its episodes."""
 
 import os
-import threading
 
 import pytest
-from actor_parts import make_runner, store_out_of_reach
+from actor_parts import make_runner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sop_jax.actors import spool as spool_module
-from sop_jax.actors import weights_feed
 from sop_jax.actors.actor import ActorConfig
 from sop_jax.actors.episode_counter import EpisodeCounter
 from sop_jax.actors.rollout import RolloutConfig
@@ -23,7 +20,6 @@ from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.identifiers import number_of_episode
 from sop_jax.specs.metrics import NoMetrics
-from sop_jax.weights.follower import Follower
 
 URL = "s3://bucket/run/"
 
@@ -87,30 +83,6 @@ def act(runner, store_url, spool, num_episodes):
         for summary in EpisodeStore(store_url).summaries()
         if summary.manifest is not None
     ]
-
-
-@pytest.mark.timeout(120, method="thread")  # what hangs in `finally` hears no signal twice
-@pytest.mark.parametrize("is_silent", [False, True], ids=["refuses", "hangs"])
-def test_a_robot_starts_works_and_ends_without_its_store(runner, tmp_path, monkeypatch, capsys, is_silent):
-    go_on = threading.Event()
-    if is_silent:
-        for module, name in ((acting, "_LISTING_S"), (spool_module, "_CLOSE_S"), (weights_feed, "_CLOSE_S")):
-            monkeypatch.setattr(module, name, 0.2)
-        for kind, call in ((EpisodeStore, "list_paths"), (EpisodeStore, "put_bytes"), (Follower, "latest")):
-            monkeypatch.setattr(kind, call, lambda *_: go_on.wait())
-    clock = WallClock(rate=100.0)
-    config = ActorConfig("fake-1", "fake_task", supervised=False, num_episodes=2, rollout=RolloutConfig(execute_steps=8))
-    robot = FakeRobot(FakeRobotConfig(time_limit_frames=4), clock)
-    upkeep = Upkeep(store_out_of_reach(), tmp_path / "spool", 1.0, weights_poll_s=1.0, drain_s=20.0)
-    with StopRequests() as stop:
-        report, uploaded = run_actor(config, upkeep, robot, runner, None, clock, NoMetrics(), stop)
-    assert (report.num_episodes, uploaded) == (2, False)
-    assert len(list((tmp_path / "spool").glob("*.zip"))) == 2
-    go_on.set()
-    told = capsys.readouterr().err
-    assert "the store doesn't answer, episodes wait in the spool: " in told
-    assert ("no list of its episodes within" if is_silent else "Could not connect to server") in told
-    assert "2 episodes still wait in the spool; the next start uploads them" in told
 
 
 def remove(store_url, numbers):
