@@ -18,7 +18,14 @@ import pathlib
 import threading
 from typing import Protocol, final
 
-from sop_jax.actors.durable_files import is_disk_full, move_durably, remove_durably, write_durably
+from sop_jax.actors.durable_files import (
+    is_disk_full,
+    make_directory_durably,
+    move_durably,
+    remove_durably,
+    sync_directory,
+    write_durably,
+)
 from sop_jax.actors.spool_room import Waiting, choose_victim, count_marks, give_up, mark_given_up
 from sop_jax.actors.upload_order import UploadOrder
 from sop_jax.episodes.format import pack, parse
@@ -109,7 +116,7 @@ class Spool:
         self._num_unreadable = 0
         self._order = UploadOrder(self._config.first_retry_s, self._config.max_retry_s)
         self._closed = False
-        self._directory.mkdir(parents=True, exist_ok=True)
+        make_directory_durably(self._directory)
         self._lock_file = _lock(self._directory)
         self._recover()
         self._thread = threading.Thread(target=self._run, name="spool-upload", daemon=True) if background else None
@@ -153,15 +160,34 @@ class Spool:
         episode_path(episode_id)
         data = pack(episode)
         target = self._path(episode_id)
-        corrected = bool(episode.arrays.intervention.any())
+        new = Waiting(len(data), bool(episode.arrays.intervention.any()), episode.manifest.ended_ns)
         with self._accepting:
             if target.exists():
                 if target.read_bytes() == data:
+                    self._take_up(episode_id, new)
                     return True
                 raise EpisodeExistsError(
                     f"spool {self._directory}: another episode {episode_id} waits for upload; ids must never be used twice"
                 )
-            return self._write(episode_id, data, Waiting(len(data), corrected, episode.manifest.ended_ns))
+            return self._write(episode_id, data, new)
+
+    def _take_up(self, episode_id: str, new: Waiting) -> None:
+        """The file is there. If nobody knows of it, an earlier `accept` wrote it and failed after that, and it isn't known
+        to be durable. An upload removes the file before it forgets the episode."""
+        with self._changed:
+            if episode_id in self._pending or not self._path(episode_id).exists():
+                return
+        sync_directory(self._directory)
+        self._add(episode_id, new)
+
+    def _add(self, episode_id: str, new: Waiting) -> None:
+        with self._changed:
+            self._pending[episode_id] = new
+            waits = self._what_waits()
+            self._changed.notify_all()
+        self._metrics.write(
+            "accepted", episode_id=episode_id, corrected=new.corrected, num_bytes=new.num_bytes, **waits
+        )
 
     def _write(self, episode_id: str, data: bytes, new: Waiting) -> bool:
         full = f"the spool is full ({self._config.max_bytes} bytes)"
@@ -179,13 +205,7 @@ class Spool:
                 if not self._make_room(episode_id, new, f"the disk is full: {error}"):
                     return self._refuse(episode_id, new, f"the disk is full: {error}")
                 continue
-            with self._changed:
-                self._pending[episode_id] = new
-                waits = self._what_waits()
-                self._changed.notify_all()
-            self._metrics.write(
-                "accepted", episode_id=episode_id, corrected=new.corrected, num_bytes=new.num_bytes, **waits
-            )
+            self._add(episode_id, new)
             return True
 
     def _what_waits(self, without: str | None = None) -> dict[str, int]:

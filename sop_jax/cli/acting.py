@@ -1,5 +1,6 @@
 """One robot's life as a process: policy, weights, spool and store around its actor."""
 
+import contextlib
 import dataclasses
 import pathlib
 import threading
@@ -17,7 +18,7 @@ from sop_jax.drill.ledger import Ledger
 from sop_jax.episodes.paths import episode_of_path
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.specs.clock import Clock
-from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.errors import ConfigError, InvalidEpisodeError
 from sop_jax.specs.identifiers import number_of_episode
 from sop_jax.specs.interfaces import Metrics, Robot, Supervisor
 from sop_jax.specs.records import Episode
@@ -84,7 +85,11 @@ def run_actor(
     try:
         # After a restart the robot goes on with new scenes instead of repeating those it has seen.
         num_kept = spool.num_pending + spool.num_given_up
-        first_episode = max(counter.next_number(), _first_after_stored(store, robot_id, num_kept, clock))
+        first_episode = max(
+            counter.next_number(),
+            _first_after_waiting(directory),
+            _first_after_stored(store, robot_id, num_kept, clock),
+        )
         actor = Actor(
             dataclasses.replace(config, first_episode=first_episode),
             robot,
@@ -152,6 +157,15 @@ def _warn(report: ActorReport, uploaded: bool, num_pending: int) -> None:
         )
     if not uploaded:
         note(f"{num_pending} episodes still wait in the spool; the next start uploads them")
+
+
+def _first_after_waiting(directory: pathlib.Path) -> int:
+    """A number after those in the spool, if the counter was lost: what a full spool gives up first goes by their order."""
+    numbers = []
+    for path in directory.glob("*.zip"):
+        with contextlib.suppress(InvalidEpisodeError):  # a file that Spool left where it is
+            numbers.append(number_of_episode(path.stem))
+    return max(numbers, default=-1) + 1
 
 
 def _first_after_stored(store: EpisodeStore, robot_id: str, num_kept: int, clock: Clock) -> int:

@@ -276,6 +276,34 @@ def test_accepting_twice_changes_nothing(store, place):
     spool.close()
 
 
+def test_what_was_written_before_the_disk_failed_is_taken_up_when_it_is_accepted_again(store, place, monkeypatch):
+    metrics = MemoryMetrics()
+    spool = Spool(place, store, ManualClock(), metrics, background=False)
+    calls = []
+    real = os.fsync
+
+    def fsync(descriptor):
+        calls.append(descriptor)
+        if len(calls) in (2, 3):  # the folder, after the file has its name; and again
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for _ in range(2):
+        with pytest.raises(OSError, match="Input/output error"):
+            spool.accept(small(1))
+        assert names(place) == [f"{small(1).manifest.episode_id}.zip"]
+        assert spool.num_pending == 0
+    assert spool.accept(small(1))
+    assert (spool.num_pending, len(calls)) == (1, 4)
+    assert [event["event"] for event in metrics.events] == ["accepted"]
+    assert spool.accept(small(1))  # known by now
+    assert (spool.num_pending, len(calls), len(metrics.events)) == (1, 4, 1)
+    assert spool.drain(1.0)
+    assert (ids(store), names(place)) == ([small(1).manifest.episode_id], [])
+    spool.close()
+
+
 def test_one_id_two_episodes(store, place):
     spool = Spool(place, store, ManualClock(), background=False)
     spool.accept(small(1))
