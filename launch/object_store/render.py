@@ -31,8 +31,10 @@ RIGHTS: dict[str, dict[str, tuple[str, ...]]] = {
         "quarantine/": ("get", "list", "create"),
         "replay/": ("get", "list", "create", "replace", "delete"),  # what labelled a server's items
     },
-    "learner": {
+    "learner": {  # reads the records too: `--replay local` and `sop pretrain --value-of` pass over what they name
         "episodes/": ("get", "list"),
+        "retired/": ("get", "list"),
+        "quarantine/": ("get", "list"),
         "weights/": ("get", "list", "create", "replace", "delete"),
     },
     "keeper": {
@@ -55,7 +57,7 @@ def s3_policy(role: str, bucket: str, prefix: str, robot: str) -> dict:
     """An identity's policy. S3 tells creating from replacing by the bucket's policy only (`s3_bucket_policy`)."""
     arn, statements, listed = f"arn:aws:s3:::{bucket}", [], []
     for folder, rights in RIGHTS[role].items():
-        place = f"{prefix}/{folder}".replace("ROBOT", robot)
+        place = f"{prefix}/{folder.replace('ROBOT', robot)}"
         actions = sorted({S3_ACTIONS[right] for right in rights if right in S3_ACTIONS})
         statements.append({"Effect": "Allow", "Action": actions, "Resource": f"{arn}/{place}*"})
         if "list" in rights:
@@ -88,14 +90,14 @@ def gcs_bindings(role: str, bucket: str, prefix: str, robot: str, member: str) -
     """Conditional bindings of a bucket's policy (version 3; uniform bucket-level access). objectCreator can't write over."""
     bindings = []
     for folder, rights in RIGHTS[role].items():
-        place = f"{prefix}/{folder}".replace("ROBOT", robot)
+        place = f"{prefix}/{folder.replace('ROBOT', robot)}"
         here = f'resource.name.startsWith("projects/_/buckets/{bucket}/objects/{place}")'
         listing = f'api.getAttribute("storage.googleapis.com/objectListPrefix", "").startsWith("{place}")'
         roles = ["objectUser"] if "delete" in rights else ["objectViewer"]
         roles += ["objectCreator"] if "create" in rights and "delete" not in rights else []
         for name in roles:
             expression = f"{here} || {listing}" if "list" in rights and name != "objectCreator" else here
-            title = f"sop {role} {name} {folder or 'all'}".replace("ROBOT", robot)
+            title = f"sop {role} {name} {folder.replace('ROBOT', robot) or 'all'}"
             bindings.append({
                 "role": f"roles/storage.{name}",
                 "members": [member],

@@ -31,6 +31,14 @@ def write_durably(target: pathlib.Path, data: bytes) -> None:
     sync_directory(target.parent)
 
 
+def make_directory_durably(directory: pathlib.Path) -> None:
+    """Makes a folder with its parents; one that is there already is fine."""
+    missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):  # else a power cut may take a new folder with all that was synced inside
+        sync_directory(folder.parent)
+
+
 def remove_durably(path: pathlib.Path) -> None:
     """Removes a file; one that is gone already is fine."""
     path.unlink(missing_ok=True)

@@ -18,7 +18,14 @@ import pathlib
 import threading
 from typing import Protocol, final
 
-from sop_jax.actors.durable_files import is_disk_full, move_durably, remove_durably, write_durably
+from sop_jax.actors.durable_files import (
+    is_disk_full,
+    make_directory_durably,
+    move_durably,
+    remove_durably,
+    sync_directory,
+    write_durably,
+)
 from sop_jax.actors.spool_room import Waiting, choose_victim, count_marks, give_up, mark_given_up
 from sop_jax.actors.upload_order import UploadOrder
 from sop_jax.episodes.format import pack, parse
@@ -33,6 +40,7 @@ _SUFFIX = ".zip"
 _TMP_SUFFIX = ".zip.tmp"
 _SET_ASIDE = "set_aside"
 _WAKE_S = 0.05
+_CLOSE_S = 5.0
 
 
 class EpisodeSink(Protocol):
@@ -108,7 +116,7 @@ class Spool:
         self._num_unreadable = 0
         self._order = UploadOrder(self._config.first_retry_s, self._config.max_retry_s)
         self._closed = False
-        self._directory.mkdir(parents=True, exist_ok=True)
+        make_directory_durably(self._directory)
         self._lock_file = _lock(self._directory)
         self._recover()
         self._thread = threading.Thread(target=self._run, name="spool-upload", daemon=True) if background else None
@@ -152,15 +160,34 @@ class Spool:
         episode_path(episode_id)
         data = pack(episode)
         target = self._path(episode_id)
-        corrected = bool(episode.arrays.intervention.any())
+        new = Waiting(len(data), bool(episode.arrays.intervention.any()), episode.manifest.ended_ns)
         with self._accepting:
             if target.exists():
                 if target.read_bytes() == data:
+                    self._take_up(episode_id, new)
                     return True
                 raise EpisodeExistsError(
                     f"spool {self._directory}: another episode {episode_id} waits for upload; ids must never be used twice"
                 )
-            return self._write(episode_id, data, Waiting(len(data), corrected, episode.manifest.ended_ns))
+            return self._write(episode_id, data, new)
+
+    def _take_up(self, episode_id: str, new: Waiting) -> None:
+        """The file is there. If nobody knows of it, an earlier `accept` wrote it and failed after that, and it isn't known
+        to be durable. An upload removes the file before it forgets the episode."""
+        with self._changed:
+            if episode_id in self._pending or not self._path(episode_id).exists():
+                return
+        sync_directory(self._directory)
+        self._add(episode_id, new)
+
+    def _add(self, episode_id: str, new: Waiting) -> None:
+        with self._changed:
+            self._pending[episode_id] = new
+            waits = self._what_waits()
+            self._changed.notify_all()
+        self._metrics.write(
+            "accepted", episode_id=episode_id, corrected=new.corrected, num_bytes=new.num_bytes, **waits
+        )
 
     def _write(self, episode_id: str, data: bytes, new: Waiting) -> bool:
         full = f"the spool is full ({self._config.max_bytes} bytes)"
@@ -178,13 +205,7 @@ class Spool:
                 if not self._make_room(episode_id, new, f"the disk is full: {error}"):
                     return self._refuse(episode_id, new, f"the disk is full: {error}")
                 continue
-            with self._changed:
-                self._pending[episode_id] = new
-                waits = self._what_waits()
-                self._changed.notify_all()
-            self._metrics.write(
-                "accepted", episode_id=episode_id, corrected=new.corrected, num_bytes=new.num_bytes, **waits
-            )
+            self._add(episode_id, new)
             return True
 
     def _what_waits(self, without: str | None = None) -> dict[str, int]:
@@ -255,14 +276,17 @@ class Spool:
             self._clock.sleep_s(_WAKE_S)
 
     def close(self) -> None:
-        """Stops uploading, after the attempt that is under way; what still waits stays on the disk for the next Spool."""
+        """Stops uploading; what still waits stays on the disk for the next Spool. An attempt that is under way may take 5 s
+        more: a store that doesn't answer mustn't keep a robot from being let go."""
         with self._changed:
             if self._closed:
                 return
             self._closed = True
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_CLOSE_S)
+            if self._thread.is_alive():
+                return  # It may yet remove what it uploads, so the lock stays until the process ends.
         os.close(self._lock_file)
 
     def _run(self) -> None:

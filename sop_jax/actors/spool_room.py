@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Collection, Mapping
 
 from sop_jax.actors.durable_files import move_durably, sync_directory
+from sop_jax.specs.identifiers import number_of_episode
 
 MARK_SUFFIX = ".given_up"
 
@@ -28,16 +29,26 @@ class Waiting:
 
 
 def choose_victim(waiting: Mapping[str, Waiting], busy: Collection[str] = ()) -> str | None:
-    """Whom to give up first: the oldest autonomous episode, then the oldest with interventions; never a busy one."""
-    free = [episode_id for episode_id in waiting if episode_id not in busy]
-    return min(free, key=lambda episode_id: (waiting[episode_id].corrected, episode_id), default=None)
+    """Whom to give up first: the oldest autonomous episode, then the oldest with interventions; never a busy one.
+
+    Age goes by the running number, which rises over restarts. The time in an id is that of the actor's start, and a robot
+    that is started before it knows the date would give up its newest episodes first.
+    """
+
+    def worth(episode_id: str) -> tuple[bool, int, str]:
+        return waiting[episode_id].corrected, number_of_episode(episode_id), episode_id
+
+    return min((episode_id for episode_id in waiting if episode_id not in busy), key=worth, default=None)
 
 
 def give_up(path: pathlib.Path) -> None:
-    """Turns an episode's file into its mark."""
+    """Turns an episode's file into its mark; one that somebody removed leaves its mark too."""
     mark = path.with_name(path.name + MARK_SUFFIX)
-    move_durably(path, mark)
-    os.truncate(mark, 0)
+    try:
+        move_durably(path, mark)
+        os.truncate(mark, 0)
+    except FileNotFoundError:
+        mark_given_up(path)
 
 
 def mark_given_up(path: pathlib.Path) -> None:

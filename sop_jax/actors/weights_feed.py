@@ -11,6 +11,7 @@ from sop_jax.specs.records import Publication
 from sop_jax.weights.follower import LoadedWeights, PublicationRemovedError
 
 _WAKE_S = 0.2
+_CLOSE_S = 5.0
 
 
 class WeightsSource(Protocol):
@@ -106,8 +107,9 @@ class BackgroundFeed:
         return loaded if loaded is not None and loaded.publication.version > newer_than else None
 
     def close(self) -> None:
+        """Ends the looking; whoever hangs in a store that doesn't answer is left there after 5 s."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(_CLOSE_S)
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -6,7 +6,7 @@ arXiv 2509.07953):
     asked     takeover           back where it was before         handback
       |  policy  |---- recovery ----|---------- correction ----------|
 
-Legend: `T` frames of an episode, `H` horizon of an action chunk.
+Legend: `T` frames of an episode, `H` horizon of an action chunk, `J` arm joints, `N` poses.
 """
 
 import dataclasses
@@ -16,11 +16,15 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.errors import ConfigError, UnlabelledEpisodeError
 from sop_jax.specs.records import EpisodeArrays, EpisodeManifest
 
 Balance = Literal["frames", "takeovers", "episodes"]
 """What counts alike among corrections, whatever its length: a frame, a takeover, or all corrections of an episode."""
+
+MAX_COMPARISONS = 500_000_000
+"""Poses that may be compared for one episode, some seconds of work: an hour at 30 Hz with fifty takeovers needs no more. A
+robot may send a million frames in which somebody takes over at every other one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,18 +62,39 @@ def find_recovery(
     It ends with the first frame at which the arms stand where they stood at a frame that lies more than `rewind_frames`
     before the request (those before it led to the request). If they stand there at the takeover, or don't get there within
     `max_frames` of it and before the handback, there was no recovery. Objects and grippers aren't looked at.
+
+    Raises UnlabelledEpisodeError for an episode that needs more than MAX_COMPARISONS.
     """
     recovery = np.zeros(arrays.num_frames, bool)
     is_arm = np.array(["gripper" not in name for name in manifest.action_names])
-    pose = arrays.state[:, : len(is_arm)][:, is_arm]
+    joints = np.ascontiguousarray(arrays.state[:, : len(is_arm)][:, is_arm].T)
     asked = {event.takeover_frame: event.asked_frame for event in manifest.takeovers}
-    for takeover, handback in find_takeovers(arrays.intervention):
-        known = pose[: max(0, asked.get(takeover, takeover) - rewind_frames)]
+    num_compared = 0
+    takeovers = find_takeovers(arrays.intervention)
+    for takeover, handback in takeovers:
+        known = joints[:, : max(0, asked.get(takeover, takeover) - rewind_frames)]
         for frame in range(takeover, min(handback, takeover + config.max_frames + 1)):
-            if (np.abs(known - pose[frame]).max(axis=1, initial=0.0) <= config.within_rad).any():
+            num_compared += known.shape[1]
+            if num_compared > MAX_COMPARISONS:
+                raise UnlabelledEpisodeError(
+                    f"episode {manifest.episode_id}: recoveries can't be told: expected at most {MAX_COMPARISONS:,} poses to "
+                    f"compare, got more with {len(takeovers)} takeovers in {arrays.num_frames} frames. "
+                    "Teach all corrections (teaches='corrections'), or look at what this robot uploads."
+                )
+            if _has_stood_at(known, joints[:, frame], config.within_rad):
                 recovery[takeover:frame] = True
                 break
     return recovery
+
+
+def _has_stood_at(known: Float32[np.ndarray, "J N"], pose: Float32[np.ndarray, "J"], within_rad: float) -> bool:
+    """Whether one of the known poses is near. Joint by joint: after one or two, none of them is left as a rule."""
+    near = np.ones(known.shape[1], bool)
+    for angles, angle in zip(known, pose, strict=True):
+        if not near.any():
+            return False
+        near &= np.abs(angles - angle) <= within_rad
+    return bool(near.any())
 
 
 def balance_frames(

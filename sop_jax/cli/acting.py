@@ -1,7 +1,9 @@
 """One robot's life as a process: policy, weights, spool and store around its actor."""
 
+import contextlib
 import dataclasses
 import pathlib
+import threading
 from collections.abc import Callable
 
 from sop_jax.actors.actor import Actor, ActorConfig, ActorReport
@@ -16,11 +18,14 @@ from sop_jax.drill.ledger import Ledger
 from sop_jax.episodes.paths import episode_of_path
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.specs.clock import Clock
-from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.errors import ConfigError, InvalidEpisodeError
 from sop_jax.specs.identifiers import number_of_episode
 from sop_jax.specs.interfaces import Metrics, Robot, Supervisor
 from sop_jax.specs.records import Episode
 from sop_jax.weights.follower import Follower
+
+_LISTING_S = 15.0
+"""How long a robot that starts waits to hear which episodes the store has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +81,15 @@ def run_actor(
             f"{spool.num_unreadable} files in the spool can't be read: they stay where they are and are not uploaded; look "
             "at the disk (the metric `unreadable` names each file and the error)"
         )
-    ledger = None if upkeep.ledger is None else Ledger(upkeep.ledger, spool)
+    ledger = None if upkeep.ledger is None else Ledger(upkeep.ledger, spool, tell=note)
     try:
         # After a restart the robot goes on with new scenes instead of repeating those it has seen.
         num_kept = spool.num_pending + spool.num_given_up
-        first_episode = max(counter.next_number(), _first_after_stored(store, robot_id, num_kept, clock))
+        first_episode = max(
+            counter.next_number(),
+            _first_after_waiting(directory),
+            _first_after_stored(store, robot_id, num_kept, clock),
+        )
         actor = Actor(
             dataclasses.replace(config, first_episode=first_episode),
             robot,
@@ -150,12 +159,37 @@ def _warn(report: ActorReport, uploaded: bool, num_pending: int) -> None:
         note(f"{num_pending} episodes still wait in the spool; the next start uploads them")
 
 
+def _first_after_waiting(directory: pathlib.Path) -> int:
+    """A number after those in the spool, if the counter was lost: what a full spool gives up first goes by their order."""
+    numbers = []
+    for path in directory.glob("*.zip"):
+        with contextlib.suppress(InvalidEpisodeError):  # a file that Spool left where it is
+            numbers.append(number_of_episode(path.stem))
+    return max(numbers, default=-1) + 1
+
+
 def _first_after_stored(store: EpisodeStore, robot_id: str, num_kept: int, clock: Clock) -> int:
     """A number after those of this robot's episodes in the store, and of the `num_kept` that its spool knows; one that no
     other start gets, if the store is away: the spool is there for that."""
-    try:
-        numbers = [number_of_episode(episode_of_path(path)) for path in store.list_paths(robot_id)]
-    except Exception as error:  # storage drivers raise what they like
-        note(f"the store doesn't answer, episodes wait in the spool: {error}")
+    answer = _list_in_time(store, robot_id)
+    if isinstance(answer, Exception):
+        note(f"the store doesn't answer, episodes wait in the spool: {answer}")
         return clock.now_ns() // 10**9 + num_kept
+    numbers = [number_of_episode(episode_of_path(path)) for path in answer]
     return max(len(numbers) + num_kept, max(numbers, default=-1) + 1)
+
+
+def _list_in_time(store: EpisodeStore, robot_id: str) -> list[str] | Exception:
+    """The robot's paths, or why there are none: a robot doesn't wait for a store as long as storage drivers do."""
+    answers: list[list[str] | Exception] = []
+
+    def ask() -> None:
+        try:
+            answers.append(store.list_paths(robot_id))
+        except Exception as error:  # storage drivers raise what they like
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, name="first-listing", daemon=True)
+    thread.start()
+    thread.join(_LISTING_S)
+    return answers[0] if answers else TimeoutError(f"no list of its episodes within {_LISTING_S:.0f} s")

@@ -60,7 +60,9 @@ def run_dry(
     say(
         f"{report.num_stored} episodes in the store ({report.num_set_aside} set aside, {report.num_retired} retired), "
         f"{report.num_accepted} accepted by the ledgers, {report.num_waiting} wait in spools, "
-        f"{report.num_given_up} given up; {report.num_items} items followed to their frames: "
+        f"{report.num_given_up} given up"
+        + (f", {report.num_forgotten} gone without a record, as old ones may be" if report.num_forgotten else "")
+        + f"; {report.num_items} items followed to their frames: "
         + (f"{len(report.problems)} contradictions" if report.problems else "no contradiction")
     )
     if as_json:

@@ -66,8 +66,9 @@ def retain(arguments: RetainArguments) -> int:
         say(f"{verb}retire  {record.path}: {record.reason}")
     for path in plan.remove:
         say(f"{verb}remove  {path}")
-    if arguments.apply:
-        apply_plan(store, plan)
+    left = apply_plan(store, plan) if arguments.apply else []
+    for problem in left:
+        note(problem)
     num_bytes = Counter[str]()
     for record in plan.retire:
         num_bytes[f"{record.task}/{record.source.value}"] += record.num_bytes

@@ -5,7 +5,7 @@ import hashlib
 import json
 import pathlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from sop_jax.actors.spool_room import MARK_SUFFIX
 from sop_jax.drill.ledger import Entry
 from sop_jax.episodes import paths
 from sop_jax.episodes.store import EpisodeStore
-from sop_jax.specs.identifiers import item_key
+from sop_jax.specs.identifiers import item_key, robot_of_episode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +78,24 @@ def locate(
         altered=frozenset(altered),
         unknown=frozenset(unknown),
     )
+
+
+def judge_give_ups(
+    given_up: Iterable[str], entries: Mapping[str, Entry], spool_bytes: int, short_of_room: Collection[str]
+) -> list[str]:
+    """Which episodes were given up without need.
+
+    spool_bytes: room in each robot's spool; one that holds all that its robot ever made is never full. short_of_room: robots
+    whose disk was full.
+    """
+    made: Counter[str] = Counter()
+    for entry in entries.values():
+        made[robot_of_episode(entry.episode_id)] += entry.num_bytes
+    return [
+        f"episode {episode_id} was given up, though its spool had room and its disk wasn't full"
+        for episode_id in sorted(given_up)
+        if (robot := robot_of_episode(episode_id)) not in short_of_room and made[robot] <= spool_bytes
+    ]
 
 
 def expected_keys(entries: Iterable[Entry], segment_length: int) -> dict[int, str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from sop_jax.drill.checker import (
     Whereabouts,
     expected_keys,
+    judge_give_ups,
     judge_samples,
     judge_table,
     locate,
@@ -125,7 +126,7 @@ def run_schedule(
                 yard.run(deadline_s)
             except DrillStuckError as error:
                 stuck.append(str(error))
-            audit = Audit(place, yard.robots, yard.injected, tables)
+            audit = Audit(place, yard.robots, yard.injected, tables, schedule.spool_bytes)
             ends_s = time.monotonic() + deadline_s
             while (unsettled := audit.unsettled()) and time.monotonic() < ends_s:
                 time.sleep(_SETTLE_POLL_S)
@@ -144,8 +145,9 @@ def run_schedule(
 class Audit:
     """What one drill's folder and tables hold, against its ledgers."""
 
-    def __init__(self, place: Place, robots: Iterable[str], injected: Injected, tables: ReplayTables):
+    def __init__(self, place: Place, robots: Iterable[str], injected: Injected, tables: ReplayTables, spool_bytes: int):
         self._place = place
+        self._spool_bytes = spool_bytes
         self._robots = list(robots)
         self._spools = [place.spool(robot) for robot in self._robots]
         self._injected = injected
@@ -185,6 +187,7 @@ class Audit:
         gone = {paths.episode_of_path(path) for path in self._injected.vanished}
         problems = [
             *where.violations(),
+            *judge_give_ups(where.given_up, entries, self._spool_bytes, self._injected.full_disks),
             *judge_table(seen, size, must, may, complete=True),
             *judge_samples(samples, everything, gone),
             *(f"{line['station']}: {line['call']} took {line['took_s']:.1f} s, {line['allowed_s']:g} s were allowed"

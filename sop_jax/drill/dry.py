@@ -7,24 +7,29 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from sop_jax.drill.checker import locate
-from sop_jax.drill.ledger import read_ledgers
+from sop_jax.drill.ledger import Entry, read_ledgers
 from sop_jax.drill.stations import look_at
 from sop_jax.episodes import paths, retirement
+from sop_jax.episodes.retention import RetentionConfig
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.replay.items import decode_segment
+from sop_jax.specs.clock import Clock, WallClock, age_s
 from sop_jax.specs.errors import RateLimitedError
 from sop_jax.specs.identifiers import item_key, offline_table, online_table, robot_of_episode
 from sop_jax.specs.interfaces import ReplayTables, SampledItem, TableInfo
 from sop_jax.specs.records import Outcome, Source
 
 _TIMEOUT_S = 2.0
+_MEMORY_S = RetentionConfig().keep_record_s
+"""Retention's record of an episode stays for so long: what ended later is in the store, or its record says where it went."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DryReport:
     """What a deployment holds, in episodes unless named otherwise, and what contradicts what.
 
-    num_accepted: by the ledgers. num_items: drawn from the tables and followed to their frames.
+    num_accepted: by the ledgers. num_forgotten: of these, those that are nowhere and ended so long ago that retention may have
+    removed them and forgotten the record too. num_items: drawn from the tables and followed to their frames.
     """
 
     num_stored: int
@@ -33,6 +38,7 @@ class DryReport:
     num_accepted: int
     num_waiting: int
     num_given_up: int
+    num_forgotten: int
     num_items: int
     problems: tuple[str, ...]
 
@@ -43,6 +49,7 @@ def check_deployment(
     spools: Sequence[pathlib.Path] = (),
     tables: ReplayTables | None = None,
     num_draws: int = 64,
+    clock: Clock | None = None,
 ) -> DryReport:
     """Checks what is at rest against each other; what is under way meanwhile may be told wrongly, so repeat it.
 
@@ -55,7 +62,9 @@ def check_deployment(
     listed = store.list_paths()
     strangers = {path for path in listed if paths.robot_of_path(path) not in robots}
     where = locate(entries, store, spools, damaged=strangers | set_aside, set_aside=set_aside | retired)
-    problems = list(where.violations())
+    now_ns = (clock or WallClock()).now_ns()
+    forgotten = {episode_id for episode_id in where.missing if _may_be_forgotten(entries[episode_id], now_ns)}
+    problems = dataclasses.replace(where, missing=where.missing - forgotten).violations()
     num_items = 0
     if tables is not None:
         for info in tables.info(_TIMEOUT_S).values():
@@ -70,9 +79,17 @@ def check_deployment(
         num_accepted=sum(entry.accepted is True for entry in entries.values()),
         num_waiting=len(where.waiting),
         num_given_up=len(where.given_up),
+        num_forgotten=len(forgotten),
         num_items=num_items,
         problems=tuple(problems),
     )
+
+
+def _may_be_forgotten(entry: Entry, now_ns: int) -> bool:
+    """Whether retention may have let this episode go without a trace. Of unknown age: no, for those go last of all."""
+    started_ns = int(entry.episode_id.rsplit(".", 2)[1])  # the actor's start, for ledgers that don't say when it ended
+    age = age_s(entry.ended_ns or started_ns, now_ns)
+    return age is not None and age > _MEMORY_S
 
 
 def _draw(tables: ReplayTables, info: TableInfo, num: int) -> list[SampledItem]:

@@ -54,13 +54,15 @@ HERE = Surroundings()
 
 @dataclasses.dataclass
 class Injected:
-    """What the drill itself did to the store. Paths: `damaged` hold no whole episode, `vanished` were removed.
+    """What the drill itself did. Paths in the store: `damaged` hold no whole episode, `vanished` were removed.
+    `full_disks`: robots whose disk was full for a while.
 
     `counts`: faults that struck; one that found nothing to strike isn't counted.
     """
 
     damaged: set[str] = dataclasses.field(default_factory=set)
     vanished: set[str] = dataclasses.field(default_factory=set)
+    full_disks: set[str] = dataclasses.field(default_factory=set)
     counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
 
@@ -175,6 +177,7 @@ class Yard:
             case Fault.LINK_CUT:
                 self._raise_flag(self._place.link_cut(robot))
             case Fault.DISK_FULL:
+                self.injected.full_disks.add(robot)
                 self._raise_flag(self._place.disk_full(robot))
             case Fault.CLOCK_BACK | Fault.CLOCK_AHEAD:
                 sign = -1 if step.fault is Fault.CLOCK_BACK else 1

@@ -1,6 +1,7 @@
 """TensorStore's key-value stores: opening one, create-only writes, and many byte-range reads in flight."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
@@ -14,23 +15,34 @@ _ABSENT = b"\x02"
 _REFUSED = b""
 """What a write whose condition failed returns as its generation; it doesn't raise."""
 
+_RETRIES = {"max_retries": 3, "initial_delay": "200ms", "max_delay": "1s"}
+_CONTEXT = {"s3_request_retries": _RETRIES, "gcs_request_retries": _RETRIES}
+"""TensorStore itself tries 32 times, which takes a quarter of an hour without a network. Those who wait longer than a hiccup
+know better when to try again: the spool, the weights feed, intake's looks."""
+_CONNECT_S = "10"
+"""TensorStore waits 30 s for each connection. Lost packets are sent again after 1, 3 and 7 s: a bad link gets its chance."""
+
 Span: TypeAlias = tuple[str, slice]
 """A key and a byte range: `slice(offset, end)`, or `slice(-n, None)` for the last n bytes."""
 
 
-def open_kvstore(url: str) -> ts.KvStore:
-    """Opens a store root.
+def open_kvstore(url: str, *, syncs_files: bool = True) -> ts.KvStore:
+    """Opens a store root. A store out of reach raises ValueError from each call: in seconds where a connection is refused,
+    in less than a minute where nothing answers.
 
     Args:
         url: `file:///dir/`, `gs://bucket/prefix/`, `s3://bucket/prefix/`, `memory://`, or a TensorStore spec as JSON text
-            (`{"driver": "s3", "bucket": "b", "path": "p/", "endpoint": "https://..."}`).
+            (`{"driver": "s3", "bucket": "b", "path": "p/", "endpoint": "https://..."}`). A `context` in the spec, and
+            TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS in the environment, override what is said here about waiting.
+        syncs_files: what is written to a local disk survives a power cut.
 
     Raises:
         ConfigError: The URL names no driver that can be opened.
     """
+    os.environ.setdefault("TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS", _CONNECT_S)  # no spec and no context has it
     try:
         spec = json.loads(url) if url.startswith("{") else url if url.endswith("/") else url + "/"
-        return ts.KvStore.open(spec).result()
+        return ts.KvStore.open(spec, context=ts.Context({**_CONTEXT, "file_io_sync": syncs_files})).result()
     except ValueError as error:
         raise ConfigError(
             f"store {url!r} can't be opened: expected file:///dir/, gs://bucket/prefix/ or s3://bucket/prefix/. {error}"

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import functools
+import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -236,11 +237,20 @@ def _leftovers(store: EpisodeStore) -> Iterator[Finding]:
     if folder is None:
         return
     oldest_s = time.time() - LEFTOVER_AGE_S
-    for file in sorted(folder.rglob("*.__lock")):
-        stat = file.stat()
+    # What lives goes on meanwhile: uploads give their files a name, folders of old weights are removed.
+    locks = [pathlib.Path(where) / name for where, _, names in os.walk(folder) for name in names if _is_lock(name)]
+    for file in sorted(locks):
+        try:
+            stat = file.stat()
+        except FileNotFoundError:
+            continue
         if stat.st_mtime < oldest_s:
             where = file.relative_to(folder).as_posix()
             yield Finding(where, Kind.LEFTOVER, f"{stat.st_size} bytes of a writer that was killed")
+
+
+def _is_lock(name: str) -> bool:
+    return name.endswith(".__lock")
 
 
 def _folder(store: EpisodeStore) -> pathlib.Path | None:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 
 from sop_jax.episodes import retirement
-from sop_jax.episodes.retirement import RetirementRecord
+from sop_jax.episodes.retirement import NotRetiredError, RetirementRecord
 from sop_jax.episodes.store import EpisodeStore, EpisodeSummary
 from sop_jax.specs.clock import Clock, age_s
 from sop_jax.specs.errors import ConfigError, InvalidEpisodeError
@@ -157,11 +157,19 @@ def plan_for(store: EpisodeStore, clock: Clock, config: RetentionConfig) -> Rete
     return dataclasses.replace(plan, damaged=tuple(damaged.values()))
 
 
-def apply_plan(store: EpisodeStore, plan: RetentionPlan) -> None:
-    """Carries out a plan. Killed on the way, the next plan goes on from there."""
+def apply_plan(store: EpisodeStore, plan: RetentionPlan) -> list[str]:
+    """Carries out a plan. Killed on the way, the next plan goes on from there.
+
+    Returns what was left alone, and why: objects whose retirement was taken back, or whose record broke, since the plan.
+    """
+    left = []
     for record in plan.retire:
         retirement.retire(store, record)
     for path in plan.remove:
-        retirement.remove_object(store, path)
+        try:
+            retirement.remove_object(store, path)
+        except (NotRetiredError, InvalidEpisodeError) as error:  # a store that fails ends the run: the next goes on
+            left.append(f"{path} stays: {error}")
     for path in plan.forget:
         retirement.forget(store, path)
+    return left

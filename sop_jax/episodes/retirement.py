@@ -14,10 +14,14 @@ import json
 
 from sop_jax.episodes import kvstore, paths
 from sop_jax.episodes.store import EpisodeStore
-from sop_jax.specs.errors import EpisodeNotFoundError, InvalidEpisodeError
+from sop_jax.specs.errors import EpisodeNotFoundError, InvalidEpisodeError, SopError
 from sop_jax.specs.records import Source
 
 _MAX_RECORD_BYTES = 2**16
+
+
+class NotRetiredError(SopError, ValueError):
+    """An object is to be removed that nobody retired, or whose retirement was taken back: it must stay."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +78,9 @@ def read_record(store: EpisodeStore, path: str) -> RetirementRecord | None:
 
 
 def remove_object(store: EpisodeStore, path: str) -> None:
-    """Removes a retired episode's object. Raises ValueError if nobody retired it."""
+    """Removes a retired episode's object. Raises NotRetiredError, or InvalidEpisodeError if the record is damaged."""
     if read_record(store, path) is None:
-        raise ValueError(f"{path} was not retired: retire it first, and wait for the grace to pass")
+        raise NotRetiredError(f"{path} was not retired: retire it first, and wait for the grace to pass")
     kvstore.remove(store.root, path)
 
 

@@ -18,7 +18,7 @@ from sop_jax.algorithms.algorithm import Algorithm, Phase
 from sop_jax.sampling.batch_spec import BatchSpec, Tokenize
 from sop_jax.sampling.byte_lru import ByteLru
 from sop_jax.specs.clock import Clock
-from sop_jax.specs.errors import EpisodeNotFoundError, InvalidEpisodeError
+from sop_jax.specs.errors import EpisodeNotFoundError, InvalidEpisodeError, UnlabelledEpisodeError
 from sop_jax.specs.records import CameraSpec, EpisodeArrays, EpisodeManifest, is_same_rate
 
 _MAX_REMEMBERED_FAULTS = 10_000
@@ -157,7 +157,11 @@ class EpisodeCache:
             elif problem := self._misread(result[0].instruction):
                 self._faults.give_up(path, f"episode {result[0].episode_id}: {problem}")
             else:
-                found[path] = numbers = _prepare(self._algorithm, self._spec, *result)
+                try:
+                    found[path] = numbers = _prepare(self._algorithm, self._spec, *result)
+                except UnlabelledEpisodeError as error:  # an intake with another algorithm let it in
+                    self._faults.give_up(path, str(error))
+                    continue
                 self._cache.put(path, numbers, numbers.num_bytes)
         return found
 

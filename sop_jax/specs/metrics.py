@@ -49,7 +49,7 @@ class JsonlMetrics:
         whole = b"\n" + line if self._is_torn else line
         try:
             num_bytes = self._file.write(whole) or 0
-        except OSError:
+        except (OSError, ValueError):  # closed: a thread hung in a store while its process came to the end
             return False
         if num_bytes:
             self._is_torn = num_bytes < len(whole)

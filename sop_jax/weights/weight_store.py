@@ -22,6 +22,7 @@ import urllib.parse
 
 import tensorstore as ts
 
+from sop_jax.episodes.kvstore import open_kvstore
 from sop_jax.specs.errors import InvalidPublicationError
 from sop_jax.specs.records import Publication
 from sop_jax.weights.manifest import decode_manifest, encode_manifest
@@ -52,8 +53,8 @@ class WeightStore:
         else:
             if "://" not in url:
                 url = f"file://{pathlib.Path(url).absolute()}"
-            self.url = spec = f"{url.rstrip('/')}/weights/"
-        self._kv = ts.KvStore.open(spec, context=ts.Context({"file_io_sync": False})).result()
+            self.url = f"{url.rstrip('/')}/weights/"
+        self._kv = open_kvstore(self.url, syncs_files=False)
 
     def read_pointer(self, known: Pointer | None = None) -> Pointer | None:
         """The pointer, or None if nothing was published. Returns `known` itself if the pointer hasn't changed."""

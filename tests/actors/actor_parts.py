@@ -1,6 +1,9 @@
 """Small parts that several tests put together: a policy model of two leaves, a runner, a store that can be away."""
 
+import contextlib
 import dataclasses
+import json
+import socket
 
 import jax
 import jax.numpy as jnp
@@ -93,3 +96,20 @@ class FlakyStore:
         if episode_id in self.refused:
             raise PermissionError(f"403: {episode_id} is not below your prefix")
         return self.store.put_bytes(episode_id, data)
+
+
+def store_out_of_reach() -> str:
+    """An S3 store at a port where nobody listens."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    return json.dumps(
+        {
+            "driver": "s3",
+            "bucket": "bucket",
+            "path": "run/",
+            "endpoint": endpoint,
+            "aws_region": "us-east-1",
+            "aws_credentials": {"type": "anonymous"},
+        }
+    )

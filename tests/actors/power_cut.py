@@ -17,19 +17,23 @@ class FragileDisk:
         ...                              # raises PowerCut at the third step, and at every later one
         disk.forget_unsynced(elsewhere)  # the directory as the next boot finds it, at worst
 
-    A file's bytes count from its last fsync, a folder's names from the folder's last fsync. Bytes never synced are gone.
+    A file's bytes count from its last fsync, a folder's names from the folder's last fsync, the directory's own name too.
+    Bytes never synced are gone.
     """
 
     def __init__(self, monkeypatch, directory: pathlib.Path):
         self._directory = directory
         self._bytes: dict[int, bytes] = {}
         self._names: dict[pathlib.Path, dict[str, int]] = {}
+        self._is_named = directory.exists()
         self.num_steps = 0
         self.cut_at: int | None = None
         for name in ("fsync", "replace", "unlink", "truncate"):
             monkeypatch.setattr(os, name, self._step(name, getattr(os, name)))
 
     def forget_unsynced(self, target: pathlib.Path) -> None:
+        if not self._is_named:
+            return
         for folder, names in self._names.items():
             place = target / folder.relative_to(self._directory)
             place.mkdir(parents=True, exist_ok=True)
@@ -55,6 +59,8 @@ class FragileDisk:
 
     def _note(self, descriptor: int) -> None:
         path = pathlib.Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if path == self._directory.parent:
+            self._is_named |= self._directory.exists()
         if not path.is_relative_to(self._directory):
             return
         if path.is_dir():

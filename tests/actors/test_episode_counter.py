@@ -14,7 +14,9 @@ from sop_jax.cli import acting
 from sop_jax.cli.acting import Upkeep, run_actor
 from sop_jax.cli.stopping import StopRequests
 from sop_jax.episodes import kvstore
+from sop_jax.episodes.format import pack
 from sop_jax.episodes.store import EpisodeStore
+from sop_jax.episodes.synthetic import make_episode
 from sop_jax.robots.fake import FakeRobot, FakeRobotConfig
 from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import ConfigError
@@ -107,6 +109,18 @@ def test_a_robot_whose_spool_was_lost_goes_on_after_what_the_store_has(runner, s
     remove(store_url, (0, 1))
     listed = act(runner, store_url, tmp_path / "new", 1)
     assert sorted(number for number, _ in listed) == [2, 3]  # listed by time, and the clock may have been put back
+
+
+def test_a_robot_that_lost_its_count_goes_on_after_what_still_waits(runner, store_url, tmp_path, monkeypatch):
+    """What a full spool gives up goes by the numbers: new episodes mustn't look older than those that wait."""
+    place = tmp_path / "spool"
+    place.mkdir()
+    for count in (40, 41):
+        episode = make_episode(seed=0, num_frames=3, image_size=16, count=count, robot_id="fake-1")
+        (place / f"{episode.manifest.episode_id}.zip").write_bytes(pack(episode))
+    (place / "notes.zip").write_bytes(b"a stranger")
+    listed = act(runner, store_url, place, 1)
+    assert sorted(number for number, _ in listed) == [40, 41, 42]
 
 
 def test_a_disk_that_refuses_the_count_stops_no_robot(runner, store_url, tmp_path, monkeypatch, capsys):

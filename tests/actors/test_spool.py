@@ -10,6 +10,7 @@ from actor_parts import FlakyStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sop_jax.actors import spool as spool_module
 from sop_jax.actors.spool import Spool, SpoolConfig
 from sop_jax.episodes.format import pack
 from sop_jax.episodes.paths import episode_path
@@ -215,6 +216,26 @@ def test_the_thread_comes_back_by_itself(store, place):
     assert len(ids(store)) == 1
 
 
+@pytest.mark.timeout(60)
+def test_a_store_that_hangs_keeps_nobody_from_closing(store, place, monkeypatch):
+    monkeypatch.setattr(spool_module, "_CLOSE_S", 0.2)
+    asked, go_on = threading.Event(), threading.Event()
+    original = store.put_bytes
+    store.put_bytes = lambda *call: (asked.set(), go_on.wait(), original(*call))[2]
+    spool = Spool(place, store, WallClock())
+    spool.accept(small(1))
+    spool.accept(small(2))
+    assert asked.wait(10)
+    spool.close()
+    with pytest.raises(ConfigError, match="in use"):  # by the thread that hangs
+        Spool(place, store, WallClock(), background=False)
+    go_on.set()
+    assert spool._thread is not None
+    spool._thread.join(10)
+    assert ids(store) == [small(1).manifest.episode_id]  # what was under way; the next one wasn't begun
+    assert [name for name in names(place) if name.endswith(".zip")] == [f"{small(2).manifest.episode_id}.zip"]
+
+
 def test_a_new_spool_goes_on_where_the_last_one_stopped(store, place):
     store.broken = AWAY
     spool = Spool(place, store, ManualClock(), background=False)
@@ -252,6 +273,34 @@ def test_accepting_twice_changes_nothing(store, place):
     spool.accept(small(1))
     assert spool.drain(1.0)
     assert len(ids(store)) == 1
+    spool.close()
+
+
+def test_what_was_written_before_the_disk_failed_is_taken_up_when_it_is_accepted_again(store, place, monkeypatch):
+    metrics = MemoryMetrics()
+    spool = Spool(place, store, ManualClock(), metrics, background=False)
+    calls = []
+    real = os.fsync
+
+    def fsync(descriptor):
+        calls.append(descriptor)
+        if len(calls) in (2, 3):  # the folder, after the file has its name; and again
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for _ in range(2):
+        with pytest.raises(OSError, match="Input/output error"):
+            spool.accept(small(1))
+        assert names(place) == [f"{small(1).manifest.episode_id}.zip"]
+        assert spool.num_pending == 0
+    assert spool.accept(small(1))
+    assert (spool.num_pending, len(calls)) == (1, 4)
+    assert [event["event"] for event in metrics.events] == ["accepted"]
+    assert spool.accept(small(1))  # known by now
+    assert (spool.num_pending, len(calls), len(metrics.events)) == (1, 4, 1)
+    assert spool.drain(1.0)
+    assert (ids(store), names(place)) == ([small(1).manifest.episode_id], [])
     spool.close()
 
 

@@ -1,5 +1,6 @@
 """A full spool, a full disk, and power cuts: nothing is lost without being counted."""
 
+import contextlib
 import errno
 import json
 import os
@@ -20,6 +21,7 @@ from sop_jax.episodes.format import pack
 from sop_jax.episodes.synthetic import make_episode
 from sop_jax.specs.clock import ManualClock, WallClock
 from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.identifiers import make_episode_id, number_of_episode
 from sop_jax.specs.metrics import MemoryMetrics
 
 AWAY = ConnectionError("no route to the store")
@@ -119,9 +121,14 @@ def test_the_episode_that_is_being_uploaded_is_never_given_up(store, place):
     assert stored(store) == [name(autonomous(1)), name(autonomous(3))]
 
 
+IDS = [make_episode_id(robot, started_ns, count) for robot, started_ns, count in (
+    ("robot-0", 2 * 10**18, 7), ("robot-0", 2 * 10**18, 8), ("robot-0", 3, 9), ("robot-0", 3, 11), ("renamed", 5, 10),
+)]  # fmt: skip
+
+
 @given(
-    kinds=st.dictionaries(st.sampled_from("abcdef"), st.booleans(), min_size=1),
-    busy=st.sets(st.sampled_from("abcdef"), max_size=1),
+    kinds=st.dictionaries(st.sampled_from(IDS), st.booleans(), min_size=1),
+    busy=st.sets(st.sampled_from(IDS), max_size=1),
 )
 def test_the_victim_is_never_busy_and_never_a_correction_before_an_autonomous_one(kinds, busy):
     victim = choose_victim({key: Waiting(1, kind) for key, kind in kinds.items()}, busy)
@@ -131,8 +138,21 @@ def test_the_victim_is_never_busy_and_never_a_correction_before_an_autonomous_on
         return
     assert victim in free
     rivals = [key for key, kind in free.items() if kind == free[victim]]
-    assert victim == min(rivals)
+    assert number_of_episode(victim) == min(map(number_of_episode, rivals))
     assert not free[victim] or all(free.values())
+
+
+def test_a_robot_started_without_the_date_gives_up_its_oldest_episodes_all_the_same(store, place):
+    spool = open_spool(place, store)
+    for count in (7, 8):
+        assert spool.accept(make_episode(seed=0, num_frames=3, image_size=16, count=count, started_ns=17 * 10**17))
+    spool.close()
+    spool = open_spool(place, store)
+    for count in (9, 10):  # it thinks that 1970 has just begun
+        assert spool.accept(autonomous(count))
+    assert [number_of_episode(episode_id) for episode_id in marks(place)] == [7]
+    assert {number_of_episode(episode_id) for episode_id in waiting(place)} == {8, 9, 10}
+    spool.close()
 
 
 class SmallDisk:
@@ -226,6 +246,23 @@ def test_a_file_that_somebody_removed_is_counted_and_holds_nobody_up(store, plac
     spool.close()
 
 
+def test_a_file_that_somebody_removed_from_a_full_spool_is_given_up_all_the_same(store, place):
+    metrics = MemoryMetrics()
+    spool = open_spool(place, store, metrics=metrics)
+    for count in (1, 2, 3):
+        assert spool.accept(autonomous(count))
+    (place / f"{name(autonomous(1))}.zip").unlink()
+    assert spool.accept(autonomous(4))
+    assert (marks(place), spool.num_given_up) == ([name(autonomous(1))], 1)
+    assert waiting(place) == [name(autonomous(count)) for count in (2, 3, 4)]
+    (lost,) = [event for event in metrics.events if event["event"] == "given_up"]
+    assert lost["episode_id"] == name(autonomous(1))
+    store.broken = None
+    assert spool.drain(10.0)
+    assert stored(store) == [name(autonomous(count)) for count in (2, 3, 4)]
+    spool.close()
+
+
 def live(spool, store, accepted):
     """A short life: five episodes into room for three, an upload, one that the store refuses."""
     for episode in (autonomous(0), corrected(1), autonomous(2), corrected(3), autonomous(4)):
@@ -256,14 +293,12 @@ def test_a_power_cut_at_any_step_loses_nothing_uncounted(tmp_path, worst):
         store = FlakyStore(f"file://{root}/store/")
         store.broken = AWAY
         accepted: set[str] = set()
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as opened:
             disk = FragileDisk(patch, root / "spool")
             disk.cut_at = cut_at
-            spool = open_spool(root / "spool", store)
             with pytest.raises(PowerCut):
-                live(spool, store, accepted)
+                live(opened.enter_context(contextlib.closing(open_spool(root / "spool", store))), store, accepted)
             disk.cut_at = None
-        spool.close()
         after = root / "after"
         after.mkdir()
         (disk.forget_unsynced if worst else disk.keep_everything)(after / "spool")

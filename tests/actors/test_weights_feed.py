@@ -4,6 +4,7 @@ import time
 import numpy as np
 import pytest
 
+from sop_jax.actors import weights_feed
 from sop_jax.actors.weights_feed import BackgroundFeed, InlineFeed
 from sop_jax.specs.clock import ManualClock, WallClock
 from sop_jax.specs.errors import InvalidPublicationError
@@ -163,3 +164,17 @@ def test_the_background_polls_by_the_clock(feed, source):
     clock.advance_s(5.0)
     wait_until(lambda: source.loaded == [1])
     background.close()
+
+
+@pytest.mark.timeout(60)
+def test_a_store_that_hangs_keeps_nobody_from_closing(feed, source, monkeypatch):
+    monkeypatch.setattr(weights_feed, "_CLOSE_S", 0.2)
+    asked, go_on = threading.Event(), threading.Event()
+    source.latest = lambda: (asked.set(), go_on.wait())[0]
+    background = BackgroundFeed(feed, WallClock(), first_version=0)
+    assert asked.wait(10)
+    background.close()
+    assert background._thread.is_alive()
+    go_on.set()
+    background._thread.join(10)
+    assert not background._thread.is_alive()

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sop_jax.algorithms import corrections
 from sop_jax.algorithms.corrections import (
     RecoveryConfig,
     balance_frames,
@@ -12,7 +13,7 @@ from sop_jax.algorithms.corrections import (
     find_takeovers,
     mean_taught,
 )
-from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.errors import ConfigError, UnlabelledEpisodeError
 from tests.algorithms.conftest import episode_of
 
 NEAR = RecoveryConfig(within_rad=0.15, max_frames=4)
@@ -65,6 +66,40 @@ def test_grippers_do_not_matter_and_every_joint_does():
     np.testing.assert_array_equal(np.flatnonzero(find_recovery(manifest, arrays, 2, NEAR)), [3, 4])
     manifest = type(manifest)(**{**vars(manifest), "action_names": ("a", "b")})  # Now it's another joint.
     assert not find_recovery(manifest, arrays, 2, NEAR).any()
+
+
+def test_an_episode_of_endless_takeovers_costs_so_many_comparisons_and_no_more(monkeypatch):
+    """5,000 takeovers of four frames, none of them a way back: 400 million comparisons, and no robot works like that."""
+    monkeypatch.setattr(corrections, "MAX_COMPARISONS", 2_000_000)
+    compared, has_stood_at = [], corrections._has_stood_at
+
+    def count(known, pose, within_rad):
+        compared.append(known.shape[1])
+        return has_stood_at(known, pose, within_rad)
+
+    monkeypatch.setattr(corrections, "_has_stood_at", count)
+    who = "pppphhhh" * 5_000
+    manifest, arrays = episode_of(who, pose=[float(letter == "h") for letter in who])
+    with pytest.raises(UnlabelledEpisodeError, match=r"at most 2,000,000 poses .* with 5000 takeovers in 40000 frames"):
+        find_recovery(manifest, arrays, 2, NEAR)
+    assert 1_990_000 < sum(compared) <= 2_000_000
+    few = episode_of(who[:800], pose=arrays.state[:800, 0].tolist())
+    assert not find_recovery(*few, 2, NEAR).any()
+
+
+def test_an_hour_of_hard_work_is_within_the_limit():
+    num_frames, num_takeovers = 60 * 60 * 30, 50
+    worst = num_takeovers * (RecoveryConfig().max_frames + 1) * num_frames
+    assert worst <= corrections.MAX_COMPARISONS
+
+
+@given(seed=st.integers(0, 99), within_rad=st.sampled_from([0.05, 0.3, 1.0]), num_joints=st.integers(0, 4))
+def test_near_means_near_in_every_joint(seed, within_rad, num_joints):
+    rng = np.random.default_rng(seed)
+    known = rng.uniform(-1, 1, (num_joints, 7)).astype(np.float32)
+    pose = rng.uniform(-1, 1, num_joints).astype(np.float32)
+    expected = any(all(abs(known[j, n] - pose[j]) <= within_rad for j in range(num_joints)) for n in range(7))
+    assert corrections._has_stood_at(known, pose, within_rad) == expected
 
 
 def test_weights_are_shared_inside_a_takeover_or_an_episode():

@@ -54,8 +54,8 @@ class Loop:
     def file(self, count: int):
         return self.place.object(f"episodes/robot-0/{NAMES[count]}.zip")
 
-    def audit(self) -> Audit:
-        return Audit(self.place, ["robot-0"], self.injected, self.tables)
+    def audit(self, spool_bytes: int = 2**30) -> Audit:
+        return Audit(self.place, ["robot-0"], self.injected, self.tables, spool_bytes)
 
     def problems(self) -> tuple[str, ...]:
         return self.audit().judge().problems
@@ -83,8 +83,15 @@ def test_an_episode_that_was_given_up_is_accounted_for(loop):
     loop.ledger.accept(episode(4))
     waiting = loop.place.spool("robot-0") / f"{NAMES[4]}.zip"
     waiting.rename(waiting.with_name(waiting.name + ".given_up"))
-    found = loop.audit().judge()
+    num_bytes = [entry.num_bytes for entry in read_ledgers(loop.place.ledgers()).values()]
+    found = loop.audit(spool_bytes=sum(num_bytes) - 1).judge()
     assert (found.problems, found.num_given_up) == ((), 1)
+    (needless,) = loop.audit(spool_bytes=sum(num_bytes)).judge().problems
+    assert needless == f"episode {NAMES[4]} was given up, though its spool had room and its disk wasn't full"
+    loop.injected.full_disks.add("robot-1")
+    assert loop.problems() == (needless,)
+    loop.injected.full_disks.add("robot-0")
+    assert loop.problems() == ()
 
 
 def test_other_bytes_and_unknown_episodes(loop):

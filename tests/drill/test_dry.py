@@ -1,7 +1,9 @@
 """A deployment is looked at, and nothing in it changes."""
 
+import dataclasses
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -9,6 +11,9 @@ from sop_jax.actors.spool import Spool
 from sop_jax.cli.main import main
 from sop_jax.drill.dry import check_deployment
 from sop_jax.drill.ledger import Ledger
+from sop_jax.episodes import kvstore, retirement
+from sop_jax.episodes.paths import episode_of_path
+from sop_jax.episodes.retention import RetentionConfig, apply_plan, plan_for
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode, make_spec
 from sop_jax.replay.intake import Intake
@@ -16,6 +21,7 @@ from sop_jax.replay.items import label_all
 from sop_jax.replay.local_tables import LocalTables
 from sop_jax.replay.tables import mix_tables
 from sop_jax.specs.clock import ManualClock
+from sop_jax.specs.identifiers import number_of_episode
 from sop_jax.specs.interfaces import Item
 
 TASK, TABLE = "restock_shelf", "restock_shelf/online"
@@ -71,6 +77,48 @@ def test_a_lost_episode_and_the_items_that_point_to_it(site):
     first, second = site.check().problems
     assert first == "episode robot-0.00000000001000000000.000002 is missing"
     assert second.startswith(f"{TABLE}: an item points to episodes/robot-0/")
+
+
+DAY_NS = 86_400 * 10**9
+NOW_NS = 20_000 * DAY_NS
+OLD, YOUNG = NOW_NS - 33 * DAY_NS, NOW_NS - 29 * DAY_NS
+
+
+def test_what_retention_let_go_and_forgot_is_no_contradiction(tmp_path, capsys):
+    """Only what is younger than the records' life must be there, or its record."""
+    store, path = EpisodeStore(f"file://{tmp_path}/store/"), tmp_path / "ledger.jsonl"
+    spool = Spool(tmp_path / "spool", store, ManualClock(OLD), background=False)
+    ledger = Ledger(path, spool)
+    for count, started_ns in ((1, OLD), (2, OLD), (3, YOUNG), (4, YOUNG)):
+        ledger.accept(make_episode(count, spec=SPEC, started_ns=started_ns))
+    ledger.close()
+    assert spool.drain(1.0)
+    spool.close()
+    clock = ManualClock(OLD + 2 * 3600 * 10**9)
+    retire, remove_and_forget = RetentionConfig(max_age_s=3600, grace_s=60), RetentionConfig(grace_s=60)
+    for config, wait_s in ((retire, 60), (remove_and_forget, 31 * 86_400), (remove_and_forget, 0)):
+        apply_plan(store, plan_for(store, clock, config))
+        clock.advance_s(wait_s)
+    assert [number_of_episode(episode_of_path(path)) for path in store.list_paths()] == [3, 4]
+    assert retirement.retired_paths(store) == []
+    clock = ManualClock(NOW_NS)
+    report = check_deployment(store, [path], clock=clock)
+    assert (report.problems, report.num_accepted, report.num_forgotten) == ((), 4, 2)
+    lost = store.list_paths()[0]
+    kvstore.remove(store.root, lost)
+    report = check_deployment(store, [path], clock=clock)
+    assert report.problems == (f"episode {episode_of_path(lost)} is missing",)
+    assert report.num_forgotten == 2
+    report = check_deployment(store, [path], clock=ManualClock(NOW_NS + 2 * DAY_NS))
+    assert (report.problems, report.num_forgotten) == ((), 3)
+    before = path.read_text()
+    path.write_text(re.sub(r', "ended_ns": \d+', "", before))  # as ledgers were: the id tells when the actor began
+    assert path.read_text() != before
+    assert check_deployment(store, [path], clock=clock) == dataclasses.replace(
+        report, problems=(f"episode {episode_of_path(lost)} is missing",), num_forgotten=2
+    )
+    assert main(["doctor", "--drill", "--store", f"{tmp_path}/store", "--ledgers", str(path)]) == 0
+    assert ", 3 gone without a record, as old ones may be; 0 items" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_episode_that_was_set_aside_is_accounted_for_but_its_items_must_go(site):

@@ -1,7 +1,12 @@
 """The store: atomic, idempotent, and read by ranges."""
 
+import contextlib
 import dataclasses
+import http.server
+import json
+import os
 import pathlib
+import socket
 import struct
 import threading
 
@@ -19,6 +24,7 @@ from sop_jax.episodes.verify import verify_bytes
 from sop_jax.episodes.zip_layout import FOOTER_BYTES
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.errors import ConfigError, EpisodeExistsError, EpisodeNotFoundError, InvalidEpisodeError
+from sop_jax.weights.weight_store import WeightStore
 
 MISSING = "episodes/robot-0/robot-0.00000000001000000000.000099.zip"
 
@@ -290,3 +296,76 @@ def test_creating_a_key_twice_changes_nothing():
     assert kvstore.create(store, "a", b"1")
     assert not kvstore.create(store, "a", b"2")
     assert kvstore.read(store, "a", 10) == b"1"
+
+
+class Overloaded(http.server.BaseHTTPRequestHandler):
+    """Answers everything with 503."""
+
+    asked: list[str]
+
+    def answer(self) -> None:
+        self.asked.append(self.command)
+        self.send_response(503)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_HEAD = do_PUT = answer
+
+    def log_message(self, format: str, *args: object) -> None:
+        del format, args
+
+
+def s3_at(endpoint: str, **more) -> str:
+    spec = {"driver": "s3", "bucket": "bucket", "path": "run/", "endpoint": endpoint, "aws_region": "us-east-1"}
+    return json.dumps({**spec, "aws_credentials": {"type": "anonymous"}, **more})
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("driver", ["s3", "gcs"])
+def test_a_store_out_of_reach_says_so_while_the_robot_is_still_waiting(driver, monkeypatch):
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    monkeypatch.setitem(os.environ, "TENSORSTORE_GCS_HTTP_URL", endpoint)
+    monkeypatch.setitem(os.environ, "GOOGLE_AUTH_TOKEN_FOR_TESTING", "a-token")
+    url = s3_at(endpoint) if driver == "s3" else "gs://bucket/run/"
+    store = EpisodeStore(url)
+    for call in (lambda: store.put(tiny(1)), store.list_paths, lambda: store.read_bytes(MISSING)):
+        with pytest.raises(ValueError, match="Could not connect to server"):
+            call()
+    with pytest.raises(ValueError, match="Could not connect to server"):
+        WeightStore(url).read_pointer()
+
+
+@pytest.mark.timeout(60)
+def test_a_store_is_asked_a_few_times_unless_its_own_spec_says_otherwise(monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr(Overloaded, "asked", asked, raising=False)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Overloaded) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+        for read in (
+            lambda: kvstore.open_kvstore(s3_at(endpoint)).read("a").result(),
+            lambda: WeightStore(s3_at(endpoint)).read_pointer(),
+        ):
+            asked.clear()
+            with pytest.raises(ValueError, match="503"):
+                read()
+            assert len(asked) == 4
+        patient = s3_at(endpoint, context={"s3_request_retries": {"max_retries": 5, "max_delay": "10ms"}})
+        asked.clear()
+        with pytest.raises(ValueError, match="503"):
+            kvstore.open_kvstore(patient).read("a").result()
+        assert len(asked) == 6
+        server.shutdown()
+
+
+def test_connections_are_waited_for_as_long_as_somebody_said(monkeypatch):
+    name = "TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS"
+    for said, expected in ((None, "10"), ("25", "25")):
+        with monkeypatch.context() as patch:
+            patch.delitem(os.environ, name, raising=False)
+            if said is not None:
+                patch.setitem(os.environ, name, said)
+            kvstore.open_kvstore("memory://")
+            assert os.environ[name] == expected

@@ -28,6 +28,7 @@ from sop_jax.replay.items import label_all
 from sop_jax.replay.local_tables import LocalTables
 from sop_jax.replay.tables import mix_tables
 from sop_jax.specs.clock import ManualClock
+from sop_jax.specs.records import Source
 
 RENDER = pathlib.Path(__file__).parents[2] / "launch" / "object_store" / "render.py"
 OWN = "run/episodes/robot-0/robot-0.00000000001000000000.000001.zip"
@@ -44,8 +45,8 @@ ALLOWED = {
         "create": {RECORD, LABELS}, "replace": {LABELS}, "delete": {LABELS},
     },
     "learner": {
-        "get": {OWN, NEIGHBOUR, WEIGHTS}, "create": {WEIGHTS}, "replace": {WEIGHTS}, "delete": {WEIGHTS},
-        "list": {OWN, NEIGHBOUR, WEIGHTS},
+        "get": {OWN, NEIGHBOUR, RECORD, RETIRED, WEIGHTS}, "list": {OWN, NEIGHBOUR, RECORD, RETIRED, WEIGHTS},
+        "create": {WEIGHTS}, "replace": {WEIGHTS}, "delete": {WEIGHTS},
     },
     "keeper": {right: {OWN, NEIGHBOUR, RECORD, RETIRED} for right in ("get", "create", "delete", "list")},
     "doctor": {right: {*KEYS} - {*ELSEWHERE[:3]} for right in ("get", "list")},
@@ -195,6 +196,16 @@ def _grants(binding: dict, right: str, key: str) -> bool:
     return right in GCS_RIGHTS[binding["role"]] and holds
 
 
+def test_a_prefix_is_taken_as_it_is():
+    rendered = runpy.run_path(str(RENDER))
+    (mine, _, _) = rendered["s3_policy"]("robot", BUCKET, "ROBOTS", "robot-0")["Statement"]
+    assert mine["Resource"] == f"arn:aws:s3:::{BUCKET}/ROBOTS/episodes/robot-0/*"
+    bindings = rendered["gcs_bindings"]("robot", BUCKET, "ROBOTS", "robot-0", "user:x")["bindings"]
+    here = f'resource.name.startsWith("projects/_/buckets/{BUCKET}/objects/ROBOTS/episodes/robot-0/")'
+    assert [here in binding["condition"]["expression"] for binding in bindings] == [True, True, False]
+    assert bindings[0]["condition"]["title"] == "sop robot objectViewer episodes/robot-0/"
+
+
 def test_names_that_would_widen_a_policy_are_refused():
     main = runpy.run_path(str(RENDER))["main"]
     for words, complaint in (
@@ -285,6 +296,12 @@ def test_a_local_s3_server_enforces_them(tmp_path):
         assert learner.read_without_images(index.path).manifest.robot_id == "robot-0"
         assert kvstore.create(learner.root, "weights/latest.json", b'{"version": 1}')
         assert robot.root.read("weights/latest.json").result().value == b'{"version": 1}'
+        assert learner.quarantined() == {theirs: "a reason"}
+        leaving = retirement.RetirementRecord(index.path, "pick", Source.ONLINE, 4, 1, "old", 0)
+        assert retirement.retire(account.store("keeper"), leaving)
+        assert retirement.read_record(learner, index.path) == leaving
+        local = Intake(learner, LocalTables(mix_tables(["pick"])), label_all).poll()  # `sop learn --replay local`
+        assert (local.inserted, local.unreadable, local.num_items) == (0, 0, 0)
         refused(lambda: learner.quarantine(index.path, "a reason", size=1))
         refused(lambda: kvstore.remove(learner.root, index.path))
         doctor = account.store("doctor")

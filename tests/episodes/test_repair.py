@@ -95,6 +95,28 @@ def test_each_kind_is_told_apart_and_explained(store, folder):
     assert [finding.path for finding in find_problems(store, "robot-0")] == [bad, known]
 
 
+def test_an_upload_that_ends_while_leftovers_are_looked_for_is_none(store, folder, monkeypatch):
+    """TensorStore renames its lock file to the object's name."""
+    path = store.put(tiny(1)).path
+    old, live = (folder / f"episodes/robot-0/{name}.zip.__lock" for name in ("old", "live"))
+    for lock in (old, live):
+        lock.write_bytes(b"half")
+        os.utime(lock, (time.time() - 7200, time.time() - 7200))
+    real = pathlib.Path.stat
+
+    def stat(self, **options):
+        if self == live:
+            self.unlink(missing_ok=True)
+        return real(self, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "stat", stat)
+        found = [(finding.path, finding.kind) for finding in find_problems(store)]
+    assert not live.exists()
+    assert found == [("episodes/robot-0/old.zip.__lock", Kind.LEFTOVER)]
+    assert store.list_paths() == [path]
+
+
 def test_corrupt_episodes_are_set_aside_once_with_the_reason(store, folder):
     bad = store.put(tiny(1)).path
     damage(folder, bad)

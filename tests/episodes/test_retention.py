@@ -215,10 +215,26 @@ def test_a_retention_that_is_killed_anywhere_is_finished_by_the_next(store_url, 
     assert (store.list_paths(), retirement.retired_paths(store)) == ([], [])
 
 
+def test_what_was_taken_back_since_the_plan_stays_and_stops_no_other(store_url):
+    store, clock = EpisodeStore(store_url), ManualClock(NOW_NS)
+    first, second, third, fourth = fill(store, 4)
+    config = RetentionConfig(max_bytes=0)
+    assert apply_plan(store, plan_for(store, clock, config)) == []
+    clock.advance_s(3600)
+    plan = plan_for(store, clock, config)
+    assert sorted(plan.remove) == [first, second, third, fourth]
+    retirement.forget(store, first)
+    (pathlib.Path(store_url.removeprefix("file://")) / retired_path(third)).write_bytes(b"{")
+    taken_back, damaged = sorted(apply_plan(store, plan))
+    assert taken_back.startswith(f"{first} stays: {first} was not retired")
+    assert damaged.startswith(f"{third} stays: retirement record {retired_path(third)} is damaged")
+    assert store.list_paths() == [first, third]
+
+
 def test_only_what_was_retired_can_be_removed(store_url):
     store = EpisodeStore(store_url)
     (path,) = fill(store, 1)
-    with pytest.raises(ValueError, match="was not retired"):
+    with pytest.raises(retirement.NotRetiredError, match="was not retired"):
         retirement.remove_object(store, path)
     assert store.list_paths() == [path]
 

@@ -23,7 +23,7 @@ from sop_jax.sampling.adaptive import SamplerConfig
 from sop_jax.sampling.batch_source import BatchSourceStoppedError, BatchStarvedError, LoadedBatch
 from sop_jax.sampling.loader import LoaderConfig
 from sop_jax.specs.clock import WallClock
-from sop_jax.specs.errors import ConfigError, InvalidEpisodeError, RateLimitedError
+from sop_jax.specs.errors import ConfigError, InvalidEpisodeError, RateLimitedError, UnlabelledEpisodeError
 from sop_jax.specs.records import NO_POLICY, Episode, Outcome, Source
 from tests.sampling.conftest import INLINE, MAX_WORDS, PICKER, SPEC, TASKS, World, corrected, demonstration
 
@@ -214,6 +214,26 @@ def test_an_instruction_that_the_model_cant_read_costs_its_episode_and_no_more(w
     assert num_skipped >= 1
     assert f"episode {victim.manifest.episode_id}: instruction 'cup cup" in reason
     assert f"has {MAX_WORDS + 1} tokens, the model takes at most {MAX_WORDS}" in reason
+
+
+def test_an_episode_that_the_algorithm_cant_read_is_passed_over_too(world):
+    """An intake with another algorithm let it in."""
+    victim = demonstration(99)
+    world.fill().add(victim)
+
+    @dataclasses.dataclass(frozen=True)
+    class Blind(HgDagger):
+        def action_masks(self, manifest, arrays, horizon):
+            if manifest.episode_id == victim.manifest.episode_id:
+                raise UnlabelledEpisodeError(f"episode {manifest.episode_id}: too many takeovers")
+            return super().action_masks(manifest, arrays, horizon)
+
+    world.algorithm = Blind()
+    seen, num_skipped, reason = trained_on(world)
+    assert victim.manifest.episode_id not in seen
+    assert len(seen) == 12
+    assert num_skipped >= 1
+    assert reason == f"episode {victim.manifest.episode_id}: too many takeovers"
 
 
 def test_the_longest_instruction_that_fits_teaches(world):

@@ -32,6 +32,13 @@ def test_a_line_that_an_earlier_process_left_torn_spoils_no_other(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_thread_that_comes_late_writes_nothing_more_and_stops_nobody(tmp_path):
+    metrics = JsonlMetrics(tmp_path / "m.jsonl", "robot-1", ManualClock())
+    metrics.close()
+    metrics.write("weights_unavailable")
+    assert (tmp_path / "m.jsonl").read_bytes() == b""
+
+
 class Disk:
     """A file that takes so many bytes in each call, or none."""
 
