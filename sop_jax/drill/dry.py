@@ -28,8 +28,8 @@ _MEMORY_S = RetentionConfig().keep_record_s
 class DryReport:
     """What a deployment holds, in episodes unless named otherwise, and what contradicts what.
 
-    num_accepted: by the ledgers. num_forgotten: of these, those that are nowhere and ended so long ago that retention may have
-    removed them and forgotten the record too. num_items: drawn from the tables and followed to their frames.
+    num_accepted: by the ledgers. num_forgotten: of these, those that are nowhere and ended so long ago that retention may
+    have removed them and forgotten the record too. num_items: drawn from the tables and followed to their frames.
     """
 
     num_stored: int
