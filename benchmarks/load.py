@@ -5,9 +5,9 @@
 Per fleet size: a process with the robots (`fleet_sim/crowd.py`; made-up episodes of 30 s, three 64-pixel cameras at 10 Hz,
 10 s of rest) uploads into a store on this machine's disk; this process is the intake; a real Reverb server holds the tables;
 a thread draws 64 items four times a second, as a learner would. ours = episodes that were in the tables within 10 s of their
-end; peer = episodes that the crowd stored; ratio = ours / peer. An episode is lost if it is in no table in the end, doubled
-if the table took in more items than the stored episodes have. Server memory: growth of its process per million frames in the
-table. 512 robots write about 11 GB in ten minutes; the folder is removed at the end.
+end; peer = episodes that the crowd stored; ratio = ours / peer. What is lost or doubled is told by the table in the end, not
+by intake: lost if it holds fewer items than the stored episodes have, doubled if it took in more. Server memory: growth of
+its process per million frames in the table. 512 robots write about 11 GB in ten minutes; the folder is removed at the end.
 """
 
 import argparse
@@ -115,7 +115,8 @@ def measure(num_robots: int, duration_s: float, folder: pathlib.Path) -> dict[st
                 memory.append(_memory(server_process, started_s, empty_bytes, len(times.delays_s)))
             report = CrowdReport(**said)
         settled_s = time.monotonic() + SETTLE_S
-        while len(times.delays_s) < report.num_episodes and time.monotonic() < settled_s:
+        expected = report.num_episodes * ITEMS_PER_EPISODE
+        while tables.info()[f"{TASK}/online"].size < expected and time.monotonic() < settled_s:
             intake.poll()
         intake_cpu_s, wall_s = time.process_time() - cpu_s, time.monotonic() - started_s
         memory.append(_memory(server_process, started_s, empty_bytes, len(times.delays_s)))
@@ -124,13 +125,13 @@ def measure(num_robots: int, duration_s: float, folder: pathlib.Path) -> dict[st
         server_cpu = server_process.cpu_times()
         tables.close()
     delays_s = np.array([delay_s for _, delay_s in times.delays_s])
-    expected = report.num_episodes * ITEMS_PER_EPISODE
     return {
         "robots": num_robots,
         "minutes": round(wall_s / 60, 2),
         "episodes_stored": report.num_episodes,
-        "episodes_in_tables": len(delays_s),
-        "lost": report.num_episodes - len(delays_s),
+        "episodes_in_tables": info.size // ITEMS_PER_EPISODE,
+        "episodes_told_by_intake": len(delays_s),
+        "lost": count_lost(info.size, report.num_episodes),
         "set_aside": len(times.set_aside),
         "items": info.size,
         "items_doubled": info.num_inserted - expected,
@@ -153,6 +154,11 @@ def measure(num_robots: int, duration_s: float, folder: pathlib.Path) -> dict[st
         "delays_s": [(round(at_s - started_s, 1), round(delay_s, 2)) for at_s, delay_s in times.delays_s],
         "memory": memory,
     }
+
+
+def count_lost(num_items: int, num_stored: int) -> int:
+    """How many episodes are not whole in the table, at least: all have the same number of items, and none is there twice."""
+    return max(0, num_stored - num_items // ITEMS_PER_EPISODE)
 
 
 def _wait_for(crowd: FleetProcess) -> None:

@@ -12,7 +12,7 @@ import time
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "environment_speed": ("--calls", "150", "--rounds", "2"),
     "episode_store": (),
-    "replay_client": (),
+    "replay_client": ("--rounds", "2"),
     "sampler_loader": (),
     "policy_inference": ("--repeats", "5"),
     "learner_step": ("--rounds", "3"),

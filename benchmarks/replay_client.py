@@ -3,8 +3,9 @@
 Three kinds of items: segments as intake writes them (one column, about 1 KB; the official client writes the same number of
 bytes in one column), small items of 200 bytes and blobs of 45 KB. Insert: all items acknowledged by the server; ours 256 to
 a call, the official client through its trajectory writer, flushed at the end. Sample: uniformly, decoded to numpy arrays;
-ours 256 to a call, the official client through `Client.sample` and through `TrajectoryDataset`, whichever is faster. Both
-clients sample the same table. They take turns; medians of the rounds.
+ours 256 to a call, the official client through `Client.sample`, through `TrajectoryDataset` item by item and in batches of
+256 that TensorFlow makes (segments padded), whichever is fastest; connections and graphs are made before the clock starts.
+Both clients sample the same table. They take turns; medians of the rounds.
 
 `--writers 1 8 64 256`: so many threads insert at once and share out the items. Ours through one client, which joins what
 comes at the same time; the official client's writers through one client too, each with a stream of its own.
@@ -38,7 +39,7 @@ NUM_ROUNDS = 5
 CA_SCRIPT = pathlib.Path(__file__).parents[1] / "launch" / "tls" / "ca.sh"
 NUM_ITEMS = {"segment": 8192, "small": 8192, "blob": 2048}
 """Inserted in each round: some tenths of a second, so that neither client's start and end counts."""
-NUM_SAMPLES = 2048
+NUM_SAMPLES = 16_384
 KINDS = tuple(NUM_ITEMS)
 WRITER_KINDS = ("small", "blob")
 ROLES = ("intake", "learner")
@@ -142,14 +143,15 @@ def make_items() -> dict[str, list[Item]]:
     return {kind: [MAKE[kind](number) for number in range(num)] for kind, num in NUM_ITEMS.items()}
 
 
-def measure() -> dict[str, dict[str, float]]:
+def measure(num_rounds: int) -> dict[str, dict[str, float]]:
     """Items per second: "<kind>_<insert|sample>" -> ours, peer, ratio."""
     items = make_items()
     configs = [TableConfig(f"{kind}_{who}", 100_000) for kind in KINDS for who in ("ours", "official")]
     rates: dict[str, dict[str, list[float]]] = {}
     with ReverbServer(configs) as server, OfficialClient(server.address) as official:
         tables = ReverbTables(server.address)
-        for round_ in range(NUM_ROUNDS + 1):  # the first warms up: connections, TensorFlow's graphs
+        ways: dict[str, dict[str, list[float]]] = {}
+        for round_ in range(num_rounds + 1):  # the first warms up: connections, TensorFlow's graphs
             for kind in KINDS:
                 num = NUM_ITEMS[kind]
                 ours_insert = insert_rate(tables, f"{kind}_ours", items[kind])
@@ -158,6 +160,8 @@ def measure() -> dict[str, dict[str, float]]:
                 ours_sample = sample_rate(tables, f"{kind}_ours", NUM_SAMPLES)
                 peer_sample = official.ask(what="sample", kind=kind, table=f"{kind}_ours", num=NUM_SAMPLES)
                 if round_ > 0:
+                    for way, rate in peer_sample.items():
+                        ways.setdefault(f"{kind}_sample", {}).setdefault(way, []).append(rate)
                     for name, ours, peer in (
                         (f"{kind}_insert", ours_insert, peer_insert["writer"]),
                         (f"{kind}_sample", ours_sample, max(peer_sample.values())),
@@ -166,7 +170,10 @@ def measure() -> dict[str, dict[str, float]]:
                         found["ours"].append(ours)
                         found["peer"].append(peer)
         tables.close()
-    return {name: _summary(found) for name, found in rates.items()}
+    told = {name: _summary(found) for name, found in rates.items()}
+    for name, by_way in ways.items():
+        told[name] |= {f"peer_{way}": round(statistics.median(found)) for way, found in by_way.items()}
+    return told
 
 
 def insert_rate_of_many(tables: ReverbTables, table: str, items: Sequence[Item], num_writers: int) -> float:
@@ -241,12 +248,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print only the JSON object")
     parser.add_argument("--tls", action="store_true", help="through nginx with certificates, beside the loopback")
     parser.add_argument("--writers", type=int, nargs="+", default=[], help="inserts only, by so many writers at once")
+    parser.add_argument(
+        "--rounds", type=int, default=NUM_ROUNDS, help="without --tls and --writers; the medians are theirs"
+    )
     arguments = parser.parse_args()
     if arguments.writers:
         details, main_figure = measure_writers(arguments.writers), f"small_insert_{arguments.writers[0]}"
         units = "items of 200 bytes inserted per second"
     else:
-        details, main_figure = measure_tls() if arguments.tls else measure(), "segment_sample"
+        details, main_figure = measure_tls() if arguments.tls else measure(arguments.rounds), "segment_sample"
         units = "segments sampled per second, one client"
     if not arguments.json:
         for name, found in details.items():
