@@ -184,7 +184,7 @@ def plot_latency(found: Sequence[dict[str, Any]]) -> str:
                 axes.plot(
                     np.unique(minutes) + 0.5, values, style, color=colour, label=f"{one['robots']} robots, {label}"
                 )
-        axes.set(xlabel="minutes", ylabel="end to sampleable, s", ylim=(0, None))
+        axes.set(xlabel="minutes", ylabel="latency, s", ylim=(0, None))
         _finish(axes)
 
     return draw_svg("load_latency", draw_curves)
