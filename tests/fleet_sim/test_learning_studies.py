@@ -282,6 +282,7 @@ def test_presets_refuse_nonsense(study, changes, message):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_long_run_end_to_end(tmp_path):
     """The preset `ci`, demonstrations included: it learns, and neither memory nor open files grow."""
     assert main(["study", "endurance", "--workers", "1", "--folder", str(tmp_path / "study")]) == 0
