@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import jax
 
@@ -58,3 +61,14 @@ def command(folder: pathlib.Path) -> list[str]:
     return ["learn", "--store", f"file://{folder}/store/", "--replay", "local", "--config", str(folder / "config.json"),
             "--checkpoints", str(folder / "checkpoints"), "--metrics", str(folder / "metrics"),
             "--demonstrations-only", "--json"]  # fmt: skip
+
+
+def start_process(folder: pathlib.Path) -> subprocess.Popen[str]:
+    """`sop learn` as a process of its own, whose output is a pipe."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "sop_jax.cli.main", *command(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "XLA_FLAGS": ""},
+    )

@@ -3,17 +3,14 @@
 import dataclasses
 import itertools
 import json
-import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import jax
 import numpy as np
 import pytest
-from small_learner import SMALL, command, make_folder
+from small_learner import SMALL, command, make_folder, start_process
 
 from configs.experiment import DemoConfig
 from configs.files import from_json, to_json
@@ -43,13 +40,7 @@ def folder(tmp_path_factory) -> pathlib.Path:
 
 
 def test_a_preempted_learner_goes_on_where_it_was(folder, capsys, monkeypatch):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sop_jax.cli.main", *command(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "XLA_FLAGS": ""},
-    )
+    process = start_process(folder)
     log = folder / "metrics" / "learner.jsonl"
     deadline = time.monotonic() + 120
     try:

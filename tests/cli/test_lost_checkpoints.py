@@ -1,16 +1,13 @@
 """A learner without its checkpoints doesn't take the robots back to the base policy, and what was published isn't lost."""
 
 import json
-import os
 import pathlib
 import shutil
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
-from small_learner import command, make_folder
+from small_learner import command, make_folder, start_process
 
 from sop_jax.cli.main import main
 from sop_jax.models.bundle import load_bundle
@@ -81,13 +78,7 @@ def test_starting_over_on_purpose_goes_on_where_it_was_when_it_is_started_again(
 
 def test_a_learner_killed_before_its_first_checkpoint_is_due_goes_on_by_itself(tmp_path, capsys):
     folder = make_folder(tmp_path, publish_every=1)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sop_jax.cli.main", *command(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "XLA_FLAGS": ""},
-    )
+    process = start_process(folder)
     deadline = time.monotonic() + 120
     try:
         while not steps_of(folder):
