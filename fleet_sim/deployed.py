@@ -20,8 +20,9 @@ _SETTLE_LOOK_S = 1.0
 class DeployedFleet:
     """Implements Surroundings with the `Site` that the dynamics use.
 
-    An episode stays a function of (weights, robot, seed, world): a robot that asked holds still, so waiting for a person
-    takes time and changes nothing in the world. Only if nobody comes in time is the episode cut where the robot asked.
+    An episode stays a function of (weights, robot, seed, world): a robot that asked goes on for the rollout's
+    `reaction_delay_s` and then holds still, so waiting for a person takes time and changes nothing in the world. Only if
+    nobody comes in time is the episode cut where the robot stopped.
     """
 
     def __init__(self, environment: simpy.Environment, operation: Operation, seed: int):

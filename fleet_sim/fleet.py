@@ -25,7 +25,6 @@ from fleet_sim.replayed import Recordings, ReplayedCrew
 from fleet_sim.surroundings import FixedTimes, Lived
 from fleet_sim.tally import DynamicsResult
 from fleet_sim.virtual_clock import VirtualClock
-from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.actors.seeds import episode_seed
 from sop_jax.algorithms.algorithm import Algorithm, Phase
 from sop_jax.episodes.paths import episode_path
@@ -93,7 +92,7 @@ class SimulatedFleet:
             "scratch": str(scratch.absolute()),
             "conditioning": dataclasses.asdict(algorithm.conditioning(Phase.COLLECTING)),
             "base_is_told": base_is_told,
-            "rollout": dataclasses.asdict(_rollout_of(config)),
+            "rollout": dataclasses.asdict(config.rollout),
             **{name: dataclasses.asdict(getattr(config, name)) for name in ("world", "recording", "supervisor")},
         }
         self._crew = Crew(settings, num_workers, engine) if recordings is None else ReplayedCrew(recordings, settings)
@@ -317,9 +316,3 @@ class SimulatedFleet:
                     self._environment.now, len(self._episodes), self._learning.num_steps, self._learning.last_version
                 )
             )
-
-
-def _rollout_of(config: SimulatedFleetConfig) -> RolloutConfig:
-    """In a deployment a robot that asked holds still until a person acts, whose reaction is the deployment's."""
-    rollout = config.rollout
-    return rollout if config.operation is None else dataclasses.replace(rollout, reaction_delay_s=0.0)

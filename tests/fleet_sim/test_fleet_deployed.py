@@ -105,7 +105,7 @@ def start(tmp_path, monkeypatch):
 
 def test_waiting_is_in_the_fleets_time_and_not_in_the_episode(start, tmp_path):
     fleet = start(Operation(DEPLOYMENT))
-    assert fleet._crew.reaction_delay_s == 0.0
+    assert fleet._crew.reaction_delay_s == RolloutConfig().reaction_delay_s > 0  # then the robot stops and waits
     fleet.run(Stage(30.0, learner_steps=100))
     journal = fleet.journal()
     first = journal.episodes[0]
