@@ -318,10 +318,14 @@ def _read_samples(stream: Iterator[pb.SampleStreamResponse]) -> Iterator[Sampled
     info, chunks = pb.SampleInfo(), []
     for response in stream:
         for entry in response.entries:
-            if entry.HasField("info"):
+            begins, ends = entry.HasField("info"), entry.end_of_sequence
+            if begins and ends:  # as ours do; the others cost a copy of each chunk
+                yield wire.decode_sample(entry.info, entry.data)
+                continue
+            if begins:
                 info, chunks = entry.info, []
             chunks.extend(entry.data)
-            if entry.end_of_sequence:
+            if ends:
                 yield wire.decode_sample(info, chunks)
 
 

@@ -124,13 +124,15 @@ def _decode_sample(info: pb.SampleInfo, chunks: Sequence[pb.ChunkData]) -> Sampl
 
 def _decode_own(tensors: Sequence[pb.Tensor]) -> dict[str, np.ndarray] | None:
     """The columns of a chunk that `InsertMessage` made, without a look at the trajectory; None if it wasn't."""
-    if not tensors or tensors[0].dtype != _UINT8:
+    rest = iter(tensors)
+    first = next(rest, None)
+    if first is None or first.dtype != _UINT8:
         return None
-    names = _decode_names(bytes(_decompress(tensors[0].tensor_content)))
+    names = _decode_names(first.tensor_content)
     if names is None or len(names) != len(tensors) - 1:
         return None
     columns = {}
-    for name, tensor in zip(names, tensors[1:], strict=True):
+    for name, tensor in zip(names, rest, strict=True):
         array = np.frombuffer(_decompress(tensor.tensor_content), _DTYPES[tensor.dtype])
         dims = tensor.tensor_shape.dim
         columns[name] = array if len(dims) == 2 else array.reshape([dim.size for dim in dims[1:]])
@@ -145,14 +147,23 @@ def _encode_names(names: tuple[str, ...]) -> _Names:
     return _Names(text, tensor.SerializeToString())
 
 
-@functools.lru_cache(maxsize=256)
-def _decode_names(data: bytes) -> tuple[str, ...] | None:
+def _parse_names(content: bytes) -> tuple[str, ...] | None:
+    data = bytes(_decompress(content))
     if not data.startswith(_NAMES_PREFIX):
         return None
     names = json.loads(data[len(_NAMES_PREFIX) :])
     if type(names) is not list or not all(type(name) is str for name in names):
         raise ValueError(f"expected a list of column names, got {data[:80]!r}")
     return tuple(names)
+
+
+_known_names = functools.lru_cache(maxsize=256)(_parse_names)
+
+
+def _decode_names(content: bytes) -> tuple[str, ...] | None:
+    """Of a tensor's compressed content. Items share their columns, so a look suffices but for the first; what is large can't
+    be names alone, and isn't kept."""
+    return _known_names(content) if len(content) <= _LARGE_BYTES else _parse_names(content)
 
 
 def _fill_header(tensor: pb.Tensor, dtype: np.dtype, shape: tuple[int, ...]) -> pb.Tensor:
