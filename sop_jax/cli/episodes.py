@@ -6,7 +6,7 @@
 import dataclasses
 import datetime
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -18,12 +18,13 @@ from sop_jax.cli.retain import RetainArguments, retain
 from sop_jax.cli.trace import TraceArguments, trace
 from sop_jax.episodes.paths import episode_path
 from sop_jax.episodes.repair import (
+    BAD,
     Finding,
     Kind,
     Repair,
     find_problems,
     finish_repairs,
-    quarantine_corrupt,
+    quarantine_bad,
     remove_found,
     restore_from_spool,
 )
@@ -75,6 +76,9 @@ class VerifyArguments:
 
     robot: str = ""
     """Only this robot's."""
+
+    tasks: tuple[str, ...] = ()
+    """Those of this store: whole episodes of any other are bad too. Not said: any."""
 
     repair: bool = False
     """Set bad episodes aside with the reason, after what the options below can do. No episode's object is ever removed, but
@@ -192,27 +196,28 @@ def _verify(arguments: VerifyArguments) -> int:
         raise UsageError(f"--from-spool {arguments.from_spool}: expected a robot's spool directory, there is none")
     store = EpisodeStore(as_store_url(arguments.store))
     num_episodes = len(store.list_paths(arguments.robot or None))
-    findings = list(find_problems(store, arguments.robot or None))
+    _check_tasks(arguments.tasks, store)
+    findings = list(find_problems(store, arguments.robot or None, arguments.tasks))
     for finding in findings:
-        label = "set aside" if finding.set_aside else "BAD" if finding.kind is Kind.CORRUPT else finding.kind.value
+        label = "set aside" if finding.set_aside else "BAD" if finding.kind in BAD else finding.kind.value
         say(f"{label:<15}{finding.path}: {finding.reason}")
     repairs = _repair(arguments, store, findings) if arguments.repair else []
     for repair in repairs:
         say(f"{repair.action:<15}{repair.path}" + (f": {repair.problem}" if repair.problem else ""))
-    bad = {finding.path: finding.reason for finding in findings if finding.kind is Kind.CORRUPT}
+    bad = {finding.path: finding.reason for finding in findings if finding.kind in BAD}
     failed = [repair for repair in repairs if repair.action == "failed"]
     mended = {repair.path for repair in repairs if repair.action != "failed"}
     unexpected = [
         finding.path
         for finding in findings
-        if finding.kind is Kind.CORRUPT and not finding.set_aside and finding.path not in mended
+        if finding.kind in BAD and not finding.set_aside and finding.path not in mended
     ]
     say(
         f"{num_episodes} episodes read, {len(bad)} bad, {len(unexpected)} of them not set aside; "
         f"{len(findings) - len(bad)} other findings" + (f"; {len(failed)} repairs failed" if failed else "")
     )
     if arguments.json:
-        others = [finding for finding in findings if finding.kind is not Kind.CORRUPT]
+        others = [finding for finding in findings if finding.kind not in BAD]
         print_json(
             {
                 "num_episodes": num_episodes,
@@ -226,6 +231,17 @@ def _verify(arguments: VerifyArguments) -> int:
     return 1 if unexpected or failed else 0
 
 
+def _check_tasks(tasks: Collection[str], store: EpisodeStore) -> None:
+    """A misspelt task would make every episode of the right one bad."""
+    if not tasks:
+        return
+    there = {summary.manifest.task for summary in store.summaries() if summary.manifest is not None}
+    if missing := sorted(set(tasks) - there):
+        raise UsageError(
+            f"--tasks: the store holds no episode of {', '.join(missing)}; it holds {', '.join(sorted(there)) or 'none'}"
+        )
+
+
 def _repair(arguments: VerifyArguments, store: EpisodeStore, findings: list[Finding]) -> list[Repair]:
     repairs = finish_repairs(store, findings)
     if arguments.from_spool is not None:
@@ -233,7 +249,7 @@ def _repair(arguments: VerifyArguments, store: EpisodeStore, findings: list[Find
     restored = {repair.path for repair in repairs if repair.action == "restored"}
     left = [finding for finding in findings if finding.path not in restored]
     kinds = (Kind.STRANGER,) * arguments.remove_strangers + (Kind.LEFTOVER, Kind.ORPHAN) * arguments.remove_leftovers
-    return [*repairs, *quarantine_corrupt(store, left), *remove_found(store, left, kinds)]
+    return [*repairs, *quarantine_bad(store, left), *remove_found(store, left, kinds)]
 
 
 def _moment(time_ns: int) -> str:

@@ -6,7 +6,7 @@ import functools
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from sop_jax.episodes import kvstore, paths, retirement
 from sop_jax.episodes.format import parse
@@ -22,19 +22,25 @@ LEFTOVER_AGE_S = 3600.0
 class Kind(enum.StrEnum):
     """What is wrong with one path.
 
-    CORRUPT: an episode's object that intake would refuse. STRANGER: an object that no EpisodeStore writes.
+    CORRUPT: an episode's object that intake would refuse. WRONG_TASK: a whole episode of a task that, as was said, isn't one
+    of this store's. STRANGER: an object that no EpisodeStore writes.
     MISPLACED: a stranger that looks like a whole episode; never removed. LEFTOVER: a dead writer's half-written file.
     ORPHAN: a quarantine record about an object that is gone. DAMAGED_RECORD: a retirement record that can't be read.
     UNFINISHED: a whole copy was about to replace the object, and whoever did that was cut short.
     """
 
     CORRUPT = "corrupt"
+    WRONG_TASK = "wrong_task"
     STRANGER = "stranger"
     MISPLACED = "misplaced"
     LEFTOVER = "leftover"
     ORPHAN = "orphan"
     DAMAGED_RECORD = "damaged_record"
     UNFINISHED = "unfinished"
+
+
+BAD = (Kind.CORRUPT, Kind.WRONG_TASK)
+"""Kinds of episodes that nobody should train on: `quarantine_bad` sets them aside."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,17 +62,24 @@ class Repair:
     problem: str = ""
 
 
-def find_problems(store: EpisodeStore, robot_id: str | None = None) -> Iterator[Finding]:
-    """Reads every byte of every episode (of one robot). Whatever the driver reports passes through as it is."""
+def find_problems(store: EpisodeStore, robot_id: str | None = None, tasks: Collection[str] = ()) -> Iterator[Finding]:
+    """Reads every byte of every episode (of one robot). Whatever the driver reports passes through as it is.
+
+    tasks: those of this store, where somebody knows: whole episodes of others are found too. () = any.
+    """
     set_aside = store.quarantined()
     listed = store.list_paths(robot_id)
     for path in listed:
         try:
-            verify_bytes(store.read_bytes(path), path)
+            task = verify_bytes(store.read_bytes(path), path).manifest.task
         except InvalidEpisodeError as error:
             yield Finding(path, Kind.CORRUPT, str(error), path in set_aside)
         except EpisodeNotFoundError:
             continue  # Retention removed it meanwhile.
+        else:
+            if tasks and task not in tasks:
+                reason = f"wrong task: {task!r} is none of this store's ({', '.join(sorted(tasks))})"
+                yield Finding(path, Kind.WRONG_TASK, reason, path in set_aside)
     for path in _unfinished(store, robot_id):
         yield Finding(
             path,
@@ -87,11 +100,11 @@ def find_problems(store: EpisodeStore, robot_id: str | None = None) -> Iterator[
             yield Finding(paths.retired_path(path), Kind.DAMAGED_RECORD, str(error))
 
 
-def quarantine_corrupt(store: EpisodeStore, findings: list[Finding]) -> list[Repair]:
-    """Sets corrupt episodes aside, with what is wrong as the reason. Those that are gone meanwhile are left out."""
+def quarantine_bad(store: EpisodeStore, findings: list[Finding]) -> list[Repair]:
+    """Sets episodes of the `BAD` kinds aside, the finding as the reason. Those that are gone meanwhile are left out."""
     done = []
     for finding in findings:
-        if finding.kind is not Kind.CORRUPT or finding.set_aside:
+        if finding.kind not in BAD or finding.set_aside:
             continue
         try:
             size = len(store.read_bytes(finding.path))

@@ -157,6 +157,21 @@ def test_verify_repairs_from_a_spool_and_sets_the_rest_aside(store_with_episodes
     assert store_with_episodes.list_paths() == [first, second]
 
 
+def test_verify_sets_wrong_tasks_aside_and_hears_a_misspelt_one(store_with_episodes, store_url, capsys):
+    wrong = store_with_episodes.put(make_episode(3, 30, task="restock_shlef")).path
+    command = ["episodes", "verify", "--store", store_url, "--json"]
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main([*command, "--repair", "--tasks", "restock_self"]) == 2
+    assert "no episode of restock_self; it holds restock_shelf, restock_shlef" in capsys.readouterr().err
+    assert store_with_episodes.quarantined() == {}
+    assert main([*command, "--tasks", "restock_shelf"]) == 1
+    assert _last_json(capsys)["not_set_aside"] == [wrong]
+    assert main([*command, "--repair", "--tasks", "restock_shelf"]) == 0
+    assert _last_json(capsys)["repairs"] == [{"path": wrong, "action": "quarantined", "problem": ""}]
+    assert list(store_with_episodes.quarantined()) == [wrong]
+
+
 def test_a_repair_that_fails_is_told_and_stops_no_other(store_with_episodes, store_url, tmp_path, capsys, monkeypatch):
     first, second = store_with_episodes.list_paths()
     spool = tmp_path / "spool"

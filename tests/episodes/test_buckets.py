@@ -20,7 +20,7 @@ from s3_server import s3_server, store_spec
 from sop_jax.actors.spool import Spool
 from sop_jax.episodes import retirement
 from sop_jax.episodes.paths import episode_path
-from sop_jax.episodes.repair import Kind, Repair, find_problems, quarantine_corrupt, restore_from_spool
+from sop_jax.episodes.repair import Kind, Repair, find_problems, quarantine_bad, restore_from_spool
 from sop_jax.episodes.retention import RetentionConfig, apply_plan, plan_for
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
@@ -106,7 +106,7 @@ def test_quarantine_repair_and_intake(store, spec, tmp_path):
     assert (report.inserted, report.quarantined) == (1, 1)
     (finding,) = find_problems(store)
     assert (finding.path, finding.kind, finding.set_aside) == (bad, Kind.CORRUPT, True)
-    assert quarantine_corrupt(store, [finding]) == []
+    assert quarantine_bad(store, [finding]) == []
     (tmp_path / bad.rpartition("/")[2]).write_bytes(whole)
     assert restore_from_spool(store, [finding], tmp_path) == [Repair(bad, "restored")]
     assert list(store.root.list().result()) == [key.encode() for key in (good, bad)]  # no record, no mark

@@ -18,7 +18,7 @@ from s3_server import BUCKET, s3_server, store_spec
 
 from sop_jax.episodes import kvstore, retirement
 from sop_jax.episodes.paths import quarantine_path, retired_path
-from sop_jax.episodes.repair import Kind, Repair, find_problems, quarantine_corrupt, remove_found, restore_from_spool
+from sop_jax.episodes.repair import Kind, Repair, find_problems, quarantine_bad, remove_found, restore_from_spool
 from sop_jax.episodes.retention import RetentionConfig, apply_plan, plan_for
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode, make_spec
@@ -105,7 +105,7 @@ def test_a_keeper_may_do_all_that_repair_and_retention_ask_of_the_bucket(store_u
     done = restore_from_spool(store, findings, tmp_path)
     restored = {repair.path for repair in done}
     left = [finding for finding in findings if finding.path not in restored]
-    done += quarantine_corrupt(store, left) + remove_found(store, left, (Kind.STRANGER,))
+    done += quarantine_bad(store, left) + remove_found(store, left, (Kind.STRANGER,))
     assert [repair.action for repair in done] == ["restored", "quarantined", "removed"]
     clock = ManualClock(10**15)
     for _ in range(3):

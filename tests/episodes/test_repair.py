@@ -16,7 +16,7 @@ from sop_jax.episodes.repair import (
     Repair,
     find_problems,
     finish_repairs,
-    quarantine_corrupt,
+    quarantine_bad,
     remove_found,
     restore_from_spool,
 )
@@ -121,10 +121,26 @@ def test_corrupt_episodes_are_set_aside_once_with_the_reason(store, folder):
     bad = store.put(tiny(1)).path
     damage(folder, bad)
     findings = list(find_problems(store))
-    assert quarantine_corrupt(store, findings) == [Repair(bad, "quarantined")]
+    assert quarantine_bad(store, findings) == [Repair(bad, "quarantined")]
     assert store.quarantined() == {bad: findings[0].reason}
     assert (folder / bad).exists()
-    assert quarantine_corrupt(store, list(find_problems(store))) == []
+    assert quarantine_bad(store, list(find_problems(store))) == []
+
+
+def test_whole_episodes_of_a_wrong_task_are_set_aside_where_somebody_says_the_tasks(store):
+    right = store.put(make_episode(1, num_frames=4, spec=small_spec, task="box_assembly")).path
+    wrong = store.put(make_episode(2, num_frames=4, spec=small_spec, task="box_asembly")).path
+    assert list(find_problems(store)) == []
+    findings = list(find_problems(store, tasks=("box_assembly", "restock_shelf")))
+    assert [(finding.path, finding.kind, finding.set_aside) for finding in findings] == [
+        (wrong, Kind.WRONG_TASK, False)
+    ]
+    assert quarantine_bad(store, findings) == [Repair(wrong, "quarantined")]
+    reason = "wrong task: 'box_asembly' is none of this store's (box_assembly, restock_shelf)"
+    assert store.quarantined() == {wrong: reason}
+    assert store.list_paths() == sorted([right, wrong])
+    (again,) = find_problems(store, tasks=("box_assembly",))
+    assert again.set_aside
 
 
 def test_only_what_was_confirmed_is_removed(store, folder):
@@ -305,7 +321,7 @@ def test_reads_that_fail_stop_no_other_repair(store, folder, tmp_path, monkeypat
     monkeypatch.setattr(store, "read_bytes", read_bytes)
     failure = Repair(first, "failed", "ConnectionError: no route to the store")
     assert finish_repairs(store, unfinished) == [failure, Repair(second, "restored")]
-    assert quarantine_corrupt(store, corrupt) == [failure, Repair(second, "quarantined")]
+    assert quarantine_bad(store, corrupt) == [failure, Repair(second, "quarantined")]
 
 
 def test_what_is_gone_meanwhile_is_not_set_aside(store, folder):
@@ -313,5 +329,5 @@ def test_what_is_gone_meanwhile_is_not_set_aside(store, folder):
     damage(folder, bad)
     findings = list(find_problems(store))
     (folder / bad).unlink()
-    assert quarantine_corrupt(store, findings) == []
+    assert quarantine_bad(store, findings) == []
     assert store.quarantined() == {}
