@@ -10,12 +10,12 @@ import sys
 import time
 
 BENCHMARKS: dict[str, tuple[str, ...]] = {
-    "environment_speed": ("--calls", "100", "--rounds", "2"),
+    "environment_speed": ("--calls", "60", "--rounds", "2"),
     "episode_store": (),
     "replay_client": ("--rounds", "2"),
     "sampler_loader": (),
-    "policy_inference": ("--repeats", "3"),
-    "learner_step": ("--rounds", "3"),
+    "policy_inference": ("--repeats", "2"),
+    "learner_step": ("--rounds", "2"),
     "publish_to_swap": (),
     "actor_rate": (),
 }
