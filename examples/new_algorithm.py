@@ -41,7 +41,7 @@ def returns_to_go(manifest, num_frames):
 
 @dataclasses.dataclass(frozen=True)
 class AdvantageWeighted:
-    """An `Algorithm`. `baselines`: pairs of a task and its mean return."""
+    """An `Algorithm`. `baselines`: pairs of a task and its mean return, 0 where none is given."""
 
     baselines: tuple[tuple[str, float], ...]
     temperature: float = 0.5
@@ -49,7 +49,7 @@ class AdvantageWeighted:
     loss, loss_weight = staticmethod(imitation_loss), staticmethod(taught_weight)
 
     def label_frames(self, manifest, arrays, horizon, images=None):
-        advantage = returns_to_go(manifest, arrays.num_frames) - dict(self.baselines)[manifest.task]
+        advantage = returns_to_go(manifest, arrays.num_frames) - dict(self.baselines).get(manifest.task, 0.0)
         weight = np.exp(advantage / self.temperature)  # at most e^2: returns lie in [0, 1]
         return label_masked(self.action_masks(manifest, arrays, horizon), weight.astype(np.float32))
 

@@ -1,6 +1,5 @@
 """A simulated fleet in a whole deployment: links, people, failures, robots that come and go, publications on their way."""
 
-import statistics
 from collections.abc import Generator
 from typing import Any
 
@@ -15,6 +14,8 @@ from fleet_sim.surroundings import HZ, FixedTimes, Lived, next_look
 from fleet_sim.tally import DynamicsResult, Span, Tally
 
 _SETTLE_LOOK_S = 1.0
+_UNTOLD_HELP_S = 0.0
+"""A call doesn't tell how long the help will take, so all are alike and `shortest_help` serves whoever asked first."""
 
 
 class DeployedFleet:
@@ -33,7 +34,6 @@ class DeployedFleet:
         self._rngs = [self.site.rng("robot", robot) for robot in range(num_robots)]
         self._breakages = [Breakage(environment, self._robots, self.site.rng("breakage", n)) for n in range(num_robots)]
         self._drift_s = [_DriftTimes(self.site.rng("drift", n), self._robots.drift_every_s) for n in range(num_robots)]
-        self._helps_s: list[float] = []
         self._began_s = self._there_s = 0.0
         self._backlog = 0
         for robot in range(num_robots):
@@ -86,13 +86,12 @@ class DeployedFleet:
                         break
                 elif helping is None:
                     asked_s = self._environment.now
-                    helping = yield from self.site.wait_for_person(self._expected_help_s(), self._patience_s(robot))
+                    helping = yield from self.site.wait_for_person(_UNTOLD_HELP_S, self._patience_s(robot))
                     from_s, from_tick = self._environment.now, tick
                     waited_s += from_s - asked_s
                     if helping is None:
                         return self._lose(started_s, version, playing, tick, waited_s)
                 else:
-                    self._helps_s.append((tick - helps.starts[num_helps]) / HZ)
                     self.site.free_person(helping)
                     helping, num_helps = None, num_helps + 1
         finally:
@@ -142,10 +141,6 @@ class DeployedFleet:
         """Nobody came. The worker plays on to the end that the episode would have had; what comes after `tick` is cut."""
         self.site.note_episode(started_s, version, succeeded=False, lost=True)
         return Lived(playing.wait_for_end(), tick, True, waited_s)
-
-    def _expected_help_s(self) -> float:
-        """As far as a call tells: what helps took so far."""
-        return statistics.fmean(self._helps_s) if self._helps_s else 0.0
 
     def _patience_s(self, robot: int) -> float:
         return draw_exponential(self._rngs[robot], self._operation.patience_s)

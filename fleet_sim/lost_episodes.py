@@ -1,4 +1,4 @@
-"""Episodes that ended early because nobody came: what was recorded until the robot asked.
+"""Episodes that ended early because nobody came: what was recorded until the robot stopped to wait.
 
 Legend: `T` frames.
 """
@@ -10,7 +10,7 @@ from sop_jax.episodes.format import pack, unpack
 from sop_jax.specs.records import Episode, EpisodeArrays, Outcome
 
 NOBODY_CAME = "nobody_came"
-"""The failure kind of an episode in which a robot asked for a person in vain."""
+"""The failure kind of an episode in which a robot waited for a person in vain."""
 
 
 def cut(episode: Episode, num_frames: int) -> Episode:

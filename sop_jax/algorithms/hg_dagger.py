@@ -126,7 +126,7 @@ class HgDagger:
         if self.config.lookback_frames is not None:
             masks &= masks[:, : self.config.lookback_frames + 1].any(axis=1, keepdims=True)
         if self.config.autonomous_success_weight > 0 and manifest.outcome == Outcome.SUCCESS:
-            worked = ~(arrays.intervention | _before_takeovers(arrays.intervention, self.config.rewind_frames))
+            worked = ~(arrays.intervention | _before_takeovers(manifest, arrays, self.config.rewind_frames))
             touched = chunk_masks(arrays.intervention, horizon, manifest.outcome).any(axis=1, keepdims=True)
             masks |= chunk_masks(worked, horizon, manifest.outcome) & ~touched
         return masks
@@ -159,9 +159,10 @@ class HgDagger:
         return taught_weight(batch)
 
 
-def _before_takeovers(intervention: Bool[np.ndarray, "T"], num_frames: int) -> Bool[np.ndarray, "T"]:
-    """The `num_frames` frames before each takeover (frames of an earlier intervention included)."""
-    before = np.zeros(len(intervention), bool)
-    for takeover, _ in find_takeovers(intervention):
-        before[max(0, takeover - num_frames) : takeover] = True
+def _before_takeovers(manifest: EpisodeManifest, arrays: EpisodeArrays, num_frames: int) -> Bool[np.ndarray, "T"]:
+    """From `num_frames` frames before each request on, to the takeover (frames of an earlier intervention included)."""
+    before = np.zeros(arrays.num_frames, bool)
+    asked = {event.takeover_frame: event.asked_frame for event in manifest.takeovers}
+    for takeover, _ in find_takeovers(arrays.intervention):
+        before[max(0, asked.get(takeover, takeover) - num_frames) : takeover] = True
     return before

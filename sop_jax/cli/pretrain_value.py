@@ -7,7 +7,7 @@ import pathlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 import jax
@@ -54,7 +54,7 @@ from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import ConfigError, SopError
 from sop_jax.specs.identifiers import offline_table, online_table
 from sop_jax.specs.metrics import JsonlMetrics
-from sop_jax.specs.records import EpisodeManifest, Source, is_same_rate
+from sop_jax.specs.records import CameraSpec, EpisodeManifest, Source, is_same_rate
 
 DEFAULT = "restock_value"
 FLAG = "--value-of"
@@ -262,18 +262,22 @@ def _make_loader(
     clock, tasks = WallClock(), sorted({m.task for m in manifests.values()})
     regression = ValueRegression(training.held_out_share)
     tables = LocalTables(mix_tables(tasks, _UNLIMITED), tables_seed, clock)
-    taught = _fill_tables(tables, store, manifests, regression, training.loader.picker.segment_length)
-    num_frames, num_online = Counter[str](), Counter[str]()
-    for m in taught:
-        num_frames[m.task] += m.num_frames
-        num_online[m.task] += m.num_frames if m.source is Source.ONLINE else 0
-    if missing := [task for task in tasks if not num_frames[task]]:
-        raise UsageError(
-            f"no episode of {', '.join(missing)} can be learnt from: those that aren't held out are unreadable, see above"
+    read = {path: m for path, m in manifests.items() if not regression.is_held_out(m.episode_id)}
+    cameras = _commonest_cameras(read.values())
+    fitting = {path: m for path, m in read.items() if {c.name: c for c in m.cameras} == cameras}
+    if len(fitting) < len(read):
+        note(
+            f"{len(read) - len(fitting)} of {len(read)} episodes teach nothing: their cameras aren't {[*cameras.values()]}"
         )
-    shares = {task: num_online[task] / max(1, num_frames[task]) for task in tasks}
+    num_frames = _fill_tables(tables, store, fitting, regression, training.loader.picker.segment_length)
+    of_task = {task: num_frames[task, Source.ONLINE] + num_frames[task, Source.OFFLINE] for task in tasks}
+    if missing := [task for task, number in of_task.items() if not number]:
+        raise UsageError(
+            f"no episode of {', '.join(missing)} can be learnt from: those that aren't held out are unreadable or of other "
+            "cameras than most, see above"
+        )
+    shares = {task: num_frames[task, Source.ONLINE] / of_task[task] for task in tasks}
     sampler = SamplerConfig(mode="fixed", fixed_online_shares=shares)
-    cameras = {camera.name: camera for m in manifests.values() for camera in m.cameras}
     spec = BatchSpec(
         cameras=tuple(cameras[name] for name in policy.model.cameras if name in cameras),
         state_dim=policy.model.config.state_dim,
@@ -287,21 +291,28 @@ def _make_loader(
     )  # fmt: skip
 
 
+def _commonest_cameras(manifests: Iterable[EpisodeManifest]) -> dict[str, CameraSpec]:
+    """By name: those of most episodes. A batch has pictures of one size."""
+    ((cameras, _),) = Counter(frozenset(m.cameras) for m in manifests).most_common(1)
+    return {camera.name: camera for camera in cameras}
+
+
 def _fill_tables(
     tables: LocalTables,
     store: EpisodeStore,
     manifests: Mapping[str, EpisodeManifest],
     regression: ValueRegression,
     segment_length: int,
-) -> list[EpisodeManifest]:
-    """Puts the episodes that teach into the tables, once they are verified; returns their manifests.
+) -> Counter[tuple[str, Source]]:
+    """Puts episodes into the tables, once they are verified; returns how many frames with images that was, by task and
+    source: what can be drawn.
 
     No `Intake` does it: that takes in what robots have uploaded since `manifests` were read, whose returns nobody knows, and
     sets aside, in a store that others learn from, what has no place here.
     """
-    paths = [path for path, manifest in manifests.items() if not regression.is_held_out(manifest.episode_id)]
-    taught: list[EpisodeManifest] = []
-    for path, episode in EpisodeReader(store, None, decode_all_images=False, num_readers=_NUM_READERS).read(paths):
+    num_frames = Counter[tuple[str, Source]]()
+    reader = EpisodeReader(store, None, decode_all_images=False, num_readers=_NUM_READERS)
+    for path, episode in reader.read(list(manifests)):
         if isinstance(episode, Invalid | Unreadable):
             note(f"{path} is left out: {episode.reason}")
             continue
@@ -310,8 +321,8 @@ def _fill_tables(
         segments = segments_of(manifest, episode.index, episode.arrays, labels, segment_length)
         name = online_table if manifest.source is Source.ONLINE else offline_table
         tables.insert(name(manifest.task), [encode_segment(segment) for segment in segments])
-        taught.append(manifest)
-    return taught
+        num_frames[manifest.task, manifest.source] += len(episode.arrays.image_frames)
+    return num_frames
 
 
 def _judge_all(

@@ -124,8 +124,8 @@ def test_the_way_back_teaches_as_the_correction_does_unless_asked_otherwise():
 def test_a_way_back_that_does_not_teach_is_not_taken_for_the_policys_success():
     config = {**ASTRAY, "teaches": "corrections_without_recovery", "recovery": BACK}
     masks = masks_of(**config, autonomous_success_weight=0.5)
-    #                   frames 0 to 2 worked, frame 3 led to the takeover; chunks 2 to 7 touch the human's turn
-    assert masks == ["111", "11.", "...", "...", "..1", ".11", "11.", "1..", "111", "111"]
+    #          frames 0 and 1 worked, 2 led to the request at 3; chunks 2 to 7 touch the human's turn
+    assert masks == ["11.", "1..", "...", "...", "..1", ".11", "11.", "1..", "111", "111"]
     assert labels_of(**config, autonomous_success_weight=0.5) == [0.5, 0.5, -1, -1, 1, 1, 1, 1, 0.5, 0.5]
 
 

@@ -59,6 +59,16 @@ def test_advantages_by_hand():
     )
 
 
+def test_what_a_person_saves_is_no_merit_of_the_policys_last_frames():
+    reward = np.full(7, -0.01)
+    values = np.array([-0.4, -0.5, -0.6, -0.7, -0.3, -0.2, -0.1])  # worse and worse, until a person acts at 3 and 4
+    human = np.array([False, False, False, True, True, False, False])
+    paper, ours = advantages(reward, values, 3), advantages(reward, values, 3, human)
+    np.testing.assert_allclose(paper[:3], [-0.33, 0.17, 0.37])
+    np.testing.assert_allclose(ours[:3], [-0.33, -0.22, -0.11])  # up to frame 3, where the person finds it
+    np.testing.assert_allclose(ours[3:], paper[3:])  # the person's own, and what comes after
+
+
 @given(st.integers(1, 60), st.integers(1, 100))
 def test_an_exact_value_function_sees_no_advantage(num_frames, ahead):
     reward = rewards(num_frames, Outcome.FAILURE, 100, 1.0)

@@ -187,6 +187,39 @@ def test_a_task_that_is_held_out_whole_is_left_out(tmp_path, policy, capsys):
     assert list(load_value_function(tmp_path / "value").tasks) == ["restock_shelf"]
 
 
+def taught_episodes(seeds: range, **options) -> list[Episode]:
+    """Those of these seeds that aren't held out."""
+    episodes = (make_episode(seed, 12, **options) for seed in seeds)
+    return [e for e in episodes if not ValueRegression(0.4).is_held_out(e.manifest.episode_id)]
+
+
+def test_frames_with_images_are_equally_likely_however_many_lie_between_them(tmp_path, policy, monkeypatch):
+    dense = taught_episodes(range(500, 506), image_stride=1, spec=SPEC, source=Source.OFFLINE, policy_version=NO_POLICY)
+    sparse = taught_episodes(range(600, 612), image_stride=3, spec=SPEC)
+    store = EpisodeStore(f"file://{tmp_path}/store/")
+    for episode in (*dense, *sparse, *held_out_episodes("restock_shelf")):
+        store.put(episode)
+    shares, real = [], pretrain_value.AdaptiveSampler
+    monkeypatch.setattr(
+        pretrain_value, "AdaptiveSampler", lambda config, tasks: shares.append(config) or real(config, tasks)
+    )
+    assert main(words_for(tmp_path, policy)) == 0
+    online, offline = 4 * len(sparse), 12 * len(dense)
+    assert min(online, offline) > 0
+    assert shares[0].fixed_online_shares == {"restock_shelf": pytest.approx(online / (online + offline))}
+
+
+def test_episodes_with_other_cameras_than_most_teach_nothing_and_hold_nothing_up(tmp_path, policy, capsys):
+    store = EpisodeStore(f"file://{tmp_path}/store/")
+    fill(store)
+    others = taught_episodes(range(700, 706), image_stride=3, spec=make_spec(image_size=32, camera_names=("head",)))
+    for episode in others:
+        store.put(episode)
+    assert main(words_for(tmp_path, policy)) == 0
+    assert f"{len(others)} of " in (told := capsys.readouterr().err.replace("\n", " "))
+    assert "episodes teach nothing: their cameras aren't" in told
+
+
 def test_a_task_whose_episodes_are_all_damaged_ends_in_a_clear_error(tmp_path, policy, capsys):
     store = EpisodeStore(f"file://{tmp_path}/store/")
     fill(store)

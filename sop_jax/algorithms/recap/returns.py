@@ -11,7 +11,7 @@ import dataclasses
 import math
 
 import numpy as np
-from jaxtyping import Float, Int32
+from jaxtyping import Bool, Float, Int32
 
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.records import Outcome
@@ -61,11 +61,22 @@ def spread_values(
 
 
 def advantages(
-    reward: Float[np.ndarray, "T"], values: Float[np.ndarray, "T"], num_frames_ahead: int
+    reward: Float[np.ndarray, "T"],
+    values: Float[np.ndarray, "T"],
+    num_frames_ahead: int,
+    human: Bool[np.ndarray, "T"] | None = None,
 ) -> Float[np.ndarray, "T"]:
-    """A_t = r_t + ... + r_{t+N-1} + V_{t+N} - V_t, with N = `num_frames_ahead`; beyond the end nothing is left to earn."""
+    """A_t = r_t + ... + r_{t+N-1} + V_{t+N} - V_t, with N = `num_frames_ahead`; beyond the end nothing is left to earn.
+
+    human: who took over. The policy is judged by what it did itself: its frames look no further than the next human one.
+        (The paper's formula has no such bound: the last second before a rescue would pass for better than expected.)
+    """
+    num_frames = len(reward)
     sums = np.concatenate([[0.0], np.cumsum(reward)])
-    frame = np.arange(len(reward))
-    ahead = np.minimum(frame + num_frames_ahead, len(reward))
+    frame = np.arange(num_frames)
+    ahead = np.minimum(frame + num_frames_ahead, num_frames)
+    if human is not None:
+        human_frames = np.append(np.flatnonzero(human), num_frames)
+        ahead = np.where(human, ahead, np.minimum(ahead, human_frames[np.searchsorted(human_frames, frame)]))
     padded = np.concatenate([values, [0.0]])
     return sums[ahead] - sums[frame] + padded[ahead] - values

@@ -123,7 +123,7 @@ class ValueFunction:
                 f"episode {manifest.episode_id} has no images: expected one or more frames with them, to judge by"
             )
         spread = spread_values(values, arrays.image_frames, manifest.num_frames)
-        return advantages(self.rewards(manifest), spread, self.returns.advantage_frames)
+        return advantages(self.rewards(manifest), spread, self.returns.advantage_frames, arrays.intervention)
 
     def save(self, directory: pathlib.Path) -> str:
         """Writes the directory, which must not exist or be empty; returns the model's fingerprint."""
