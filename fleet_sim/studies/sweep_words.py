@@ -8,6 +8,8 @@ from fleet_sim.studies.sweeps import Kind, SweepConfig
 
 _NEAR_IDEAL = 0.95
 _GAINED = 0.02
+_LEAST = 5e-4
+"""What is smaller is told as 0: a wait of so many seconds, say."""
 
 
 def words_of(config: SweepConfig, analysis: SweepAnalysis) -> list[str]:
@@ -23,7 +25,9 @@ def words_of(config: SweepConfig, analysis: SweepAnalysis) -> list[str]:
 
 def plain(value: float) -> str:
     """Three digits, and no exponents: `0.0415`, `6.29`, `1955`."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:.3g}" if abs(value) >= _LEAST else "0"
 
 
 def _scaling(series: str, rows: Sequence[DynamicsRow]) -> str:

@@ -9,7 +9,7 @@ from fleet_sim.studies.grid import Grid
 from fleet_sim.studies.study import Making
 from fleet_sim.studies.sweep_analysis import analyse_sweep
 from fleet_sim.studies.sweep_report import pictures_of, report_sweep
-from fleet_sim.studies.sweep_words import words_of
+from fleet_sim.studies.sweep_words import plain, words_of
 from fleet_sim.studies.sweeps import DynamicsPoint, LearningPoint, Sweep, SweepConfig, make_sweep_cells
 from sop_jax.evaluation.provenance import Provenance
 from sop_jax.evaluation.statistics import wilson_interval
@@ -121,6 +121,11 @@ def test_staleness_and_operators_tell_their_own_story():
 def run(config):
     sweep = Sweep(config, refuse)
     return analyse_sweep(config, {cell.name: sweep.run_cell(cell, None, {}) for cell in make_sweep_cells(config)})
+
+
+def test_figures_have_three_digits_and_no_exponent():
+    figures = [1955.4, 100.0, 6.2901, 0.0415, 0.0005, 2.06e-5, 0.0, -2e-5, -44.97]
+    assert [plain(value) for value in figures] == ["1955", "100", "6.29", "0.0415", "0.0005", "0", "0", "0", "-45"]
 
 
 def test_training_seeds_share_a_curves_trials():
