@@ -104,6 +104,16 @@ def test_the_first_demonstrations_are_those_of_a_smaller_collection(tmp_path):
         link_episodes(tmp_path / "all", tmp_path / "ten", 10)
 
 
+def test_the_first_demonstrations_are_those_of_the_first_collectors(tmp_path):
+    for number in range(12):
+        folder = tmp_path / "all" / "episodes" / f"demonstrator-{number}"
+        folder.mkdir(parents=True)
+        (folder / "000.zip").write_text("x")
+    link_episodes(tmp_path / "all", tmp_path / "three", 3)
+    linked = [path.parent.name for path in (tmp_path / "three").rglob("*.zip")]
+    assert sorted(linked) == ["demonstrator-0", "demonstrator-1", "demonstrator-2"]
+
+
 def test_figures_by_hand():
     analysis = analyse(STUDY, RESULTS)
     rows = {row.name: row for row in analysis.rows}
