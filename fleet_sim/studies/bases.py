@@ -47,7 +47,8 @@ class BasesStudy:
         """Of each number: the base, then its runs."""
         cells = []
         for number in self.num_demonstrations:
-            cells.append(Cell(f"base-{number}", "base"))
+            made = f"bases/{number}"
+            cells.append(Cell(f"base-{number}", "base", leaves=(f"{made}/store", f"{made}/policy/policy.json")))
             cells += [
                 Cell(f"online-{number}-{seed}", "online", (f"base-{number}",))
                 for seed in range(self.methods.training_seeds)
@@ -69,9 +70,10 @@ class BasesStudy:
 
     def _make_base(self, workshop: Workshop, number: int, work: pathlib.Path, made: pathlib.Path) -> None:
         shutil.rmtree(made, ignore_errors=True)
-        link_episodes(workshop.collect(), work / "store", number)
-        workshop.train_base(work, number, self.base_steps, made / "policy")
-        shutil.copytree(work / "store" / "episodes", made / "store" / "episodes")
+        demonstrations = workshop.collect()
+        for store in (work / "store", made / "store"):
+            link_episodes(demonstrations, store, number)
+        workshop.train_base(work, number, self.base_steps, made / "policy")  # last: with it the base is whole
 
     def report(self, results: Results) -> Report:
         found = analyse_bases(self, results)

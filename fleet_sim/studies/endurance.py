@@ -25,6 +25,9 @@ from sop_jax.episodes.retention import RetentionConfig
 from sop_jax.evaluation.evaluate import Candidate
 from sop_jax.specs.errors import ConfigError
 
+_KEPT = "kept"
+"""In the study's folder: the policies that the run copied out of its store, for the evaluations. It appears whole."""
+
 
 @dataclasses.dataclass(frozen=True)
 class EnduranceStudy:
@@ -57,11 +60,11 @@ class EnduranceStudy:
     def cells(self) -> list[Cell]:
         """The run, then an evaluation of the base policy (0) and at each point."""
         at = [Cell(f"at-{point}", "evaluation", ("run",), cost=0.1) for point in range(self.methods.curve_points + 1)]
-        return [Cell("run", "run"), *at]
+        return [Cell("run", "run", leaves=(_KEPT,)), *at]
 
     def runner(self, workshop: Workshop) -> RunCell:
         def run_cell(cell: Cell, work: pathlib.Path, results: Results) -> Mapping[str, Any]:
-            kept = workshop.folder / "kept"
+            kept = workshop.folder / _KEPT
             if cell.name == "run":
                 return self._run(workshop, work, kept)
             point = int(cell.name.removeprefix("at-"))
@@ -77,7 +80,10 @@ class EnduranceStudy:
 
     def _run(self, workshop: Workshop, work: pathlib.Path, kept: pathlib.Path) -> dict[str, Any]:
         study, looks, versions = self.methods, [], [0]
-        shutil.rmtree(kept, ignore_errors=True)
+        draft = kept.with_name(f"{_KEPT}.draft")
+        for old in (draft, kept):
+            shutil.rmtree(old, ignore_errors=True)
+        draft.mkdir()
         methods = workshop.methods(study, num_demonstrations=self.num_demonstrations)
         policy = workshop.find_policy(study.policy)
         with methods.fleet(work, study.hg_dagger, 0, study.fleet.sampler, policy) as fleet:
@@ -88,8 +94,8 @@ class EnduranceStudy:
             def keep(time_s: float) -> None:
                 versions.append(version := fleet.version_at(time_s))
                 place = pathlib.Path("weights") / f"{version:08d}"
-                if version and not (kept / place).exists():
-                    shutil.copytree(work / "store" / place, kept / place)
+                if version and not (draft / place).exists():
+                    shutil.copytree(work / "store" / place, draft / place)
 
             ends_s = study.duration_s
             fleet.keep_store_small(self.retention, self.retain_every_s)
@@ -99,6 +105,7 @@ class EnduranceStudy:
                 Stage(study.duration_s, learner_steps=round(study.duration_s * study.fleet.timing.learner_steps_per_s))
             )
             journal = fleet.journal()
+        draft.rename(kept)
         return {"fleet": summarise_fleet(journal), "versions": versions, "looks": looks}
 
     def report(self, results: Results) -> Report:

@@ -1,49 +1,52 @@
 """A study as a grid of cells. Each cell writes its own result, so a study that was killed goes on where it was.
 
 study folder/
-  study.json            what is studied; a run with another content is refused
+  study.json, cells/    what is studied, and the finished cells (`kept_cells.py`)
   lock                  held by the process that runs cells
-  cells/<name>.json     a finished cell: its result, how long it took
-  work/<name>/          a cell at work; removed when it is done
+  work/<name>/          a cell at work, or one that failed; removed when it is done
 """
 
 import contextlib
 import dataclasses
 import fcntl
-import json
-import os
 import pathlib
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fleet_sim.studies.kept_cells import KeptCell, KeptCells
+from sop_jax.evaluation.provenance import Provenance, describe, with_revision
+from sop_jax.specs.clock import WallClock
 from sop_jax.specs.errors import ConfigError, SopError
 
 Results = Mapping[str, Mapping[str, Any]]
 """Results of finished cells by name."""
 
 
-class StudyMismatchError(SopError):
-    """The folder holds another study."""
-
-
 class StudyRunningError(SopError):
     """Another process runs the study."""
+
+
+class CellsFailedError(SopError):
+    """Cells failed, and those that need them were skipped; all others are done."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """One experiment of a study.
 
-    name: unique, and the name of its file. kind: cells of one kind take about as long. needs: cells whose results it reads.
-    cost: expected time in units that are alike for all cells, for the time left before any of its kind is done.
+    name: unique, and the name of its file. kind: cells of one kind take about as long. needs: cells whose results it reads,
+    or what they left. cost: expected time in units that are alike for all cells, for the time left before any of its kind is
+    done. leaves: paths in the study's folder that cells which need it read beside its result, each written last of what it
+    belongs to. Where one is gone, the cell runs again before any that needs it.
     """
 
     name: str
     kind: str
     needs: tuple[str, ...] = ()
     cost: float = 1.0
+    leaves: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name.replace("_", "").replace("-", "").isalnum():
@@ -52,7 +55,8 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class GridProgress:
-    """Where a study stands. `left_s` is None before the first cell has ended."""
+    """Where a study stands. `num_done`: cells that needn't run any more, failed ones too. `left_s` is None before the first
+    cell has ended."""
 
     cell: str
     num_done: int
@@ -76,7 +80,8 @@ class Grid:
         cells: in the order in which they run.
 
     Raises:
-        StudyMismatchError: the folder holds a study of another identity.
+        StudyMismatchError: the folder holds a study of another identity, or a cell of one.
+        DamagedCellError: a finished cell's file is torn.
         ConfigError: names repeat, or a cell needs one that doesn't come before it.
     """
 
@@ -90,47 +95,62 @@ class Grid:
                     f"cell {cell.name!r} repeats, or needs cells that don't come before it: {sorted(set(cell.needs) - seen)}"
                 )
             seen.add(cell.name)
-        text = json.dumps(identity, indent=1, sort_keys=True)
-        kept = folder / "study.json"
-        if kept.exists() and kept.read_text(encoding="utf-8") != text:
-            raise StudyMismatchError(
-                f"{folder} holds another study (its study.json differs from this preset, these options and this base "
-                "policy): choose another folder, or run the study that was begun there"
-            )
-        (folder / "cells").mkdir(parents=True, exist_ok=True)
-        if not kept.exists():
-            _write_whole(kept, text)
+        self._kept = KeptCells(folder, identity)
 
     def results(self) -> dict[str, Mapping[str, Any]]:
         """Results of the finished cells, in the grid's order."""
-        found = {}
-        for cell in self.cells:
-            content = self._read(cell)
-            if content is not None:
-                found[cell.name] = content["result"]
-        return found
+        return {name: cell.result for name, cell in self._finished().items()}
+
+    def left(self) -> list[Cell]:
+        """What is still to run: cells without a result, and those of which one of these needs what is gone."""
+        left: list[Cell] = []
+        for cell in reversed(self.cells):  # those that need it come after it
+            is_needed = any(cell.name in other.needs for other in left)
+            if self._kept.read(cell.name) is None or (is_needed and self._gone(cell)):
+                left.append(cell)
+        return left[::-1]
 
     def run(
         self,
         run_cell: RunCell,
         on_progress: Callable[[GridProgress], None] = lambda progress: None,
         should_stop: Callable[[], bool] = lambda: False,
+        on_note: Callable[[str], None] = lambda text: None,
+        on_done: Callable[[], None] = lambda: None,
     ) -> dict[str, Mapping[str, Any]]:
-        """Runs what isn't done yet.
+        """Runs what isn't done yet. A cell that raises SopError takes with it those that need it, and no others.
+
+        Args:
+            on_progress: called before each cell. on_note: told what deserves a line: cells that fail, are skipped or run
+                again. on_done: called after each cell, once its result is kept.
 
         Raises:
-            KeyboardInterrupt: between two cells, once `should_stop` says so.
+            KeyboardInterrupt: once `should_stop` says so, after the cell or out of it.
             StudyRunningError: another process is at it; nothing of its work was touched.
-            Whatever a cell raised.
+            CellsFailedError: at the end, if cells failed.
+            Whatever else a cell raised.
         """
         with self._alone():
-            for cell in self.cells:
-                if self._read(cell) is not None:
-                    continue
+            left, failures = self.left(), _Failures(on_note)
+            for number, cell in enumerate(left):
                 if should_stop():
                     raise KeyboardInterrupt
-                on_progress(self._progress(cell))
-                self._run_one(run_cell, cell)
+                if failures.skips(cell):
+                    continue
+                if self._kept.read(cell.name) is not None:
+                    on_note(
+                        f"cell {cell.name} runs again: what it left to others is gone ({', '.join(self._gone(cell))})"
+                    )
+                on_progress(self._progress(left[number:]))
+                try:
+                    self._run_one(run_cell, cell)
+                except SopError as error:
+                    if should_stop():  # the signal reached its processes too, which ended before it did
+                        raise KeyboardInterrupt from error
+                    failures.add(cell, error)
+                else:
+                    on_done()
+            failures.check(self._folder)
             return self.results()
 
     def _run_one(self, run_cell: RunCell, cell: Cell) -> None:
@@ -138,10 +158,10 @@ class Grid:
         shutil.rmtree(work, ignore_errors=True)  # a killed cell begins anew
         work.mkdir(parents=True)
         results = self.results()
+        made_on = with_revision(describe(WallClock().now_ns() / 1e9))
         started = time.monotonic()
         result = run_cell(cell, work, {name: results[name] for name in cell.needs})
-        content = {"result": result, "elapsed_s": time.monotonic() - started}
-        _write_whole(self._path(cell), json.dumps(content, indent=1))
+        self._kept.write(cell.name, KeptCell(result, time.monotonic() - started, made_on))
         shutil.rmtree(work, ignore_errors=True)
 
     @contextlib.contextmanager
@@ -159,45 +179,70 @@ class Grid:
 
     def unfinished(self) -> str:
         """How much is done, in words; "" once all of it is."""
-        num_done = len(self.results())
-        return "" if num_done == len(self.cells) else f"{num_done} of {len(self.cells)} cells are done"
+        num_left = len(self.left())
+        return f"{len(self.cells) - num_left} of {len(self.cells)} cells are done" if num_left else ""
 
     def elapsed_s(self) -> float:
         """What the finished cells took."""
-        return sum(content["elapsed_s"] for cell in self.cells if (content := self._read(cell)) is not None)
+        return sum(cell.elapsed_s for cell in self._finished().values())
 
-    def _progress(self, present: Cell) -> GridProgress:
+    def made_on(self) -> list[Provenance]:
+        """Machine, versions and time of each finished cell."""
+        return [cell.made_on for cell in self._finished().values()]
+
+    def _finished(self) -> dict[str, KeptCell]:
+        return {cell.name: kept for cell in self.cells if (kept := self._kept.read(cell.name)) is not None}
+
+    def _gone(self, cell: Cell) -> list[str]:
+        """What it left to others that isn't there any more."""
+        return [path for path in cell.leaves if not (self._folder / path).exists()]
+
+    def _progress(self, left: Sequence[Cell]) -> GridProgress:
+        """`left`: what is still to run, the present cell first."""
         taken: dict[str, list[float]] = {}
-        left: list[Cell] = []
         for cell in self.cells:
-            content = self._read(cell)
-            if content is None:
-                left.append(cell)
-            else:
-                taken.setdefault(cell.kind, []).append(content["elapsed_s"] / cell.cost)
+            kept = self._kept.read(cell.name)
+            if kept is not None:
+                taken.setdefault(cell.kind, []).append(kept.elapsed_s / cell.cost)
         everything = [value for values in taken.values() for value in values]
         left_s = None
         if everything:
             rates = {kind: sum(values) / len(values) for kind, values in taken.items()}
             mean = sum(everything) / len(everything)
             left_s = sum(rates.get(cell.kind, mean) * cell.cost for cell in left)
-        return GridProgress(present.name, len(self.cells) - len(left), len(self.cells), left_s)
-
-    def _path(self, cell: Cell) -> pathlib.Path:
-        return self._folder / "cells" / f"{cell.name}.json"
-
-    def _read(self, cell: Cell) -> dict[str, Any] | None:
-        try:
-            return json.loads(self._path(cell).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
+        return GridProgress(left[0].name, len(self.cells) - len(left), len(self.cells), left_s)
 
 
-def _write_whole(path: pathlib.Path, text: str) -> None:
-    """All or nothing: neither a kill nor a full disk leaves half a file."""
-    draft = path.with_suffix(".draft")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+class _Failures:
+    """Remembers which cells failed, and which can't run for that."""
+
+    def __init__(self, on_note: Callable[[str], None]):
+        self._on_note = on_note
+        self._failed: dict[str, str] = {}
+        self._skipped: list[str] = []
+
+    def add(self, cell: Cell, error: SopError) -> None:
+        self._failed[cell.name] = str(error)
+        self._on_note(f"cell {cell.name} failed: {error}")
+
+    def skips(self, cell: Cell) -> bool:
+        """Whether it needs one of those."""
+        lacking = [name for name in cell.needs if name in self._failed or name in self._skipped]
+        if lacking:
+            self._skipped.append(cell.name)
+            self._on_note(f"cell {cell.name} is skipped: it needs {', '.join(lacking)}")
+        return bool(lacking)
+
+    def check(self, folder: pathlib.Path) -> None:
+        """Raises CellsFailedError if there are any."""
+        if not self._failed:
+            return
+        by_error: dict[str, list[str]] = {}
+        for name, error in self._failed.items():
+            by_error.setdefault(error, []).append(name)
+        told = "; ".join(f"{', '.join(names)} ({error})" for error, names in by_error.items())
+        skipped = f"; skipped, for they need these: {', '.join(self._skipped)}" if self._skipped else ""
+        raise CellsFailedError(
+            f"failed cells: {told}{skipped}. All others are done and kept. What the failed ones left is "
+            f"in {folder / 'work'}; mend the cause and run the same command, which goes on with them"
+        )

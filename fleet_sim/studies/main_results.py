@@ -279,7 +279,7 @@ def link_episodes(source: pathlib.Path, target: pathlib.Path, num_first: int | N
     num_first: only so many, shared out evenly and the first of each robot: those that a collection of this number would
         have made. Raises ConfigError if there are fewer.
     """
-    folders = sorted((source / "episodes").iterdir())
+    folders = sorted((source / "episodes").iterdir(), key=_robot_and_number)
     for place, folder in enumerate(folders):
         if num_first is None:
             shutil.copytree(folder, target / "episodes" / folder.name, copy_function=_link)
@@ -291,6 +291,12 @@ def link_episodes(source: pathlib.Path, target: pathlib.Path, num_first: int | N
         (target / "episodes" / folder.name).mkdir(parents=True)
         for path in paths[:share]:
             _link(str(path), str(target / "episodes" / folder.name / path.name))
+
+
+def _robot_and_number(folder: pathlib.Path) -> tuple[str, int]:
+    """In the order of the collectors: demonstrator-10 comes after demonstrator-2."""
+    name, _, number = folder.name.rpartition("-")
+    return (name, int(number)) if number.isdecimal() else (folder.name, 0)
 
 
 def frames_by_task(store: pathlib.Path) -> dict[str, float]:

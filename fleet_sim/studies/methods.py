@@ -26,6 +26,10 @@ from sop_jax.specs.errors import ConfigError
 
 VALUE_CELL = "value_function"
 RECAP_BASE_CELL = "recap_base"
+LEAVES: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
+    {VALUE_CELL: ("value/returns.json",), RECAP_BASE_CELL: ("recap_base/policy.json",)}
+)
+"""What these leave to RECAP's methods (`main_results.Places`): of each directory the file that is written last."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +130,7 @@ def make_cells(config: MainResultsConfig) -> list[Cell]:
     chosen = [name for name in METHODS if name in config.methods]
     shared = [VALUE_CELL, RECAP_BASE_CELL] if config.recap_base_steps else [VALUE_CELL]
     if any(METHODS[name].algorithm == "recap" for name in chosen):
-        cells = [Cell(name, name, tuple(shared[:place]), cost=0.5) for place, name in enumerate(shared)]
+        cells = [Cell(name, name, tuple(shared[:place]), 0.5, LEAVES[name]) for place, name in enumerate(shared)]
     for seed in range(config.training_seeds):
         for name in chosen:
             method = METHODS[name]

@@ -1,7 +1,7 @@
 """What every study is: cells, what runs one, and what all of them together say.
 
 study.cells()                      -> the grid
-study.runner(workshop)             -> runs one cell
+study.runner(workshop)             -> runs one cell; asked for when there is one to run, for it may make demonstrations
 study.report(results)              -> numbers, words, table and page of the cells that are done
 """
 
@@ -54,7 +54,7 @@ class Workshop:
         retained: Mapping[str, WorldConfig] | None = None,
     ) -> MainResults:
         """What runs the methods of the main results, from another policy or other demonstrations if given, or the first of
-        them; `retained`: see `MainResults`."""
+        them; `retained`: see `MainResults`. Collects the demonstrations, unless others are given."""
         policy = policy or self.find_policy(config.policy)
         places = Places(
             policy, demonstrations or self.collect(), self.folder / "value", self.num_workers, self.engine,
@@ -66,7 +66,8 @@ class Workshop:
 
 @dataclasses.dataclass(frozen=True)
 class Making:
-    """How a report's numbers came about. `unfinished`: how much of the study is done, if not all of it."""
+    """How a report's numbers came about. `provenance`: of all cells. `unfinished`: how much of the study is done, if not all
+    of it."""
 
     command: str
     provenance: Provenance

@@ -14,20 +14,19 @@ from configs.learning_studies import LEARNING_STUDIES
 from configs.studies import MAIN_RESULTS
 from configs.sweeps import SWEEPS
 from fleet_sim.crew import Engine
-from fleet_sim.studies.grid import Grid, GridProgress
+from fleet_sim.studies.grid import Cell, CellsFailedError, Grid, GridProgress, Results
+from fleet_sim.studies.kept_cells import holds_study
 from fleet_sim.studies.main_report import MainResultsStudy
 from fleet_sim.studies.methods import METHODS
-from fleet_sim.studies.study import Making, Study
+from fleet_sim.studies.study import Study
 from fleet_sim.studies.sweep_report import SweepStudy
 from sop_jax.cli.arguments import UsageError, parse, refuse_unused
 from sop_jax.cli.locations import find_policy
-from sop_jax.cli.output import jsonable, note, print_json, progress_console, say
+from sop_jax.cli.output import note, print_json, progress_console
 from sop_jax.cli.progress import WorkProgress
 from sop_jax.cli.stopping import StopRequests
+from sop_jax.cli.study_report import StudyReport
 from sop_jax.cli.study_workshop import Collection, make_workshop
-from sop_jax.evaluation.pages import write_page
-from sop_jax.evaluation.provenance import describe
-from sop_jax.evaluation.run_metrics import write_json
 from sop_jax.models.bundle import told_fingerprint
 from sop_jax.specs.clock import WallClock
 
@@ -38,7 +37,8 @@ _BRIEF = "dynamics"
 @dataclasses.dataclass(frozen=True)
 class StudyArguments:
     """Runs a study, or goes on with one that was stopped: each cell of the grid is kept as it ends. Writes results.json,
-    table.md and report.html into the folder."""
+    table.md and report.html into the folder, of what is done so far too: after cells, and when it is stopped. A cell that
+    fails takes with it those that need it only; the exit code is 2 then."""
 
     study: Annotated[
         Literal[
@@ -90,18 +90,29 @@ def run(argv: Sequence[str]) -> int:
         refuse_unused(arguments, ("ray_address",), "without --engine ray")
     folder = pathlib.Path(arguments.folder or f"runs/study-{arguments.study}-{arguments.preset}")
     chosen = find_study(arguments.study, arguments.preset)
+    if arguments.report_only and not holds_study(folder):
+        raise UsageError(
+            f"--report-only: no study was begun in {folder} (it holds neither study.json nor cells); name its --folder, or "
+            "leave --report-only out and begin it there"
+        )
     grid = Grid(folder, chosen.identity, chosen.study.cells())
+    report, failed = StudyReport(grid, chosen.study, folder, WallClock()), None
     if not arguments.report_only:
         with StopRequests() as stop:
             try:
-                _run_cells(grid, chosen, folder, arguments, stop)
+                _run_cells(grid, chosen, report, arguments, stop)
+            except CellsFailedError as error:
+                failed = error
             except KeyboardInterrupt:
-                note(f"stopped; go on with the same command: sop study {shlex.join(argv)}")
+                report.write_so_far()
+                note(f"stopped; go on with the same command: sop study {shlex.join(argv)} (so far: {report.page})")
                 return 130
-    summary = _report(grid, chosen.study, folder, shlex.join(["sop", "study", *argv]))
-    say(f"report: {folder / 'report.html'}")
+    summary = report.write()
+    report.tell()
     if arguments.json:
         print_json(summary)
+    if failed is not None:
+        raise failed
     return 0
 
 
@@ -147,8 +158,8 @@ def find_study(kind: str, name: str) -> Chosen:
     return Chosen(preset.study, ((preset.demonstrations, world),), preset, methods.policy)
 
 
-def _run_cells(grid: Grid, chosen: Chosen, folder: pathlib.Path, arguments: StudyArguments, stop: StopRequests) -> None:
-    """Runs what isn't done. Raises KeyboardInterrupt."""
+def _run_cells(grid: Grid, chosen: Chosen, report: StudyReport, arguments: StudyArguments, stop: StopRequests) -> None:
+    """Runs what isn't done, and reports as it goes. Raises KeyboardInterrupt, CellsFailedError."""
     kinds = {cell.name: cell.kind for cell in grid.cells}
     with WorkProgress(progress_console, "cells", len(grid.cells)) as progress:
         present = GridProgress("", 0, len(grid.cells), None)
@@ -166,31 +177,10 @@ def _run_cells(grid: Grid, chosen: Chosen, folder: pathlib.Path, arguments: Stud
         def on_progress(text: str) -> None:
             progress.update(present.num_done, f"{present.cell}: {text}")
 
+        def run_cell(cell: Cell, work: pathlib.Path, results: Results) -> Mapping[str, Any]:
+            # why here: what asks for demonstrations collects them, for a cell that runs, in a folder that nobody else fills
+            return chosen.study.runner(workshop)(cell, work, results)
+
         engine = Engine(arguments.engine, arguments.ray_address)
-        workshop = make_workshop(folder, chosen.collections, arguments.workers, engine, on_progress, stop)
-        grid.run(chosen.study.runner(workshop), on_cell, stop)
-
-
-def _report(grid: Grid, study: Study, folder: pathlib.Path, command: str) -> dict[str, object]:
-    """Writes what is known so far; returns the numbers."""
-    results = grid.results()
-    report = study.report(results)
-    summary = {
-        "study": study.kind,
-        "preset": study.name,
-        "num_cells": len(grid.cells),
-        "num_cells_done": len(results),
-        "elapsed_s": grid.elapsed_s(),
-        **report.numbers,
-    }
-    write_json(folder / "results.json", jsonable(summary))
-    (folder / "table.md").write_text(report.table, encoding="utf-8")
-    unfinished = grid.unfinished()
-    making = Making(command, describe(WallClock().now_ns() / 1e9), grid.elapsed_s(), unfinished)
-    write_page(report.page(making), folder / "report.html")
-    say(report.table)
-    for sentence in report.words:
-        say(sentence)
-    if unfinished:
-        note(unfinished)
-    return summary
+        workshop = make_workshop(report.folder, chosen.collections, arguments.workers, engine, on_progress, stop)
+        grid.run(run_cell, on_cell, stop, progress.note, report.write_now_and_then)

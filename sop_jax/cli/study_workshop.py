@@ -33,7 +33,8 @@ def make_workshop(
     on_progress: Callable[[str], None],
     should_stop: Callable[[], bool],
 ) -> Workshop:
-    """`collections`: the demonstrations that the study needs; they are made when a cell first asks for them."""
+    """`collections`: the demonstrations that the study needs; they are made when `Workshop.collect` is first called, which
+    is for cells that run, while nobody else runs cells in this folder."""
 
     def collect_all() -> pathlib.Path:
         place = folder / "demonstrations"

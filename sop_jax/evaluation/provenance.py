@@ -6,6 +6,8 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import subprocess
+from collections.abc import Iterable, Sequence
 
 from sop_jax import __version__
 
@@ -38,6 +40,49 @@ def describe(time_s: float) -> Provenance:
         system=f"{platform.system()} {platform.release()}, {platform.machine()}",
         versions=versions,
     )
+
+
+def with_revision(machine: Provenance) -> Provenance:
+    """The same with the git revision of this software among its versions, if it lies in a repository of its own; "-dirty"
+    says that tracked files had been changed."""
+    if not (revision := _revision(pathlib.Path(__file__))):
+        return machine
+    return dataclasses.replace(machine, versions={**machine.versions, "revision": revision})
+
+
+def together(found: Sequence[Provenance]) -> Provenance:
+    """What parts of one result were made on: the time of the last, and every machine and version that differs. Raises
+    ValueError if there are none."""
+    if not found:
+        raise ValueError("together: expected the provenance of at least one part, got none")
+    found = sorted(found, key=lambda part: part.created)
+    names = dict.fromkeys(name for part in found for name in part.versions)
+    return Provenance(
+        created=found[-1].created,
+        hardware=_listed(part.hardware for part in found),
+        system=_listed(part.system for part in found),
+        versions={name: _listed(part.versions[name] for part in found if name in part.versions) for name in names},
+    )
+
+
+def _listed(values: Iterable[str]) -> str:
+    return " / ".join(dict.fromkeys(values))
+
+
+def _revision(file: pathlib.Path) -> str:
+    # why ls-files: what is installed into an environment may lie within the repository of another project
+    if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
+        return ""
+    return _git(file.parent, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or ""
+
+
+def _git(folder: pathlib.Path, *words: str) -> str | None:
+    """What git says; None if it isn't there, or refuses."""
+    command = ["git", "--no-optional-locks", "-C", str(folder), *words]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _cpu_name() -> str:

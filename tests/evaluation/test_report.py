@@ -1,4 +1,6 @@
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -7,8 +9,9 @@ from fake_run import improving_run
 from sop_jax.actors.episode import TrialResult
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
+from sop_jax.evaluation import provenance
 from sop_jax.evaluation.filmstrips import NUM_FRAMES, choose_filmstrips
-from sop_jax.evaluation.provenance import Provenance, describe
+from sop_jax.evaluation.provenance import Provenance, describe, together, with_revision
 from sop_jax.evaluation.report import ReportData, render_report, write_report
 from sop_jax.evaluation.results import Subject, summarise
 from sop_jax.evaluation.run_history import RunHistory, summary_of
@@ -138,3 +141,40 @@ def test_provenance_names_this_machine():
     assert found.created == "1970-01-01T00:00:00+00:00"
     assert "CPU cores" in found.hardware
     assert {"python", "jax", "sop-jax"} <= set(found.versions)
+
+
+def test_parts_made_on_several_machines_are_all_told():
+    late = Provenance("2026-01-03", "4 cores", "Linux 1", {"jax": "2"})
+    early = Provenance("2026-01-02", "2 cores", "Linux 1", {"sop-jax": "0", "jax": "1", "revision": "abc"})
+    assert together([late, early, late]) == Provenance(
+        "2026-01-03", "2 cores / 4 cores", "Linux 1", {"sop-jax": "0", "jax": "1 / 2", "revision": "abc"}
+    )
+    assert together([early]) == early
+    with pytest.raises(ValueError, match="at least one part"):
+        together([])
+
+
+def git(folder, *words):
+    names = ["-c", "user.name=Somebody", "-c", "user.email=somebody@localhost", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", "-C", str(folder), *names, *words], check=True, capture_output=True)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is missing")
+def test_the_revision_is_told_of_a_repository_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    file = tmp_path / "provenance.py"
+    file.write_text("one")
+    monkeypatch.setattr(provenance, "__file__", str(file))
+    machine = Provenance("2026-01-01", "2 cores", "Linux", {"sop-jax": "0"})
+    assert with_revision(machine) == machine  # no repository
+    git(tmp_path, "init")
+    assert with_revision(machine) == machine  # somebody else's: it doesn't know the file
+    git(tmp_path, "add", "provenance.py")
+    git(tmp_path, "commit", "-m", "One")
+    found = with_revision(machine).versions
+    assert list(found) == ["sop-jax", "revision"]
+    assert re.fullmatch("[0-9a-f]{12}", found["revision"])
+    file.write_text("two")
+    assert with_revision(machine).versions["revision"] == f"{found['revision']}-dirty"
+    monkeypatch.setenv("PATH", "")
+    assert with_revision(machine) == machine  # no git

@@ -1,9 +1,14 @@
+import hashlib
 import json
 
 import pytest
 
-from fleet_sim.studies.grid import Cell, Grid, StudyMismatchError, StudyRunningError
-from sop_jax.specs.errors import ConfigError
+from fleet_sim.studies.grid import Cell, CellsFailedError, Grid, StudyRunningError
+from fleet_sim.studies.kept_cells import DamagedCellError, KeptCell, KeptCells, StudyMismatchError
+from sop_jax.evaluation.provenance import Provenance
+from sop_jax.specs.errors import ConfigError, SopError
+
+MACHINE = Provenance("2026-01-01T00:00:00+00:00", "2 cores", "Linux", {"sop-jax": "0"})
 
 CELLS = (
     Cell("base", "short"),
@@ -75,7 +80,7 @@ def test_time_left_follows_cells_of_the_same_kind(tmp_path):
     told = []
     grid = Grid(tmp_path, {}, CELLS)
     for name, elapsed_s in (("base", 10.0), ("online", 100.0)):
-        (tmp_path / "cells" / f"{name}.json").write_text(json.dumps({"result": {}, "elapsed_s": elapsed_s}))
+        KeptCells(tmp_path, {}).write(name, KeptCell({}, elapsed_s, MACHINE))
     grid.run(lambda cell, work, results: {}, told.append)
     assert [(p.cell, p.num_done, p.num_cells, p.left_s) for p in told] == [("offline", 2, 3, pytest.approx(100.0))]
     assert grid.elapsed_s() == pytest.approx(110.0, abs=5.0)
@@ -117,3 +122,156 @@ def test_a_folder_keeps_what_it_is_known_by(tmp_path):
     Grid(tmp_path, {"seeds": 2}, CELLS)
     assert (kept.stat().st_mtime_ns, kept.stat().st_ino) == written  # a full disk can't cut what isn't written again
     assert not list(tmp_path.glob("*.draft"))
+
+
+RECAP = (
+    Cell("value", "x", leaves=("value/returns.json",)),
+    Cell("base", "x", ("value",), leaves=("base/policy.json",)),
+    Cell("other", "x"),
+    Cell("recap-0", "x", ("value", "base")),
+    Cell("recap-1", "x", ("value", "base")),
+)
+
+
+def leave(folder, names, asked):
+    """Runs cells: each leaves what it says, those of `names` fail."""
+
+    def run_cell(cell, work, results):
+        asked.append(cell.name)
+        if cell.name in names:
+            raise SopError("its worker died")
+        for path in cell.leaves:
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_text("x")
+        return {}
+
+    return run_cell
+
+
+def test_a_cell_that_fails_takes_those_that_need_it_with_it_and_no_others(tmp_path):
+    asked, notes, done = [], [], []
+    grid = Grid(tmp_path, {}, RECAP)
+    with pytest.raises(CellsFailedError) as failed:
+        grid.run(
+            leave(tmp_path, {"base"}, asked), on_note=notes.append, on_done=lambda: done.append(len(grid.results()))
+        )
+    assert asked == ["value", "base", "other"]
+    assert done == [1, 2]
+    assert notes == [
+        "cell base failed: its worker died",
+        "cell recap-0 is skipped: it needs base",
+        "cell recap-1 is skipped: it needs base",
+    ]
+    told = str(failed.value)
+    assert told.startswith("failed cells: base (its worker died); skipped, for they need these: recap-0, recap-1.")
+    assert f"in {tmp_path / 'work'}; mend the cause and run the same command" in told
+    assert (tmp_path / "work" / "base").is_dir()
+    asked.clear()
+    assert list(grid.run(leave(tmp_path, (), asked))) == [cell.name for cell in RECAP]
+    assert asked == ["base", "recap-0", "recap-1"]
+
+
+def test_what_is_skipped_takes_more_with_it_and_equal_errors_are_told_once(tmp_path):
+    with pytest.raises(
+        CellsFailedError, match=r"^failed cells: value, other \(its worker died\); skip.*: base, recap-0"
+    ):
+        Grid(tmp_path, {}, RECAP).run(leave(tmp_path, {"value", "other"}, []))
+
+
+def test_what_needs_a_skipped_cell_is_skipped(tmp_path):
+    chain = (Cell("one", "x"), Cell("two", "x", ("one",)), Cell("three", "x", ("two",)))
+    with pytest.raises(CellsFailedError, match=r"^failed cells: one .*: two, three"):
+        Grid(tmp_path, {}, chain).run(leave(tmp_path, {"one"}, []))
+
+
+def test_progress_passes_over_cells_that_failed(tmp_path):
+    told = []
+    with pytest.raises(CellsFailedError):
+        Grid(tmp_path, {}, RECAP).run(leave(tmp_path, {"value"}, []), told.append)
+    assert [(progress.cell, progress.num_done) for progress in told] == [("value", 0), ("other", 2)]
+
+
+def test_a_stop_that_reached_a_cells_processes_first_is_a_stop(tmp_path):
+    asked, notes = [], []
+    grid = Grid(tmp_path, {}, RECAP[:1])
+    with pytest.raises(KeyboardInterrupt):
+        grid.run(leave(tmp_path, {"value"}, asked), should_stop=lambda: bool(asked), on_note=notes.append)
+    assert (asked, notes) == (["value"], [])
+
+
+def test_what_a_cell_left_is_made_again_if_a_cell_still_to_run_needs_it(tmp_path):
+    asked, notes = [], []
+    Grid(tmp_path, {}, RECAP).run(leave(tmp_path, (), asked))
+    (tmp_path / "value" / "returns.json").unlink()
+    whole = Grid(tmp_path, {}, RECAP)
+    assert whole.left() == []  # nothing needs it any more
+    assert whole.unfinished() == ""
+    (tmp_path / "cells" / "recap-1.json").unlink()
+    assert [cell.name for cell in whole.left()] == ["value", "recap-1"]
+    assert whole.unfinished() == "3 of 5 cells are done"
+    (tmp_path / "base" / "policy.json").unlink()
+    asked.clear()
+    assert len(whole.run(leave(tmp_path, (), asked), on_note=notes.append)) == 5
+    assert asked == ["value", "base", "recap-1"]
+    assert notes[0] == "cell value runs again: what it left to others is gone (value/returns.json)"
+    assert len(notes) == 2
+
+
+def run_all(folder, identity):
+    Grid(folder, identity, CELLS).run(lambda cell, work, results: {"by": cell.name})
+
+
+def test_a_cell_of_another_study_is_refused_by_name(tmp_path):
+    run_all(tmp_path / "one", {"seeds": 2})
+    run_all(tmp_path / "two", {"seeds": 3})
+    strange = tmp_path / "two" / "cells" / "online.json"
+    strange.write_bytes((tmp_path / "one" / "cells" / "online.json").read_bytes())
+    with pytest.raises(
+        StudyMismatchError, match=r"two/cells/online.json belongs to another study: .*or delete the file"
+    ):
+        Grid(tmp_path / "two", {"seeds": 3}, CELLS)
+    (tmp_path / "two" / "study.json").unlink()
+    with pytest.raises(StudyMismatchError, match=r"two/cells/base.json belongs to another study"):
+        Grid(tmp_path / "two", {"seeds": 4}, CELLS)
+    assert not (tmp_path / "two" / "study.json").exists()
+
+
+def test_a_cell_that_does_not_say_its_study_is_refused(tmp_path):
+    run_all(tmp_path, {})
+    (tmp_path / "cells" / "base.json").write_text(json.dumps({"result": {}, "elapsed_s": 1.0}))
+    with pytest.raises(
+        StudyMismatchError, match=r"base.json doesn't say which study it belongs to, .* delete the file"
+    ):
+        Grid(tmp_path, {}, CELLS)
+
+
+def test_a_lost_identity_is_written_anew_beside_cells_that_match(tmp_path):
+    run_all(tmp_path, {"seeds": 2})
+    kept = tmp_path / "study.json"
+    text = kept.read_text()
+    kept.unlink()
+    assert Grid(tmp_path, {"seeds": 2}, CELLS).left() == []
+    assert kept.read_text() == text
+
+
+@pytest.mark.parametrize("torn", ['{"result": {"a"', "", "[]", '"x"', "whole without made_on"])
+def test_a_torn_cell_is_told_by_name(tmp_path, torn):
+    run_all(tmp_path, {})
+    path = tmp_path / "cells" / "online.json"
+    if torn.startswith("whole"):
+        torn = json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != "made_on"})
+    path.write_text(torn)
+    with pytest.raises(DamagedCellError, match=r"cells/online.json holds no finished cell .*: delete it, and the cell"):
+        Grid(tmp_path, {}, CELLS)
+    path.unlink()
+    assert [cell.name for cell in Grid(tmp_path, {}, CELLS).left()] == ["online"]
+
+
+def test_a_cell_says_what_it_was_made_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("sop_jax.evaluation.provenance._revision", lambda file: "0123abc-dirty")
+    run_all(tmp_path, {})
+    content = json.loads((tmp_path / "cells" / "base.json").read_text())
+    assert content["study"] == hashlib.sha256((tmp_path / "study.json").read_bytes()).hexdigest()
+    assert content["made_on"]["versions"]["revision"] == "0123abc-dirty"
+    assert "core" in content["made_on"]["hardware"]
+    assert [made.versions["revision"] for made in Grid(tmp_path, {}, CELLS).made_on()] == ["0123abc-dirty"] * 3

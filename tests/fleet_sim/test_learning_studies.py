@@ -1,11 +1,14 @@
 """Studies of fleets that learn: grids, analyses by hand, words, and going on after a stop; on made-up results."""
 
+import contextlib
 import dataclasses
 import json
+import pathlib
 
 import pytest
 
 from configs.learning_studies import BASES, DEMONSTRATIONS, ENDURANCE, FORGETTING, LEARNING_STUDIES
+from fleet_sim.journal import Journal
 from fleet_sim.studies.grid import Cell, Grid
 from fleet_sim.studies.study import Making
 from sop_jax.cli.main import main
@@ -116,6 +119,17 @@ def test_a_page_can_be_made_at_any_time(kind):
 
 
 @pytest.mark.parametrize("kind", STUDIES)
+def test_a_page_can_be_made_without_a_cell_that_failed(kind):
+    study, results = STUDIES[kind], RESULTS[kind]
+    for failed in study.cells():
+        lost = {failed.name}
+        for one in study.cells():
+            lost |= {one.name} if lost.intersection(one.needs) else set()
+        done = {name: result for name, result in results.items() if name not in lost}
+        assert "Not finished: some." in study.report(done).page(dataclasses.replace(MAKING, unfinished="some"))
+
+
+@pytest.mark.parametrize("kind", STUDIES)
 def test_a_study_goes_on_where_it_was(kind, tmp_path):
     """Its cells may be run by several processes after each other, each needing no more than the results that it names."""
     study, asked = STUDIES[kind], []
@@ -126,6 +140,8 @@ def test_a_study_goes_on_where_it_was(kind, tmp_path):
             asked.append("stopped")
             raise KeyboardInterrupt
         asked.append(one.name)
+        for path in one.leaves:
+            (tmp_path / path).mkdir(parents=True)
         return RESULTS[kind][one.name]
 
     with pytest.raises(KeyboardInterrupt):
@@ -175,6 +191,10 @@ def test_bases_are_made_from_the_first_demonstrations_and_kept(tmp_path):
     places = {"policy": made / "policy", "demonstrations": made / "store"}
     assert bench.asked == [("pretrained-0", 200.0, [], places), ("sop_hg_dagger-0", 200.0, [], places)]
     assert len(list((made / "store" / "episodes").glob("*/*.zip"))) == 31
+    (made / "policy" / "policy.json").write_text("x")  # as `sop pretrain` leaves it
+    (base,) = [one for one in study.cells() if one.name == "base-31"]
+    assert len(base.leaves) == 2
+    assert all((tmp_path / path).exists() for path in base.leaves)
 
 
 def test_demonstrations_get_the_amount_and_the_twin(tmp_path):
@@ -186,6 +206,56 @@ def test_demonstrations_get_the_amount_and_the_twin(tmp_path):
         ("sop_hg_dagger-0", 120.0, []),
         ("more_demonstrations-0", 120.0, ["sop_hg_dagger-0"]),
     ]
+
+
+class ShortRun:
+    """A workshop with a fleet that publishes a version per look, and may be killed."""
+
+    def __init__(self, folder, killed):
+        self.folder, self.find_policy, self._killed, self._looks = folder, pathlib.Path, killed, []
+
+    def methods(self, config, **changes):
+        return self
+
+    @contextlib.contextmanager
+    def fleet(self, work, *rest):
+        self._work = work
+        yield self
+
+    def keep_store_small(self, *rest):
+        pass
+
+    def at(self, times_s, call):
+        self._looks += [(time_s, call) for time_s in times_s]
+
+    def version_at(self, time_s):
+        version = round(time_s)
+        (self._work / "store" / "weights" / f"{version:08d}").mkdir(parents=True)
+        return version
+
+    def table_sizes(self):
+        return {}
+
+    def run(self, stage):
+        for time_s, call in self._looks:
+            call(time_s)
+        if self._killed:
+            raise KeyboardInterrupt
+
+    def journal(self):
+        return Journal((), (), 0, 6, 900.0, 2, 0.5)
+
+
+def test_what_the_long_run_keeps_appears_whole(tmp_path):
+    study = ENDURANCE["ci"]
+    run = study.cells()[0]
+    kept = tmp_path / run.leaves[0]
+    with pytest.raises(KeyboardInterrupt):
+        study.runner(ShortRun(tmp_path, killed=True))(run, tmp_path / "work-0", {})
+    assert not kept.exists()
+    study.runner(ShortRun(tmp_path, killed=False))(run, tmp_path / "work-1", {})
+    assert len(list((kept / "weights").iterdir())) == study.methods.curve_points
+    assert sorted(path.name for path in tmp_path.iterdir() if "kept" in path.name) == ["kept"]
 
 
 def test_bases_by_hand():
