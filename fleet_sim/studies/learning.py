@@ -18,8 +18,8 @@ SPENT = ("robot hours", "minutes people acted", "with resets", "learner steps")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One way of learning at one value of what the study varies. `success`: 95%, Wilson's with one training seed, else a
-    bootstrap over seeds and trials."""
+    """One way of learning at one value of what the study varies. `success`: 95%, see
+    `main_analysis.rate_of`."""
 
     label: str
     x: float

@@ -29,8 +29,8 @@ BASE = "pretrained"
 
 @dataclasses.dataclass(frozen=True)
 class TaskFigures:
-    """A method on a task, over all its training seeds. `success` has a 95% interval: Wilson's with one seed, else a bootstrap
-    over seeds and trials. `failures`: kind -> number, over all seeds."""
+    """A method on a task, over all its training seeds. `success` has a 95% interval, see `rate_of`.
+    `failures`: kind -> number, over all seeds."""
 
     success: Interval
     episodes_per_h: float
@@ -157,7 +157,7 @@ def _figures(config: MainResultsConfig, name: str, cells: Sequence[Mapping[str, 
 
 
 def rate_of(runs: Sequence[Sequence[TrialResult]]) -> Interval:
-    """A success rate over training seeds: Wilson's interval with one of them, else a bootstrap over seeds and trials."""
+    """A success rate over training seeds: Wilson's interval with one of them, else `hierarchical_rate`'s."""
     if len(runs) == 1:
         return wilson_interval(sum(trial.success for trial in runs[0]), len(runs[0]))
     return hierarchical_rate(success_table(runs))

@@ -73,7 +73,7 @@ class DynamicsRow:
 
 @dataclasses.dataclass(frozen=True)
 class LearningRow:
-    """A fleet that learnt. `success`: 95%, Wilson's with one training seed, else a bootstrap. `to_target`: time to 80%.
+    """A fleet that learnt. `success`: 95%, see `main_analysis.rate_of`. `to_target`: time to 80%.
 
     speed_up: how many times sooner than with the sweep's smallest value, None where either run didn't get there.
     curve: (time in s, success at that time, with an interval of the same kind).

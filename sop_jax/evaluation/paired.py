@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from sop_jax.actors.episode import TrialResult
-from sop_jax.evaluation.statistics import Interval, normal_quantile, wilson_interval
+from sop_jax.evaluation.statistics import Interval, normal_quantile, wilson_of_share
 
 _NUM_HALVINGS = 60
 
@@ -99,45 +99,36 @@ def tango_interval(counts: PairCounts, confidence: float = 0.95) -> Interval:
 
     Its bounds are the differences at which the score statistic is as large as the normal quantile.
     """
-    z, estimate = normal_quantile(confidence), counts.difference
-    if not counts.total:
-        return Interval(-1.0, 0.0, 1.0)
-    low = _bisect(lambda delta: tango_score(counts, delta) - z, -1.0, estimate)
-    high = _bisect(lambda delta: tango_score(counts, delta) + z, estimate, 1.0)
-    return Interval(min(low, estimate), estimate, max(high, estimate))
+    return _tango(counts.total, counts.second_only, counts.first_only, confidence)
 
 
 def tango_score(counts: PairCounts, delta: float) -> float:
     """Standardised distance of the counts from the hypothesis that the difference is `delta` in (-1, 1); falls in `delta`."""
-    n, up, down = counts.total, counts.second_only, counts.first_only
-    b = (2 * n - up + down) * delta - up - down
-    # The most likely probability of a pair that only the first wins, under the hypothesis.
-    root = math.sqrt(max(0.0, b * b + 8 * n * down * delta * (1 - delta)))
-    share = max(0.0, (root - b) / (4 * n))
-    variance = n * (2 * share + delta * (1 - delta))
-    distance = up - down - n * delta
-    if variance <= 0:
-        return math.copysign(math.inf, distance) if distance else 0.0
-    return distance / math.sqrt(variance)
+    return _score(counts.total, counts.second_only, counts.first_only, delta)
 
 
 def hierarchical_rate(
     successes: np.ndarray, seed: int = 0, confidence: float = 0.95, num_resamples: int = 4000
 ) -> Interval:
-    """Mean success of a method over training seeds, with a bootstrap interval over seeds and trials.
+    """Mean success of a method over training seeds, with an interval over seeds and trials: the hull of two intervals.
 
-    Where all trials of all seeds end alike, which leaves a bootstrap nothing to draw from, it is Wilson's interval of the
-    `n` trials: rows share them, so more seeds are no more evidence.
+    A bootstrap over seeds and trials knows how far the seeds lie apart, but can't draw what it hasn't seen: without any
+    failure its width is 0, with one or two it is far too narrow. Wilson's interval of one row's `n` trials, at the mean rate,
+    knows what so few trials leave open, but nothing of the seeds. (`n` and not `S * n`: rows share their trials, so more
+    seeds are no more evidence about trials.) So either alone is too narrow somewhere; the hull is rather too wide, though
+    what it knows of seeds stays rough with two or three of them.
+
+    Every success moves both bounds up or leaves them, every failure down, because the draws don't depend on the outcomes: one
+    failure more never makes the interval look surer at its edge.
 
     Args:
         successes: bool [S, n]; row s is the policy of training seed s on trials that all rows share.
     """
     values = _as_table(successes)
-    if values.min() == values.max():
-        return wilson_interval(int(values[0].sum()), values.shape[1], confidence)
     rng = np.random.default_rng(seed)
     means = [values[np.ix_(_draw(rng, len(values)), _draw(rng, values.shape[1]))].mean() for _ in range(num_resamples)]
-    return _percentiles(float(values.mean()), means, confidence)
+    mean = float(values.mean())
+    return _hull(_percentiles(mean, means, confidence), wilson_of_share(mean, values.shape[1], confidence))
 
 
 def hierarchical_difference(
@@ -149,11 +140,12 @@ def hierarchical_difference(
     confidence: float = 0.95,
     num_resamples: int = 4000,
 ) -> Interval:
-    """Difference of two methods over several training seeds, with a bootstrap interval: seeds are drawn, then trials.
+    """Difference of two methods over several training seeds, with an interval over seeds and trials: the hull of two.
 
-    All rows of both methods are on the same trials, so one draw of trials serves them all, which keeps the pairs (seeds and
-    trials are crossed: Owen 2007, "The pigeonhole bootstrap"). With two or three training seeds the interval is rough, and
-    rather too narrow than too wide. Where no draw differs from another, it is Tango's of one row's `n` pairs.
+    One is a bootstrap: seeds are drawn, then trials. All rows of both methods are on the same trials, so one draw of trials
+    serves them all, which keeps the pairs (seeds and trials are crossed: Owen 2007, "The pigeonhole bootstrap"). With two or
+    three training seeds it is rough, and rather too narrow than too wide. The other is Tango's of `n` pairs, counted as the
+    mean over the pairs of rows that belong together; why both, see `hierarchical_rate`.
 
     Args:
         first, second: bool [S, n] each.
@@ -171,9 +163,8 @@ def hierarchical_difference(
         other_rows = rows if paired_seeds else _draw(rng, len(two))
         trials = _draw(rng, one.shape[1])
         rises.append(two[np.ix_(other_rows, trials)].mean() - one[np.ix_(rows, trials)].mean())
-    if np.ptp(rises) == 0:
-        return tango_interval(_count_pairs(one[0], two[0]), confidence)
-    return _percentiles(float(two.mean() - one.mean()), rises, confidence)
+    bootstrap = _percentiles(float(two.mean() - one.mean()), rises, confidence)
+    return _hull(bootstrap, _tango_of_tables(one, two, paired_seeds, confidence))
 
 
 def success_table(runs: Sequence[Sequence[TrialResult]]) -> np.ndarray:
@@ -200,6 +191,41 @@ def _percentiles(value: float, resamples: Sequence[float], confidence: float) ->
     tail = (1 - confidence) / 2
     low, high = (float(bound) for bound in np.quantile(resamples, [tail, 1 - tail]))
     return Interval(min(low, value), value, max(high, value))
+
+
+def _hull(interval: Interval, other: Interval) -> Interval:
+    """From the lower low to the higher high, around the first one's value."""
+    return Interval(min(interval.low, other.low), interval.value, max(interval.high, other.high))
+
+
+def _tango_of_tables(one: np.ndarray, two: np.ndarray, paired_seeds: bool, confidence: float) -> Interval:
+    """Of `n` pairs, whose counts are means over all pairs of rows that belong together."""
+    if not paired_seeds:  # every row of one beside every row of the other
+        one, two = one.mean(axis=0, keepdims=True), two.mean(axis=0, keepdims=True)
+    second_only, first_only = ((first * (1 - second)).sum() / len(one) for first, second in ((two, one), (one, two)))
+    return _tango(one.shape[1], float(second_only), float(first_only), confidence)
+
+
+def _tango(n: int, up: float, down: float, confidence: float) -> Interval:
+    """`tango_interval` of n pairs, `up` won by the second alone and `down` by the first alone."""
+    if not n:
+        return Interval(-1.0, 0.0, 1.0)
+    z, estimate = normal_quantile(confidence), (up - down) / n
+    low = _bisect(lambda delta: _score(n, up, down, delta) - z, -1.0, estimate)
+    high = _bisect(lambda delta: _score(n, up, down, delta) + z, estimate, 1.0)
+    return Interval(min(low, estimate), estimate, max(high, estimate))
+
+
+def _score(n: int, up: float, down: float, delta: float) -> float:
+    b = (2 * n - up + down) * delta - up - down
+    # The most likely probability of a pair that only the first wins, under the hypothesis.
+    root = math.sqrt(max(0.0, b * b + 8 * n * down * delta * (1 - delta)))
+    share = max(0.0, (root - b) / (4 * n))
+    variance = n * (2 * share + delta * (1 - delta))
+    distance = up - down - n * delta
+    if variance <= 0:
+        return math.copysign(math.inf, distance) if distance else 0.0
+    return distance / math.sqrt(variance)
 
 
 def _bisect(function: Callable[[float], float], low: float, high: float) -> float:

@@ -30,15 +30,21 @@ def wilson_interval(num_successes: int, num_trials: int, confidence: float = 0.9
         raise ValueError(f"expected 0 <= num_successes <= num_trials, got {num_successes} of {num_trials}")
     if num_trials == 0:
         return Interval(0.0, 0.0, 1.0)
+    return wilson_of_share(num_successes / num_trials, num_trials, confidence)
+
+
+def wilson_of_share(share: float, num_trials: int, confidence: float = 0.95) -> Interval:
+    """Wilson's interval for a share that so many trials would have given: it may be a mean, and no whole number of them."""
+    if not (0 <= share <= 1 and num_trials > 0):
+        raise ValueError(f"expected a share in [0, 1] of at least one trial, got {share} of {num_trials}")
     z = normal_quantile(confidence)
-    share = num_successes / num_trials
     centre = share + z**2 / (2 * num_trials)
     spread = z * math.sqrt(share * (1 - share) / num_trials + z**2 / (4 * num_trials**2))
     scale = 1 + z**2 / num_trials
     # At 0 and at all successes the bound is exact; rounding must not push it past the estimate.
-    low = 0.0 if num_successes == 0 else (centre - spread) / scale
-    high = 1.0 if num_successes == num_trials else (centre + spread) / scale
-    return Interval(low, share, high)
+    low = 0.0 if share == 0 else (centre - spread) / scale
+    high = 1.0 if share == 1 else (centre + spread) / scale
+    return Interval(min(low, share), share, max(high, share))
 
 
 def difference_interval(before: tuple[int, int], after: tuple[int, int], confidence: float = 0.95) -> Interval:
