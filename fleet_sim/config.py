@@ -47,17 +47,18 @@ class Stage:
     robots: the policy acts, supervised ("policy"), or the expert demonstrates ("expert"; its episodes go to the offline
         buffer).
     learner_steps: most steps that the learner takes beside the robots; 0 = it waits.
-    human_s: human time that may be spent; afterwards nobody takes over. None = no bound.
+    human_total_s: for how long people may have acted by this stage's end, since the fleet's life began. Once they have, as
+        far as is known of episodes under way, nobody takes over in those that begin. None = no bound.
     """
 
     duration_s: float
     robots: Literal["policy", "expert"] = "policy"
     learner_steps: int = 0
     then_steps: int = 0
-    human_s: float | None = None
+    human_total_s: float | None = None
 
     def __post_init__(self) -> None:
-        if self.duration_s < 0 or min(self.learner_steps, self.then_steps) < 0 or (self.human_s or 0) < 0:
+        if self.duration_s < 0 or min(self.learner_steps, self.then_steps) < 0 or (self.human_total_s or 0) < 0:
             raise ConfigError(f"Stage: durations, steps and human time must be >= 0, got {self}")
 
 

@@ -96,12 +96,16 @@ class Helps:
 
 class EpisodeInPlay:
     """An episode that was ordered. `wait` blocks until it is known to last longer than `tick`, or how long it lasted; `drop`
-    says that nobody wants it any more. However far ahead a worker is, the answers for a tick are the same."""
+    says that nobody wants it any more. However far ahead a worker is, the answers for a tick are the same.
+
+    The simulation says with `reach` how far its own time has come in the episode, once `wait` for this tick has returned.
+    """
 
     def __init__(self, order: EpisodeOrder):
         self.order = order
         self._changed = threading.Condition()
         self._num_ticks = 0
+        self._reached = 0
         self._helps = Helps()
         self._played: PlayedEpisode | None = None
         self._error = ""
@@ -139,6 +143,16 @@ class EpisodeInPlay:
         with self._changed:
             known = self._helps
         return Helps(*(tuple(edge for edge in edges if edge <= tick) for edges in (known.starts, known.ends)))
+
+    def reach(self, tick: int) -> None:
+        self._reached = tick
+
+    @property
+    def num_helped(self) -> int:
+        """At how many ticks people have acted, as far as the simulation's time has come."""
+        helps = self.helps_until(self._reached)
+        still_helping = len(helps.starts) > len(helps.ends)
+        return sum(helps.ends) + still_helping * self._reached - sum(helps.starts)
 
     def note(self, num_ticks: int, helps: Helps) -> None:
         with self._changed:

@@ -81,6 +81,7 @@ class DeployedFleet:
                 edge = edges[num_helps] if num_helps < len(edges) else None
                 tick = last if edge is None else edge
                 yield from self.site.move_until(from_s + (tick - from_tick) / HZ)
+                playing.reach(tick)
                 if edge is None:
                     if played is not None:
                         break

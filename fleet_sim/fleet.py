@@ -16,13 +16,13 @@ from typing import Any
 import simpy
 
 from fleet_sim.config import SimulatedFleetConfig, Stage
-from fleet_sim.crew import LOCAL, Crew, Engine, EpisodeOrder
+from fleet_sim.crew import LOCAL, Crew, Engine, EpisodeInPlay, EpisodeOrder
 from fleet_sim.deployed import make_surroundings
 from fleet_sim.journal import EpisodeRecord, Journal, PublicationRecord
 from fleet_sim.learning_side import LearningSide
 from fleet_sim.lost_episodes import cut_file
 from fleet_sim.replayed import Recordings, ReplayedCrew
-from fleet_sim.surroundings import FixedTimes, Lived
+from fleet_sim.surroundings import HZ, FixedTimes, Lived
 from fleet_sim.tally import DynamicsResult
 from fleet_sim.virtual_clock import VirtualClock
 from sop_jax.actors.seeds import episode_seed
@@ -102,7 +102,8 @@ class SimulatedFleet:
         self._publications: list[PublicationRecord] = []
         self._kept: dict[float, int] = {}
         self._learner_began_s: float | None = None
-        self._human_s = 0.0
+        self._human_s = 0.0  # in the episodes that have arrived
+        self._under_way: dict[str, EpisodeInPlay] = {}  # begun, and neither arrived nor given up
         self._robots_s = self._absent_s = 0.0
 
     def run(self, stage: Stage) -> None:
@@ -110,14 +111,10 @@ class SimulatedFleet:
 
         Raises CrewFailedError, or what a station raised.
         """
-        human_until_s = None if stage.human_s is None else self._human_s + stage.human_s
         first_step = self._learning.num_steps
         ends_s = self._environment.now + stage.duration_s
         self._around.begin()
-        robots = [
-            self._environment.process(self._work(number, stage, human_until_s))
-            for number in range(self._config.num_robots)
-        ]
+        robots = [self._environment.process(self._work(number, stage)) for number in range(self._config.num_robots)]
         if stage.learner_steps:
             self._environment.process(self._learn_beside(first_step + stage.learner_steps, ends_s))
         if stage.duration_s:
@@ -195,7 +192,7 @@ class SimulatedFleet:
         self._crew.close()
         self._learning.close()
 
-    def _work(self, robot: int, stage: Stage, human_until_s: float | None) -> Events:
+    def _work(self, robot: int, stage: Stage) -> Events:
         """A robot's life in one stage, until it leaves or is interrupted."""
         environment, around, playing = self._environment, self._around, None
         robot_id, task = list(self._config.robot_ids.items())[robot]
@@ -203,9 +200,8 @@ class SimulatedFleet:
             yield environment.timeout(around.spread_s * robot / self._config.num_robots)
             yield from around.join(robot)
             while around.is_there(robot):
-                supervised = human_until_s is None or self._human_s < human_until_s
-                order = self._order(robot, robot_id, task, stage, supervised)
-                playing = self._crew.play(order)
+                order = self._order(robot, robot_id, task, stage)
+                playing = self._under_way[order.episode_id] = self._crew.play(order)
                 lived = yield from around.live(robot, playing)
                 playing = None
                 environment.process(self._arrive(robot, order, lived))
@@ -213,8 +209,14 @@ class SimulatedFleet:
         except simpy.Interrupt:
             if playing is not None:
                 playing.drop()
+                del self._under_way[playing.order.episode_id]
 
-    def _order(self, robot: int, robot_id: str, task: str, stage: Stage, supervised: bool) -> EpisodeOrder:
+    def _people_may_act(self, stage: Stage) -> bool:
+        """In an episode that begins now. It depends on virtual time alone, not on how far ahead workers are."""
+        under_way_s = sum(playing.num_helped for playing in self._under_way.values()) / HZ
+        return stage.human_total_s is None or self._human_s + under_way_s < stage.human_total_s
+
+    def _order(self, robot: int, robot_id: str, task: str, stage: Stage) -> EpisodeOrder:
         count = self._counts[robot_id]
         self._counts[robot_id] += 1
         return EpisodeOrder(
@@ -225,7 +227,7 @@ class SimulatedFleet:
             started_ns=round(self._environment.now * 1e9),
             version=self._around.version_of(robot) if stage.robots == "policy" else NO_POLICY,
             actor=stage.robots,
-            supervised=supervised,
+            supervised=self._people_may_act(stage),
             drifts=self._around.drifts_of(robot),
         )
 
@@ -234,6 +236,7 @@ class SimulatedFleet:
         ended_s = self._environment.now
         if lived.lost and not lived.num_frames:  # asked at once: nothing to keep
             lived.played.path.unlink()
+            del self._under_way[order.episode_id]
             return
         if lived.lost:
             cut_file(lived.played.path, lived.num_frames)
@@ -247,6 +250,7 @@ class SimulatedFleet:
     ) -> None:
         human_s = num_human_frames / manifest.control_hz
         self._human_s += human_s
+        del self._under_way[order.episode_id]
         started_s = order.started_ns / 1e9
         staleness_s, behind = self._staleness(order.version, (started_s + ended_s) / 2)
         self._episodes.append(

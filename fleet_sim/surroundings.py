@@ -49,9 +49,9 @@ class Surroundings(Protocol):
             environment.process(surroundings.deliver(robot, lived))
             yield from surroundings.rest(robot, lived.moved_s)
 
-    `published` is told each new version; `settle` lets time pass until the last one is with the robots. `version_at`: with
-    which version robots began at a time. Robots work from `begin` to `end`, which says for how long they were missing in
-    that stretch, all together.
+    `live` tells `playing` how far it has come. `published` is told each new version; `settle` lets time pass until the last
+    one is with the robots. `version_at`: with which version robots began at a time. Robots work from `begin` to `end`, which
+    says for how long they were missing in that stretch, all together.
     """
 
     @property
@@ -124,8 +124,10 @@ class FixedTimes:
         started_s, tick = self._environment.now, next_look(0)
         while (played := playing.wait(tick)) is None:
             yield self._environment.timeout(started_s + tick / HZ - self._environment.now)
+            playing.reach(tick)
             tick = next_look(tick)
         yield self._environment.timeout(started_s + played.num_frames / HZ - self._environment.now)
+        playing.reach(played.num_frames)
         return Lived(played, played.num_frames)
 
     def deliver(self, robot: int, lived: Lived) -> Events:

@@ -150,11 +150,14 @@ class MainResults:
         if method.way == "demonstrations":
             return [Stage(config.duration_s, robots="expert", then_steps=spent["learner_steps"])]
         rounds = config.num_rounds
-        human_s = None if spent["human_s"] is None else spent["human_s"] / rounds
         steps_each = [
             spent["learner_steps"] * (n + 1) // rounds - spent["learner_steps"] * n // rounds for n in range(rounds)
         ]
-        return [Stage(config.duration_s / rounds, then_steps=steps, human_s=human_s) for steps in steps_each]
+        human_s = [None if spent["human_s"] is None else spent["human_s"] * (n + 1) / rounds for n in range(rounds)]
+        return [
+            Stage(config.duration_s / rounds, then_steps=steps, human_total_s=total_s)
+            for steps, total_s in zip(steps_each, human_s, strict=True)
+        ]
 
     def _algorithm(self, method: Method) -> AlgorithmConfig:
         if method.algorithm == "recap":
@@ -178,7 +181,7 @@ class MainResults:
         """The base policy works unhelped for a while; its episodes and the demonstrations teach the value function."""
         config = self._config
         with self.fleet(work, BehaviourCloningConfig(), 10_000, config.fleet.sampler, self._places.policy) as fleet:
-            fleet.run(Stage(config.value_rollouts_s, human_s=0.0))
+            fleet.run(Stage(config.value_rollouts_s, human_total_s=0.0))
             journal = fleet.journal()
         shutil.rmtree(self._places.value, ignore_errors=True)
         self._train_value_function(work / "store", self._places.value)

@@ -6,7 +6,7 @@ learner steps and equal human minutes, so that the difference is the system:
     pretrained              the base policy
     more_demonstrations     the robots' time is spent on demonstrations, then the learner's steps on all of them
     sop_*                   online: robots, learner and publications side by side
-    offline_*               collect, train, redeploy, twice; people help for as long as they helped its online twin
+    offline_*               collect, train, redeploy, twice; people help until they have helped as long as its online twin's
 
 RECAP, online and in rounds alike, has more than the others: rollouts of the base policy for its value function, that
 function's training, and (`recap_base_steps`) learner steps on demonstrations with its prompt. Both of its methods have the

@@ -203,6 +203,16 @@ def test_what_was_told_once_stays_told():
     assert playing.helps_until(59) == Helps((31,), (40,))
 
 
+def test_people_have_acted_as_far_as_the_simulation_has_come():
+    playing = crew_module.EpisodeInPlay(order(1))
+    playing.note(90, Helps((31, 50), (40,)))  # the worker is far ahead
+    helped = []
+    for tick in (30, 35, 45, 55):
+        playing.reach(tick)
+        helped.append(playing.num_helped)
+    assert helped == [0, 4, 9, 9 + 5]
+
+
 def test_an_engine_that_is_not_installed(monkeypatch):
     monkeypatch.delitem(sys.modules, "fleet_sim.ray_worker", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)

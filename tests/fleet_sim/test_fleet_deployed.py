@@ -1,4 +1,4 @@
-"""A fleet in a deployment from end to end, with made-up episodes and a learner that only counts."""
+"""A fleet from end to end, mostly in a deployment, with made-up episodes and a learner that only counts."""
 
 import contextlib
 import dataclasses
@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from fleet_sim import fleet as fleet_module
-from fleet_sim.config import Operation, SimulatedFleetConfig, Stage, operated
+from fleet_sim.config import Operation, SimulatedFleetConfig, Stage, TimingConfig, operated
 from fleet_sim.crew import EpisodeInPlay, Helps, PlayedEpisode
 from fleet_sim.deployment import Deployment, Network, Operators, Robots, Shift, Training
 from fleet_sim.fleet import SimulatedFleet
@@ -29,8 +29,20 @@ DEPLOYMENT = Deployment(
 """Episodes of 3 s; a second of moving takes a second to upload, and so does a publication."""
 
 
+def made_up(order, scratch, helped):
+    """An episode of 90 ticks in which people acted in these, if they might."""
+    episode = make_episode(
+        num_frames=90, image_stride=30, image_size=8, robot_id=order.robot_id, policy_version=order.version,
+        takeovers=((helped[0], *helped),) if order.supervised else (), started_ns=0,
+        count=int(order.episode_id.rpartition(".")[2]),
+    )  # fmt: skip
+    path = scratch / f"{order.episode_id}.zip"
+    path.write_bytes(pack(episode))
+    return PlayedEpisode(90, path, True)
+
+
 class MadeUpCrew:
-    """Every episode lasts 90 ticks, and is helped from tick 30 to 60."""
+    """Every episode is helped from tick 30 to 60, if people may."""
 
     def __init__(self, settings, num_workers, engine):
         self.reaction_delay_s = settings["rollout"]["reaction_delay_s"]
@@ -39,14 +51,9 @@ class MadeUpCrew:
 
     def play(self, order):
         self.orders.append(order)
-        episode = make_episode(
-            num_frames=90, image_stride=30, image_size=8, robot_id=order.robot_id, policy_version=order.version,
-            takeovers=((30, 30, 60),), started_ns=0, count=int(order.episode_id.rpartition(".")[2]),
-        )  # fmt: skip
-        path = self._scratch / f"{order.episode_id}.zip"
-        path.write_bytes(pack(episode))
         playing = EpisodeInPlay(order)
-        playing.finish(PlayedEpisode(90, path, True), helps=Helps((30,), (60,)))
+        helps = Helps((30,), (60,)) if order.supervised else Helps()
+        playing.finish(made_up(order, self._scratch, (30, 60)), helps=helps)
         return playing
 
     def close(self):
@@ -93,10 +100,11 @@ def start(tmp_path, monkeypatch):
     config = SimulatedFleetConfig(robots={"restock_shelf": 2}, algorithm=HgDaggerConfig())
     with contextlib.ExitStack() as stack:
 
-        def start(operation):
-            chosen = config if operation is None else operated(config, operation)
+        def start(operation, timing=None, root=tmp_path):
+            chosen = config if timing is None else dataclasses.replace(config, timing=timing)
+            chosen = chosen if operation is None else operated(chosen, operation)
             algorithm = create_algorithm(chosen.algorithm)
-            fleet = SimulatedFleet(chosen, None, tmp_path, algorithm, tmp_path, 1)  # type: ignore[arg-type]
+            fleet = SimulatedFleet(chosen, None, root, algorithm, root, 1)  # type: ignore[arg-type]
             stack.callback(fleet.close)
             return fleet
 
@@ -179,3 +187,87 @@ def test_fixed_times_have_no_dynamics(start):
     assert fleet.dynamics() is None
     assert all(episode.waited_s == 0 for episode in fleet.journal().episodes)
     assert dataclasses.replace(fleet.journal(), episodes=()).absent_s == 0.0
+
+
+LONG_UPLOADS = TimingConfig(reset_s=2.0, upload_s=5.0, swap_s=0.0)
+"""The first robot begins at 0, 5, 10, ..., the second a second later; what happened is in the store 8 s after that."""
+
+
+def supervised_in(orders):
+    """Start in s -> whether people might act."""
+    return {order.started_ns / 1e9: order.supervised for order in orders}
+
+
+def test_what_people_may_do_is_counted_over_the_whole_life_and_as_it_happens(start):
+    fleet = start(None, LONG_UPLOADS)
+    fleet.run(Stage(20.0, human_total_s=1.5))
+    # At 5 nothing has arrived, but both robots have been helped for 1 s by then.
+    assert [at for at, may in supervised_in(fleet._crew.orders).items() if may] == [0.0, 1.0]
+    fleet.run(Stage(20.0, human_total_s=3.0))
+    # Of the second stage's 1.5 s the first has taken 0.5 s.
+    assert [at for at, may in supervised_in(fleet._crew.orders).items() if may] == [0.0, 1.0, 20.0, 21.0]
+    assert 60 * fleet.journal().human_minutes == pytest.approx(4.0)
+
+
+def test_what_people_did_not_do_is_left_for_the_next_stage(start):
+    fleet = start(None, LONG_UPLOADS)
+    fleet.run(Stage(3.5, human_total_s=4.0))  # one episode, on its way at the end; the other one's is cut off
+    fleet.run(Stage(30.0, human_total_s=5.0))
+    assert [at for at, may in supervised_in(fleet._crew.orders).items() if may] == [0.0, 1.0, 3.5, 4.5, 8.5, 9.5]
+    assert 60 * fleet.journal().human_minutes == pytest.approx(5.0)
+    fleet.run(Stage(10.0))
+    assert fleet._crew.orders[-1].supervised  # no bound
+
+
+def test_waiting_for_people_is_none_of_their_time(start):
+    fleet = start(Operation(DEPLOYMENT))
+    fleet.run(Stage(6.5, human_total_s=1.5))
+    # The robots are helped from 2 to 3 and from 4 to 5; the first begins again at 6, before anything has arrived.
+    assert supervised_in(fleet._crew.orders) == {0.0: True, 1.0: True, 6.0: False}
+
+
+class JustInTime(EpisodeInPlay):
+    """Its worker is never further than it has to be, where other workers have come to the end at once."""
+
+    def __init__(self, order, played, helps):
+        super().__init__(order)
+        self._at_last = (played, helps)
+
+    def wait(self, tick):
+        played, helps = self._at_last
+        if tick >= played.num_frames:
+            self.finish(played, helps=helps)
+        elif not self.is_over:  # told before tick + 1 is played: whoever acted in `tick` may go on
+            known = Helps(tuple(s for s in helps.starts if s <= tick), tuple(e for e in helps.ends if e <= tick))
+            self.note(tick + 1, known)
+        return super().wait(tick)
+
+
+class PacedCrew(MadeUpCrew):
+    """Helps at a time of each episode's own. `ahead`: of how many episodes the worker is far ahead, of three in a row."""
+
+    ahead = 0
+
+    def play(self, order):
+        number = int(order.episode_id.rpartition(".")[2]) + order.seed
+        helped = (20 + number % 30, 51 + number % 23)
+        helps = Helps(*((edge,) for edge in helped)) if order.supervised else Helps()
+        playing = JustInTime(order, made_up(order, self._scratch, helped), helps)
+        if len(self.orders) % 3 < self.ahead:
+            playing.wait(90)
+        self.orders.append(order)
+        return playing
+
+
+def test_what_people_may_do_does_not_depend_on_how_far_workers_are(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet_module, "Crew", PacedCrew)
+    found = []
+    for ahead in range(4):
+        monkeypatch.setattr(PacedCrew, "ahead", ahead)
+        fleet = start(None, TimingConfig(reset_s=1.0, upload_s=2.5), tmp_path / str(ahead))
+        for stage in range(8):  # many decisions hang on how far the other robot's help has come
+            fleet.run(Stage(5.2, human_total_s=0.5 + 0.9 * stage))
+        found.append((fleet.journal(), fleet._crew.orders))
+    assert found == [found[0]] * 4
+    may_act = [order.supervised for order in found[0][1]]
+    assert 4 < sum(may_act) < len(may_act) - 4
