@@ -12,7 +12,7 @@ from typing import Any
 
 from fleet_sim.studies.grid import Cell, Results, RunCell
 from fleet_sim.studies.learning import ONLINE, SPENT, Row, rise_text, row_of, spent_cells, success_text
-from fleet_sim.studies.main_analysis import BASE, Contrast, contrast_of, curves_in
+from fleet_sim.studies.main_analysis import BASE, EVERY_SEED, Contrast, cells_by_seed, contrast_of, curves_in
 from fleet_sim.studies.main_results import link_episodes
 from fleet_sim.studies.methods import MainResultsConfig, cell_name
 from fleet_sim.studies.pictures import Scale, lines
@@ -128,25 +128,21 @@ def analyse_bases(study: BasesStudy, results: Results) -> dict[int, Base]:
     """Number of demonstrations -> base, of the cells that are done."""
     task, found = study.methods.tasks[0], {}
     runs = {
-        number: [
-            results[name]
-            for seed in range(study.methods.training_seeds)
-            if (name := f"online-{number}-{seed}") in results
-        ]
+        number: cells_by_seed(results, study.methods.training_seeds, f"online-{number}-{{}}".format)
         for number in study.num_demonstrations
     }
     most = runs[study.num_demonstrations[-1]]
     for number, online in runs.items():
         if f"base-{number}" not in results:
             continue
-        base, curves = [results[f"base-{number}"]], curves_in(online, task)
+        base, curves = {EVERY_SEED: results[f"base-{number}"]}, curves_in(online.values(), task)
         found[number] = Base(
-            row_of("base policy", number, base, study.methods),
-            row_of("after", number, online, study.methods) if online else None,
-            contrast_of(base, online, task, "base policy", "after") if online else None,
+            row_of("base policy", number, base.values(), study.methods),
+            row_of("after", number, online.values(), study.methods) if online else None,
+            contrast_of(base, online, task, "base policy", "after"),
             time_to_target(curves) if curves else None,
             contrast_of(online, most, task, f"{number}", f"{study.num_demonstrations[-1]}")
-            if online and most and online is not most
+            if online is not most
             else None,
         )
     return found

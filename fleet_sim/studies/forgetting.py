@@ -6,6 +6,7 @@ Legend: `S` training seeds, `n` trials, worlds side by side.
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +15,15 @@ import numpy as np
 
 from fleet_sim.studies.grid import Cell, Results, RunCell
 from fleet_sim.studies.learning import SPENT, Row, rise_text, row_of, spent_cells, success_text
-from fleet_sim.studies.main_analysis import BASE, Contrast, contrast_of, rate_of, trials_of
+from fleet_sim.studies.main_analysis import (
+    BASE,
+    EVERY_SEED,
+    Contrast,
+    cells_by_seed,
+    contrast_of,
+    rate_of,
+    trials_of,
+)
 from fleet_sim.studies.methods import METHODS, MainResultsConfig, cell_name, make_cells
 from fleet_sim.studies.pictures import Scale, exactly, lines
 from fleet_sim.studies.study import Chapter, Report, Table, Workshop, plain_report
@@ -138,11 +147,13 @@ def analyse_forgetting(study: ForgettingStudy, results: Results) -> list[Ways]:
     """Of the methods that have a finished cell; nothing before the base policy has been seen."""
     task, base, found = study.methods.tasks[0], results.get(cell_name(BASE, 0)), []
     for name in METHODS:
-        names = [cell_name(name, seed) for seed in range(study.methods.training_seeds)]
-        cells = [results[one] for one in names if one in results]
-        if base is None or not cells or name == BASE:
+        by_seed = cells_by_seed(results, study.methods.training_seeds, functools.partial(cell_name, name))
+        if base is None or name == BASE:
             continue
-        label = METHODS[name].label
+        label, cells = METHODS[name].label, list(by_seed.values())
+        gain = contrast_of({EVERY_SEED: base}, by_seed, task, METHODS[BASE].label, label)
+        if gain is None:
+            continue
         times: dict[float, dict[str, Lost]] = {}
         curve = {}
         for place, point in enumerate(cells[0]["curve"]):
@@ -152,7 +163,7 @@ def analyse_forgetting(study: ForgettingStudy, results: Results) -> list[Ways]:
         found.append(
             Ways(
                 row_of(label, 0, cells, study.methods),
-                contrast_of([base], cells, task, METHODS[BASE].label, label),
+                gain,
                 _rates(base["retention"]),
                 times,
                 curve,

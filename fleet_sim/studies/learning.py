@@ -1,11 +1,12 @@
 """What studies of fleets that learn have in common: a row of results, and how it is told."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from fleet_sim.studies.main_analysis import Spending, rate_of, spending_of, trials_of
+from fleet_sim.studies.main_analysis import rate_of, trials_of
 from fleet_sim.studies.methods import MainResultsConfig
+from fleet_sim.studies.spending import Spending, spending_of
 from sop_jax.evaluation.statistics import Interval
 from sop_jax.evaluation.tables import interval, percent, points
 
@@ -18,8 +19,7 @@ SPENT = ("robot hours", "minutes people acted", "with resets", "learner steps")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One way of learning at one value of what the study varies. `success`: 95%, see
-    `main_analysis.rate_of`."""
+    """One way of learning at one value of what the study varies. `success`: 95%, see `main_analysis.rate_of`."""
 
     label: str
     x: float
@@ -28,7 +28,7 @@ class Row:
     spending: Spending
 
 
-def row_of(label: str, x: float, cells: Sequence[Mapping[str, Any]], methods: MainResultsConfig) -> Row:
+def row_of(label: str, x: float, cells: Collection[Mapping[str, Any]], methods: MainResultsConfig) -> Row:
     """Of the cells of all training seeds, at least one, and of the first task."""
     task = methods.tasks[0]
     success = rate_of([trials_of(cell["evaluation"], task) for cell in cells])

@@ -1,17 +1,22 @@
 """What the cells of the main-results study say together: rates with intervals, comparisons, times to target, forgetting.
 
+A study that isn't finished has more training seeds of some methods than of others: cells are kept by seed, and what is
+compared is of the seeds that both have.
+
 Legend: `S` training seeds, `n` trials.
 """
 
 import dataclasses
+import functools
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
 from fleet_sim.studies.grid import Results
-from fleet_sim.studies.methods import METHODS, MainResultsConfig, cell_name
+from fleet_sim.studies.methods import METHODS, RECAP_BASE_CELL, MainResultsConfig, cell_name
+from fleet_sim.studies.spending import Besides, Spending, besides_of, spending_of
 from sop_jax.actors.episode import TrialResult
 from sop_jax.evaluation.paired import (
     compare,
@@ -25,55 +30,49 @@ from sop_jax.evaluation.time_to_target import CurvePoint, TimeToTarget, time_to_
 from sop_jax.specs.records import Outcome
 
 BASE = "pretrained"
+EVERY_SEED = -1
+"""The training seed of what isn't trained anew for each of them, and stands beside all: a base policy."""
+
+Cells = Mapping[int, Mapping[str, Any]]
+"""Finished cells of one method, by training seed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskFigures:
-    """A method on a task, over all its training seeds. `success` has a 95% interval, see `rate_of`.
-    `failures`: kind -> number, over all seeds."""
+    """A method on a task, over all its training seeds. `success` has a 95% interval, see `rate_of`. `failures`: kind ->
+    number, of `num_trials`, all seeds together."""
 
     success: Interval
     episodes_per_h: float
     successes_per_h: float
+    num_trials: int
     failures: Mapping[str, int]
     paper: float | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Spending:
-    """What a method took, mean over training seeds; None where nothing was spent.
-
-    human_minutes: people acted. people_minutes: they acted, or set a scene up again (`reset_s` after every episode); watching
-        isn't counted.
-    """
-
-    robot_hours: float | None
-    human_minutes: float | None
-    people_minutes: float | None
-    learner_steps: float | None
-    human_minutes_per_success: float | None
-    staleness_s: float | None
-    online_share: float | None
-
-
-@dataclasses.dataclass(frozen=True)
 class MethodFigures:
-    """A row of the main table."""
+    """A row of the main table. twin_minutes: for how long people acted in the runs whose time this method might spend, mean
+    over the same training seeds."""
 
     name: str
     label: str
+    way: Literal["none", "demonstrations", "online", "rounds"]
     num_seeds: int
     tasks: Mapping[str, TaskFigures]
     spending: Spending
+    twin_minutes: float | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Contrast:
-    """Two methods on one task, second minus first, with a 95% interval; `p_value` (McNemar, exact) with one seed only."""
+    """Two methods on one task, second minus first, with a 95% interval; `p_value` (McNemar, exact) with one seed only.
+    `num_seeds`: training seeds that both have."""
 
     task: str
     first: str
     second: str
+    num_seeds: int
     difference: Interval
     p_value: float | None
 
@@ -81,48 +80,40 @@ class Contrast:
 @dataclasses.dataclass(frozen=True)
 class MainAnalysis:
     """Everything that the report shows. `times`: (method's label, task) -> time to 80%. `curves`: the same keys -> per
-    training seed, [(seconds, success)]. `forgotten`: method's label -> rows."""
+    training seed, [(seconds, success)]. `forgotten`: method's label -> rows. `besides`: what RECAP's methods had on top."""
 
     rows: tuple[MethodFigures, ...]
     contrasts: tuple[Contrast, ...]
     times: Mapping[tuple[str, str], TimeToTarget]
     curves: Mapping[tuple[str, str], Sequence[Sequence[tuple[float, float]]]]
     forgotten: Mapping[str, tuple[Forgetting, ...]]
+    besides: Besides | None
 
 
 def analyse(config: MainResultsConfig, results: Results) -> MainAnalysis:
     """Of the cells that are done; methods without a finished cell are left out."""
-    runs = {name: found for name in METHODS if (found := _cells_of(config, results, name))}
-    rows = tuple(_figures(config, name, cells) for name, cells in runs.items())
-    pairs = [(METHODS[name].twin, METHODS[name].label, name) for name in runs if METHODS[name].way == "rounds"]
+    runs = _runs_of(config, results)
+    labels = {name: _label_of(name) for name in runs}
     contrasts = [
-        contrast_of(runs[name], runs[twin], task, label, METHODS[twin].label)
-        for twin, label, name in pairs
-        if twin in runs
+        contrast_of(runs[first], runs[second], task, labels[first], labels[second])
+        for first, second in compared(runs)
         for task in config.tasks
     ]
-    if BASE in runs:
-        online = [name for name in runs if METHODS[name].way == "online"]
-        contrasts += [
-            contrast_of(runs[BASE], runs[name], task, METHODS[BASE].label, METHODS[name].label)
-            for name in online
-            for task in config.tasks
-        ]
     curves = {
-        (name, task): found
+        (labels[name], task): found
         for name, cells in runs.items()
         for task in config.tasks
-        if (found := curves_in(cells, task))
+        if (found := curves_in(cells.values(), task))
     }
     return MainAnalysis(
-        rows=rows,
-        contrasts=tuple(contrasts),
-        times={(METHODS[name].label, task): time_to_target(found) for (name, task), found in curves.items()},
+        rows=tuple(_figures(config, name, runs) for name in runs),
+        contrasts=tuple(contrast for contrast in contrasts if contrast is not None),
+        times={key: time_to_target(found) for key, found in curves.items()},
         curves={
-            (METHODS[name].label, task): [[(point.time_s, point.rate) for point in curve] for curve in found]
-            for (name, task), found in curves.items()
+            key: [[(point.time_s, point.rate) for point in curve] for curve in found] for key, found in curves.items()
         },
-        forgotten={METHODS[name].label: rows for name, cells in runs.items() if (rows := _forgotten(runs, cells))},
+        forgotten={labels[name]: rows for name in runs if (rows := _forgotten(runs, name))},
+        besides=besides_of(config, results),
     )
 
 
@@ -131,29 +122,77 @@ def trials_of(evaluation: Mapping[str, Any], label: str) -> list[TrialResult]:
     return [TrialResult(**{**trial, "outcome": Outcome(trial["outcome"])}) for trial in evaluation[label]["trials"]]
 
 
-def _cells_of(config: MainResultsConfig, results: Results, name: str) -> list[Mapping[str, Any]]:
-    names = [cell_name(name, seed) for seed in range(config.training_seeds)]
-    return [results[found] for found in names if found in results]
+def cells_by_seed(results: Results, num_seeds: int, name_of: Callable[[int], str]) -> dict[int, Mapping[str, Any]]:
+    """The finished ones of the cells that have this name for a training seed."""
+    return {seed: results[name_of(seed)] for seed in range(num_seeds) if name_of(seed) in results}
 
 
-def _figures(config: MainResultsConfig, name: str, cells: Sequence[Mapping[str, Any]]) -> MethodFigures:
-    method = METHODS[name]
-    kinds: dict[str, float] = dict(zip(("restock", "laundry", "box"), method.paper or (), strict=False))
-    tasks = {}
-    for task in config.tasks:
-        found = [cell["evaluation"][task]["result"] for cell in cells]
-        failures: dict[str, int] = {}
-        for result in found:
-            for kind, count in result["failures"].items():
-                failures[kind] = failures.get(kind, 0) + count
-        tasks[task] = TaskFigures(
-            success=rate_of([trials_of(cell["evaluation"], task) for cell in cells]),
-            episodes_per_h=statistics.fmean(result["throughput_per_hour"] for result in found),
-            successes_per_h=statistics.fmean(result["successes_per_hour"] for result in found),
-            failures=dict(sorted(failures.items(), key=lambda kind: (-kind[1], kind[0]))),
-            paper=kinds.get(task.partition("_")[0]),
-        )
-    return MethodFigures(name, method.label, len(cells), tasks, spending_of(cells, config.fleet.reset_s))
+def compared(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Which of these methods stand against which, (first, second): what spends as much as an online twin, what differs from
+    another by one thing, and everybody's gain over what they began with."""
+    found = list(names)
+    pairs = [(name, METHODS[name].twin) for name in found if name in METHODS]
+    pairs += [(METHODS[name].against, name) for name in found if name in METHODS]
+    recap = [name for name in found if name in METHODS and METHODS[name].algorithm == "recap"]
+    gains = [name for name in found if name in (RECAP_BASE_CELL, *recap) or METHODS[name].way == "online"]
+    pairs += [(BASE, name) for name in gains]
+    pairs += [(RECAP_BASE_CELL, name) for name in recap]
+    return [pair for pair in pairs if set(pair) <= set(found)]
+
+
+def _runs_of(config: MainResultsConfig, results: Results) -> dict[str, Cells]:
+    """Rows' names -> cells, base policies first."""
+    runs: dict[str, Cells] = {}
+    for name, method in METHODS.items():
+        cells = cells_by_seed(results, config.training_seeds, functools.partial(cell_name, name))
+        if cells:
+            runs[name] = {EVERY_SEED: cells[0]} if method.way == "none" else cells
+        if name == BASE and "evaluation" in results.get(RECAP_BASE_CELL, {}):
+            runs[RECAP_BASE_CELL] = {EVERY_SEED: results[RECAP_BASE_CELL]}
+    return runs
+
+
+def _label_of(name: str) -> str:
+    return METHODS[name].label if name in METHODS else "RECAP's base"
+
+
+def _figures(config: MainResultsConfig, name: str, runs: Mapping[str, Cells]) -> MethodFigures:
+    method, cells, label = METHODS.get(name), list(runs[name].values()), _label_of(name)
+    if name == RECAP_BASE_CELL:
+        label += f": {METHODS[BASE].label}, then {cells[0]['fleet']['learner_steps']:,} steps with the prompt"
+    kinds: dict[str, float] = dict(zip(("restock", "laundry", "box"), (method and method.paper) or (), strict=False))
+    return MethodFigures(
+        name=name,
+        label=label,
+        way=method.way if method is not None else "demonstrations",
+        num_seeds=len(cells),
+        tasks={task: _task_figures(cells, task, kinds.get(task.partition("_")[0])) for task in config.tasks},
+        spending=spending_of(cells, config.fleet.reset_s),
+        twin_minutes=_twin_minutes(runs, name),
+    )
+
+
+def _task_figures(cells: Sequence[Mapping[str, Any]], task: str, paper: float | None) -> TaskFigures:
+    found = [cell["evaluation"][task]["result"] for cell in cells]
+    runs = [trials_of(cell["evaluation"], task) for cell in cells]
+    failures: dict[str, int] = {}
+    for result in found:
+        for kind, count in result["failures"].items():
+            failures[kind] = failures.get(kind, 0) + count
+    return TaskFigures(
+        success=rate_of(runs),
+        episodes_per_h=statistics.fmean(result["throughput_per_hour"] for result in found),
+        successes_per_h=statistics.fmean(result["successes_per_hour"] for result in found),
+        num_trials=sum(map(len, runs)),
+        failures=dict(sorted(failures.items(), key=lambda kind: (-kind[1], kind[0]))),
+        paper=paper,
+    )
+
+
+def _twin_minutes(runs: Mapping[str, Cells], name: str) -> float | None:
+    twin = runs.get(METHODS[name].twin, {}) if name in METHODS else {}
+    minutes = [twin[seed]["fleet"]["human_s"] / 60 for seed in runs[name] if seed in twin]
+    return statistics.fmean(minutes) if minutes else None
 
 
 def rate_of(runs: Sequence[Sequence[TrialResult]]) -> Interval:
@@ -163,44 +202,25 @@ def rate_of(runs: Sequence[Sequence[TrialResult]]) -> Interval:
     return hierarchical_rate(success_table(runs))
 
 
-def spending_of(cells: Sequence[Mapping[str, Any]], reset_s: float) -> Spending:
-    """Means over a method's cells, one per training seed; `reset_s` of a person's time after every episode."""
-    fleets = [cell["fleet"] for cell in cells if "fleet" in cell]
-    if not fleets:
-        return Spending(None, None, None, None, None, None, None)
-    human = [fleet["human_s"] / 60 for fleet in fleets]
-    resets = [reset_s / 60 * sum(task["num_episodes"] for task in fleet["tasks"].values()) for fleet in fleets]
-    successes = [sum(task["num_successes"] for task in fleet["tasks"].values()) for fleet in fleets]
-    ages = [fleet["median_staleness_s"] for fleet in fleets if fleet["median_staleness_s"] is not None]
-    return Spending(
-        robot_hours=statistics.fmean(fleet["robot_hours"] for fleet in fleets),
-        human_minutes=statistics.fmean(human),
-        people_minutes=statistics.fmean(human) + statistics.fmean(resets),
-        learner_steps=statistics.fmean(fleet["learner_steps"] for fleet in fleets),
-        human_minutes_per_success=sum(human) / sum(successes) if sum(successes) else None,
-        staleness_s=statistics.fmean(ages) if ages else None,
-        online_share=statistics.fmean(fleet["online_share"] for fleet in fleets),
+def contrast_of(first: Cells, second: Cells, task: str, first_label: str, second_label: str) -> Contrast | None:
+    """Two methods on the same trials, of the training seeds that both have; None: there is none."""
+    both_trained = EVERY_SEED not in first and EVERY_SEED not in second
+    seeds = sorted(first.keys() & second.keys()) if both_trained else None
+    one, two = (
+        [trials_of(cells[seed]["evaluation"], task) for seed in (cells if seeds is None else seeds)]
+        for cells in (first, second)
     )
-
-
-def contrast_of(
-    first: Sequence[Mapping[str, Any]],
-    second: Sequence[Mapping[str, Any]],
-    task: str,
-    first_label: str,
-    second_label: str,
-) -> Contrast:
-    """Two methods' cells, one per training seed, on the same trials."""
-    one, two = ([trials_of(cell["evaluation"], task) for cell in cells] for cells in (first, second))
-    if len(one) == len(two) == 1:
+    if not one or not two:
+        return None
+    num_seeds = max(len(one), len(two))
+    if num_seeds == 1:
         pair = compare(one[0], two[0])
-        return Contrast(task, first_label, second_label, pair.difference, pair.p_value)
-    paired = len(one) == len(two)
-    difference = hierarchical_difference(success_table(one), success_table(two), paired_seeds=paired)
-    return Contrast(task, first_label, second_label, difference, None)
+        return Contrast(task, first_label, second_label, 1, pair.difference, pair.p_value)
+    difference = hierarchical_difference(success_table(one), success_table(two), paired_seeds=both_trained)
+    return Contrast(task, first_label, second_label, num_seeds, difference, None)
 
 
-def curves_in(cells: Sequence[Mapping[str, Any]], task: str) -> list[list[CurvePoint]]:
+def curves_in(cells: Iterable[Mapping[str, Any]], task: str) -> list[list[CurvePoint]]:
     """A curve per training seed."""
     return [
         [
@@ -212,13 +232,11 @@ def curves_in(cells: Sequence[Mapping[str, Any]], task: str) -> list[list[CurveP
     ]
 
 
-def _forgotten(
-    runs: Mapping[str, Sequence[Mapping[str, Any]]], cells: Sequence[Mapping[str, Any]]
-) -> tuple[Forgetting, ...]:
+def _forgotten(runs: Mapping[str, Cells], name: str) -> tuple[Forgetting, ...]:
     """Of the first training seed that is done: what is lost is measured world by world, on paired trials."""
-    before = runs[BASE][0].get("retention") if BASE in runs else None
-    after = cells[0].get("retention")
-    if before is None or after is None or cells is runs[BASE]:
+    before = runs[BASE][EVERY_SEED].get("retention") if BASE in runs else None
+    after = next(iter(runs[name].values())).get("retention")
+    if before is None or after is None or name == BASE:
         return ()
     return forgetting(*({label: trials_of(found, label) for label in found} for found in (before, after)))
 

@@ -3,14 +3,14 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
 
 from fleet_sim.studies.grid import Cell, Results, RunCell
 from fleet_sim.studies.main_analysis import MainAnalysis, analyse, mean_success
-from fleet_sim.studies.methods import METHODS, MainResultsConfig, make_cells
+from fleet_sim.studies.methods import MainResultsConfig, make_cells
+from fleet_sim.studies.spending import Besides
 from fleet_sim.studies.study import Making, Report, Workshop
 from sop_jax.evaluation.figures import BLUE, GREEN, GREY, INK, ORANGE, draw_svg, share_axis
 from sop_jax.evaluation.pages import render_page
@@ -38,6 +38,7 @@ def table_md(config: MainResultsConfig, analysis: MainAnalysis) -> str:
         "seeds",
         "robot hours",
         "minutes people acted",
+        "its twin's",
         "with resets",
         "acted per success",
         "learner steps",
@@ -47,14 +48,28 @@ def table_md(config: MainResultsConfig, analysis: MainAnalysis) -> str:
     spent = [
         (
             row.label, str(row.num_seeds), _or_dash(row.spending.robot_hours, "{:.2f}"),
-            _or_dash(row.spending.human_minutes, "{:.1f}"), _or_dash(row.spending.people_minutes, "{:.1f}"),
+            _or_dash(row.spending.human_minutes, "{:.1f}"), _or_dash(row.twin_minutes, "{:.1f}"),
+            _or_dash(row.spending.people_minutes, "{:.1f}"),
             _or_dash(row.spending.human_minutes_per_success, "{:.2f}"),
             _or_dash(row.spending.learner_steps, "{:.0f}"), _or_dash(row.spending.staleness_s, "{:.1f} s"),
             _or_dash(row.spending.online_share, "{:.0%}"),
         )
         for row in analysis.rows
     ]  # fmt: skip
-    return markdown_table(heads, rows) + "\n" + markdown_table(spent_heads, spent) + "\n" + _contrasts_md(analysis)
+    besides = "" if analysis.besides is None else f"{besides_text(analysis.besides)}\n\n"
+    tables = (markdown_table(heads, rows), markdown_table(spent_heads, spent), besides + _contrasts_md(analysis))
+    return "\n".join(tables)
+
+
+def besides_text(besides: Besides) -> str:
+    """In a sentence or two."""
+    base = f", and {besides.base_steps:,} learner steps on demonstrations for their base" if besides.base_steps else ""
+    return (
+        "RECAP's methods had more than the table says, made once for all their training seeds: "
+        f"{besides.robot_hours:.2f} robot-hours in which the base policy worked unhelped ({besides.reset_minutes:.1f} "
+        f"minutes of people for resets) and {besides.value_steps:,} training steps for the value function{base}. They may "
+        "be compared with each other and with their base; beside the other methods their budget is larger."
+    )
 
 
 def as_json(analysis: MainAnalysis) -> dict[str, Any]:
@@ -66,6 +81,7 @@ def as_json(analysis: MainAnalysis) -> dict[str, Any]:
             {"method": method, "task": task, **dataclasses.asdict(found)}
             for (method, task), found in analysis.times.items()
         ],
+        "besides": None if analysis.besides is None else dataclasses.asdict(analysis.besides),
         "forgotten": {method: [dataclasses.asdict(row) for row in rows] for method, rows in analysis.forgotten.items()},
     }
 
@@ -105,6 +121,7 @@ def render_study(config: MainResultsConfig, analysis: MainAnalysis, making: Maki
         provenance=making.provenance,
         elapsed_s=making.elapsed_s,
         unfinished=making.unfinished,
+        besides="" if analysis.besides is None else besides_text(analysis.besides),
         success={task: success_by_method(analysis, task) for task in config.tasks},
         curves={task: curves_of(analysis, task) for task in config.tasks} if analysis.curves else {},
     )
@@ -116,7 +133,7 @@ def success_by_method(analysis: MainAnalysis, task: str) -> str:
 
     def draw(axes: Axes) -> None:
         for place, row in enumerate(rows):
-            figures, colour = row.tasks[task], _COLOURS[_way_of(row.name)]
+            figures, colour = row.tasks[task], _COLOURS[row.way]
             axes.plot([figures.success.low, figures.success.high], [place, place], color=colour, lw=7, alpha=0.28,
                       solid_capstyle="round")  # fmt: skip
             axes.plot(figures.success.value, place, "o", color=colour, ms=8)
@@ -124,7 +141,8 @@ def success_by_method(analysis: MainAnalysis, task: str) -> str:
                           textcoords="offset points", ha="center", color=colour, fontsize=10, fontweight="bold")  # fmt: skip
             if figures.paper is not None:
                 axes.plot(figures.paper, place, "x", color=INK, ms=7, mew=1.4)
-        axes.set_yticks(range(len(rows)), [row.label for row in rows], color=INK, fontsize=10)
+        labels = [row.label.replace(", then", ",\nthen") for row in rows]
+        axes.set_yticks(range(len(rows)), labels, color=INK, fontsize=10)
         axes.set_ylim(-0.5, len(rows) - 0.35)
         axes.grid(axis="y", visible=False)
         share_axis(axes, "x")
@@ -152,27 +170,19 @@ def curves_of(analysis: MainAnalysis, task: str) -> str:
     return draw_svg(f"curves_{task}", draw)
 
 
-def _way_of(name: str) -> str:
-    return METHODS[name].way
-
-
 def _contrasts_md(analysis: MainAnalysis) -> str:
     rows = [
         (
             f"`{contrast.task}`",
             f"{contrast.second} against {contrast.first}",
+            str(contrast.num_seeds),
             f"{points(contrast.difference.value)} [{points(contrast.difference.low)}, {points(contrast.difference.high)}]",
             "-" if contrast.p_value is None else p_value(contrast.p_value),
         )
         for contrast in analysis.contrasts
     ]
-    return markdown_table(("task", "what", "difference, points", "McNemar's p"), rows)
+    return markdown_table(("task", "what", "seeds", "difference, points", "McNemar's p"), rows)
 
 
 def _or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
-
-
-def summary_of(analysis: MainAnalysis) -> Mapping[str, float]:
-    """method -> success, mean over tasks."""
-    return {row.name: mean_success(row) for row in analysis.rows}

@@ -81,7 +81,7 @@ class MainResults:
         if cell.name == VALUE_CELL:
             return self._make_value_function(work)
         if cell.name == RECAP_BASE_CELL:
-            return self._make_recap_base(work)
+            return {**self._make_recap_base(work), "evaluation": self.evaluate(self._told_base())}
         name, _, seed = cell.name.rpartition("-")
         method = METHODS[name]
         if method.way == "none":
@@ -202,6 +202,11 @@ class MainResults:
         replaced = replace_trained(base.model, base.params, learnt, journal.last_version)
         PolicyBundle(base.config, replaced, base.norm).save(self._places.recap_base)
         return {"fleet": summarise_fleet(journal)}
+
+    def _told_base(self) -> Candidate:
+        """RECAP's base, told what its methods' policies are told: it has learnt the words."""
+        conditioning = create_algorithm(self._algorithm(METHODS["sop_recap"])).conditioning(Phase.EVALUATING)
+        return Candidate(str(self._places.recap_base), conditioning=conditioning)
 
     def _base_of(self, method: Method) -> pathlib.Path:
         """The policy that a method starts from."""

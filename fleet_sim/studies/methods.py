@@ -36,16 +36,21 @@ LEAVES: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
 class Method:
     """A way from the base policy to a better one.
 
-    twin: the online method whose human time and learner steps an offline one may spend. paper: the paper's success rates for
-        restocking, laundry and box.
+    twin: the online method whose human time and learner steps an offline one may spend. against: the method from which this
+        one differs by one thing. paper: the paper's success rates for restocking, laundry and box.
     """
 
     label: str
     way: Literal["none", "demonstrations", "online", "rounds"]
     algorithm: Literal["none", "behaviour_cloning", "hg_dagger", "recap"] = "none"
     twin: str = ""
+    against: str = ""
     sampler: Literal["adaptive", "fixed", "online_only", "task_proportional"] = "adaptive"
     paper: tuple[float, float, float] | None = None
+
+
+def _sampled(label: str, sampler: Literal["fixed", "online_only", "task_proportional"]) -> Method:
+    return Method(label, "online", "hg_dagger", against="sop_hg_dagger", sampler=sampler)
 
 
 METHODS: Mapping[str, Method] = types.MappingProxyType(
@@ -58,13 +63,9 @@ METHODS: Mapping[str, Method] = types.MappingProxyType(
         "more_demonstrations": Method(
             "BC on more demonstrations", "demonstrations", "behaviour_cloning", "sop_hg_dagger"
         ),
-        "sop_hg_dagger_fixed": Method("SOP + HG-DAgger, half online", "online", "hg_dagger", sampler="fixed"),
-        "sop_hg_dagger_online_only": Method(
-            "SOP + HG-DAgger, online only", "online", "hg_dagger", sampler="online_only"
-        ),
-        "sop_hg_dagger_task_proportional": Method(
-            "SOP + HG-DAgger, tasks by their frames", "online", "hg_dagger", sampler="task_proportional"
-        ),
+        "sop_hg_dagger_fixed": _sampled("SOP + HG-DAgger, half online", "fixed"),
+        "sop_hg_dagger_online_only": _sampled("SOP + HG-DAgger, online only", "online_only"),
+        "sop_hg_dagger_task_proportional": _sampled("SOP + HG-DAgger, tasks by their frames", "task_proportional"),
     }
 )
 """In the order in which they run; a twin comes before those that lean on it."""

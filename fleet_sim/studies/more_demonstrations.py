@@ -5,13 +5,14 @@ time, corrections only some of it: success is shown against both, robots' time a
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fleet_sim.studies.grid import Cell, Results, RunCell
 from fleet_sim.studies.learning import ONLINE, SPENT, Row, rise_text, row_of, spent_cells, success_text
-from fleet_sim.studies.main_analysis import BASE, Contrast, contrast_of
+from fleet_sim.studies.main_analysis import BASE, Contrast, cells_by_seed, contrast_of
 from fleet_sim.studies.methods import METHODS, MainResultsConfig, cell_name
 from fleet_sim.studies.pictures import Line, Scale, lines
 from fleet_sim.studies.study import Chapter, Report, Workshop, plain_report
@@ -118,24 +119,19 @@ def analyse_demonstrations(study: MoreDemonstrationsStudy, results: Results) -> 
     """Of the cells that are done."""
     task, base = study.methods.tasks[0], results.get(cell_name(BASE, 0))
     runs = {
-        (method, times): [
-            results[name]
-            for seed in range(study.methods.training_seeds)
-            if (name := _name(method, times, seed)) in results
-        ]
+        (method, times): cells_by_seed(results, study.methods.training_seeds, functools.partial(_name, method, times))
         for method in (ONLINE, DEMONSTRATED)
         for times in study.multiples
     }
     rows: dict[str, list[Row]] = {METHODS[method].label: [] for method in (ONLINE, DEMONSTRATED)}
     for (method, times), cells in runs.items():
         if cells:
-            rows[METHODS[method].label].append(row_of(METHODS[method].label, times, cells, study.methods))
+            rows[METHODS[method].label].append(row_of(METHODS[method].label, times, cells.values(), study.methods))
+    labels = METHODS[DEMONSTRATED].label, METHODS[ONLINE].label
     contrasts = {
-        times: contrast_of(
-            runs[DEMONSTRATED, times], runs[ONLINE, times], task, METHODS[DEMONSTRATED].label, METHODS[ONLINE].label
-        )
+        times: found
         for times in study.multiples
-        if runs[ONLINE, times] and runs[DEMONSTRATED, times]
+        if (found := contrast_of(runs[DEMONSTRATED, times], runs[ONLINE, times], task, *labels)) is not None
     }
     return Demonstrations(None if base is None else row_of("base policy", 0, [base], study.methods), rows, contrasts)
 
@@ -147,7 +143,7 @@ def words_of_demonstrations(found: Demonstrations) -> list[str]:
     by_amount = {row.x: row for row in shown}
     for row in online:
         twin = by_amount.get(row.x)
-        if twin is None:
+        if twin is None or int(row.x) not in found.contrasts:
             continue
         acting, people = (
             [getattr(one.spending, figure) or 0.0 for one in (row, twin)]

@@ -11,7 +11,8 @@ from typing import Any
 
 from fleet_sim.planning import ResourceLoad, predict
 from fleet_sim.studies.grid import Results
-from fleet_sim.studies.main_analysis import Spending, curves_in, rate_of, spending_of, trials_of
+from fleet_sim.studies.main_analysis import curves_in, rate_of, trials_of
+from fleet_sim.studies.spending import Spending, spending_of
 from fleet_sim.studies.sweeps import DynamicsPoint, LearningPoint, SweepConfig
 from sop_jax.evaluation.statistics import Interval
 from sop_jax.evaluation.time_to_target import TimeToTarget, time_to_target

@@ -273,6 +273,22 @@ def test_bases_by_hand():
     assert len(words_of("bases", {"base-31": RESULTS["bases"]["base-31"]})) == 1
 
 
+def test_unequal_seeds_are_not_compared():
+    """Of one number the first training seed is done, of the other the second."""
+    two_seeds = {
+        name: dataclasses.replace(STUDIES[name].methods, training_seeds=2) for name in ("bases", "demonstrations")
+    }
+    bases, amounts = (dataclasses.replace(STUDIES[name], methods=methods) for name, methods in two_seeds.items())
+    results = {name.replace("-250-0", "-250-1"): found for name, found in RESULTS["bases"].items()}
+    report = bases.report(results)
+    assert [row["against_most"] for row in report.numbers["bases"]] == [None, None]
+    assert [row["rise"]["num_seeds"] for row in report.numbers["bases"]] == [1, 1]
+    assert len(report.words) == 2
+    shifted = {name.replace("more_demonstrations-1x-0", "more_demonstrations-1x-1"): found
+               for name, found in RESULTS["demonstrations"].items()}  # fmt: skip
+    assert [one["times"] for one in amounts.report(shifted).numbers["contrasts"]] == [2]
+
+
 def test_demonstrations_by_hand():
     words = words_of("demonstrations")
     assert words[0] == "The base policy succeeds in 20% [6, 51]."

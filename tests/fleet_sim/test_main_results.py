@@ -1,21 +1,25 @@
 import dataclasses
 import json
 import pathlib
+import re
 
 import pytest
 
 from configs.studies import CI, MAIN_RESULTS, SMALL
 from fleet_sim.config import Stage
+from fleet_sim.studies.grid import Cell
 from fleet_sim.studies.main_analysis import analyse, mean_success
 from fleet_sim.studies.main_report import as_json, render_study, table_md
 from fleet_sim.studies.main_results import MainResults, Places, frames_by_task, link_episodes
 from fleet_sim.studies.methods import METHODS, RECAP_BASE_CELL, VALUE_CELL, MainResultsConfig, make_cells
 from fleet_sim.studies.study import Making
+from sop_jax.algorithms.recap.recap import POSITIVE
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
 from sop_jax.evaluation.provenance import Provenance
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
-from tests.fleet_sim.study_results import cell, evaluation
+from tests.fleet_sim.study_results import cell, evaluation, fleet
 
 PROVENANCE = Provenance("2026-01-01T00:00:00+00:00", "2 cores", "Linux", {"sop-jax": "0"})
 PLACES = Places(pathlib.Path("policy"), pathlib.Path("demonstrations"), pathlib.Path("value"), 1)
@@ -34,6 +38,23 @@ RESULTS = {
 STUDY = dataclasses.replace(
     SMALL.study, methods=("pretrained", "sop_hg_dagger", "offline_hg_dagger"), duration_s=1200.0
 )
+WITH_RECAP = {
+    **RESULTS,
+    VALUE_CELL: {"fleet": fleet(human_s=0.0, steps=0, successes=22)},
+    RECAP_BASE_CELL: {"fleet": fleet(human_s=0.0, steps=2000, successes=0), "evaluation": evaluation("1110000000")},
+    "sop_recap-0": cell("1111110000"),
+    "sop_recap-1": cell("1111100000"),
+    "offline_recap-1": cell("1111000000"),
+}
+
+
+def differences(analysis, task="restock_shelf"):
+    """(second, first) -> the difference, in points, and of how many training seeds."""
+    return {
+        (one.second, one.first): (round(100 * one.difference.value), one.num_seeds)
+        for one in analysis.contrasts
+        if one.task == task
+    }
 
 
 def test_the_grid_holds_every_method_and_seed_after_what_it_needs():
@@ -130,11 +151,12 @@ def test_figures_by_hand():
     assert sop.num_seeds == 2
     assert sop.tasks["restock_shelf"].success.value == pytest.approx(0.85)
     assert sop.tasks["restock_shelf"].success.low < 0.85 < sop.tasks["restock_shelf"].success.high
-    assert sop.tasks["box_assembly"].failures == {"dropped": 3}
+    assert (sop.tasks["box_assembly"].failures, sop.tasks["box_assembly"].num_trials) == ({"dropped": 3}, 20)
     assert sop.spending.human_minutes == pytest.approx(2.0)
     assert sop.spending.people_minutes == pytest.approx(2.0 + 48 * 10 / 60)
     assert sop.spending.human_minutes_per_success == pytest.approx(4.0 / 80)
     assert mean_success(sop) == pytest.approx(0.85)
+    assert (sop.twin_minutes, rows["offline_hg_dagger"].twin_minutes) == (None, pytest.approx(2.0))
 
     against_offline = [c for c in analysis.contrasts if c.first == "HG-DAgger"]
     assert [c.task for c in against_offline] == list(STUDY.tasks)
@@ -151,6 +173,84 @@ def test_figures_by_hand():
     assert (lost.label, lost.before, lost.after) == ("restock_freezer", 0.5, 0.25)
     assert overall.forgotten.value == pytest.approx(0.25)
     assert "HG-DAgger" not in analysis.forgotten
+
+
+def test_unequal_seeds_are_not_compared():
+    """Of an unfinished study: the first training seed is done of one method, the second of the other, or one of two."""
+    first_of_two = {name: found for name, found in RESULTS.items() if name != "offline_hg_dagger-0"}
+    assert differences(analyse(STUDY, first_of_two)) == {
+        ("SOP + HG-DAgger", "HG-DAgger"): (40, 1),  # of the second seed, 80% and 40%
+        ("SOP + HG-DAgger", "pre-trained"): (75, 2),
+    }
+    assert [row.twin_minutes for row in analyse(STUDY, first_of_two).rows] == [None, None, pytest.approx(3.0)]
+    apart = {name: found for name, found in first_of_two.items() if name != "sop_hg_dagger-1"}
+    assert differences(analyse(STUDY, apart)) == {("SOP + HG-DAgger", "pre-trained"): (80, 1)}
+
+
+def test_everything_stands_against_what_it_leans_on():
+    half, more = "sop_hg_dagger_fixed", "more_demonstrations"
+    study = dataclasses.replace(STUDY, methods=("pretrained", "sop_hg_dagger", more, half))
+    results = {
+        **RESULTS,
+        f"{more}-0": cell("1111000000"),
+        f"{half}-0": cell("1111110000"),
+        f"{half}-1": cell("1" * 10),
+    }
+    found = differences(analyse(study, results))
+    assert found["SOP + HG-DAgger", "BC on more demonstrations"] == (50, 1)
+    assert found["SOP + HG-DAgger, half online", "SOP + HG-DAgger"] == (-5, 2)
+    assert found["SOP + HG-DAgger, half online", "pre-trained"] == (70, 2)
+    assert all(method.sampler == "adaptive" or method.against == "sop_hg_dagger" for method in METHODS.values())
+
+
+def test_what_recap_had_besides_is_told_and_its_base_is_a_row():
+    study = dataclasses.replace(STUDY, methods=("pretrained", "sop_recap", "offline_recap"))
+    analysis = analyse(study, WITH_RECAP)
+    rows = {row.name: row for row in analysis.rows}
+    base = "RECAP's base"
+    assert list(rows)[:2] == ["pretrained", RECAP_BASE_CELL]
+    assert (rows[RECAP_BASE_CELL].label, rows[RECAP_BASE_CELL].spending.learner_steps) == (
+        f"{base}: pre-trained, then 2,000 steps with the prompt",
+        2000,
+    )
+    found = {pair: value for pair, value in differences(analysis).items() if "HG-DAgger" not in "".join(pair)}
+    assert found == {
+        ("SOP + RECAP", "RECAP"): (10, 1),
+        (base, "pre-trained"): (20, 1),
+        ("SOP + RECAP", "pre-trained"): (45, 2),
+        ("RECAP", "pre-trained"): (30, 1),
+        ("SOP + RECAP", base): (25, 2),
+        ("RECAP", base): (10, 1),
+    }
+    told = (
+        "RECAP&#39;s methods had more than the table says, made once for all their training seeds: 2.00 robot-hours in which "
+        "the base policy worked unhelped (5.0 minutes of people for resets) and 900 training steps for the value function, "
+        "and 2,000 learner steps on demonstrations for their base."
+    )
+    page = render_study(study, analysis, Making("sop study main-results", PROVENANCE, 7200.0))
+    assert told in page
+    assert told.replace("&#39;", "'") in table_md(study, analysis)
+    assert as_json(analysis)["besides"]["reset_minutes"] == pytest.approx(5.0)
+    assert analyse(STUDY, RESULTS).besides is None
+    # A study whose base policy was made before it was evaluated has no row of it.
+    earlier = {**WITH_RECAP, RECAP_BASE_CELL: {"fleet": fleet()}}
+    assert RECAP_BASE_CELL not in [row.name for row in analyse(study, earlier).rows]
+
+
+def test_recaps_base_is_evaluated_as_its_methods_are(tmp_path):
+    class Evaluated(MainResults):
+        def _make_recap_base(self, work):
+            return {"fleet": "spent"}
+
+        def evaluate(self, candidate, selection=False):
+            return candidate, selection
+
+    found = Evaluated(SMALL.study, PLACES, lambda store, output: None).run_cell(
+        Cell(RECAP_BASE_CELL, "recap_base"), tmp_path, {}
+    )
+    candidate, for_selection = found["evaluation"]
+    assert (found["fleet"], candidate.bundle, for_selection) == ("spent", str(PLACES.recap_base), False)
+    assert candidate.conditioning == Conditioning(POSITIVE, SMALL.study.recap.evaluating_guidance)
 
 
 def test_one_seed_has_wilson_intervals_and_mcnemar():
@@ -182,15 +282,20 @@ def test_the_report_shows_the_numbers():
     table = table_md(STUDY, analysis)
     assert "| SOP + HG-DAgger | 85% [" in table
     assert "(94%)" in table
-    assert "| `restock_shelf` | SOP + HG-DAgger against HG-DAgger | +40 [" in table
+    assert "| `restock_shelf` | SOP + HG-DAgger against HG-DAgger | 2 | +40 [" in table
+    assert "| HG-DAgger | 2 | 2.00 | 1.0 | 2.0 |" in table  # what people did, and what its twin's did
     making = Making("sop study main-results", PROVENANCE, 7200.0)
     page = render_study(STUDY, analysis, making)
     assert page == render_study(STUDY, analysis, making)
     assert "Not finished" not in page
     part = render_study(STUDY, analysis, dataclasses.replace(making, unfinished="3 of 4 cells are done"))
     assert "Not finished: 3 of 4 cells are done." in part
-    for text in ("SOP + HG-DAgger", "+40", "120.0 min", "restock_freezer", "10.0 min", "2 cores"):
+    failed = ("9 of 10: dropped 9", "3 of 20: dropped 3", "11 of 20: dropped 11")
+    for text in ("SOP + HG-DAgger", "+40", "120.0 min", "restock_freezer", "10.0 min", "2 cores", *failed):
         assert text in page
+    assert re.search(r"<td>SOP \+ HG-DAgger</td>\s*<td>2</td>\s*<td>2.00</td>", page)  # two training seeds
+    perfect = {**RESULTS, "pretrained-0": {"evaluation": evaluation("1" * 10)}}
+    assert ">none of 10</td>" in render_study(STUDY, analyse(STUDY, perfect), making)
     numbers = json.loads(json.dumps(as_json(analysis)))
     assert numbers["methods"][1]["mean_success"] == pytest.approx(0.85)
     assert len(numbers["time_to_target"]) == 3
