@@ -44,10 +44,6 @@ class TimeToTarget:
     num_reached: int
     horizon_s: float
 
-    @property
-    def is_censored(self) -> bool:
-        return self.time_s is None
-
     def __str__(self) -> str:
         ends = [_minutes(end, self.horizon_s) for end in (self.time_s, self.low_s, self.high_s)]
         reached = f"{self.num_reached} of {self.num_runs} runs reached {self.target:.0%}"
@@ -89,24 +85,6 @@ def time_to_target(
     time_s, low_s, high_s = (bound if bound <= horizon_s else None for bound in bounds)
     num_reached = sum(math.isfinite(first) for first in firsts)
     return TimeToTarget(target, time_s, low_s, high_s, len(tables), num_reached, horizon_s)
-
-
-def rolling_curve(ends_s: Sequence[float], successes: Sequence[bool], window: int = 40) -> list[CurvePoint]:
-    """The last `window` episodes at the end of each one, from the first full window on, for `first_time`.
-
-    For runs without held-out evaluations: it sees the working policy, takeovers and all, and lags by half a window. Its
-    points share most of their episodes, so `time_to_target`'s interval does not suit it.
-    """
-    if len(ends_s) != len(successes) or window < 1:
-        raise ValueError(
-            f"expected equally many times and successes and a window of at least 1, got {len(ends_s)}, {len(successes)}, "
-            f"{window}"
-        )
-    order = sorted(range(len(ends_s)), key=ends_s.__getitem__)
-    return [
-        CurvePoint(ends_s[order[end - 1]], tuple(successes[index] for index in order[end - window : end]))
-        for end in range(window, len(order) + 1)
-    ]
 
 
 def _as_table(curve: Sequence[CurvePoint]) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from sop_jax.evaluation.time_to_target import CurvePoint, first_time, rolling_curve, time_to_target
+from sop_jax.evaluation.time_to_target import CurvePoint, first_time, time_to_target
 
 
 def curve(*points):
@@ -20,7 +20,7 @@ def test_the_first_evaluation_at_the_target_counts():
 def test_runs_that_agree_and_are_sure_give_a_narrow_interval():
     found = time_to_target([curve((0, 0), (10, 0), (20, 20), (30, 20))] * 3)
     assert (found.time_s, found.low_s, found.high_s) == (1200.0, 1200.0, 1200.0)
-    assert (found.num_runs, found.num_reached, found.is_censored) == (3, 3, False)
+    assert (found.num_runs, found.num_reached) == (3, 3)
     assert str(found) == "20.0 min [20.0 min, 20.0 min], 3 of 3 runs reached 80%"
 
 
@@ -35,14 +35,13 @@ def test_doubt_about_trials_and_seeds_widens_it():
 def test_a_target_that_is_never_reached_is_censored_and_said_so():
     never = time_to_target([curve((0, 2), (30, 4)), curve((0, 2), (20, 4))])
     assert (never.time_s, never.low_s, never.high_s, never.num_reached) == (None, None, None, 0)
-    assert never.is_censored
     assert never.horizon_s == 1200.0
     assert str(never) == "> 20.0 min [> 20.0 min, > 20.0 min], 0 of 2 runs reached 80%"
     # Two of three get there: the median is known, its upper bound isn't.
     some = time_to_target([curve((0, 0), (10, 20)), curve((0, 0), (10, 20)), curve((0, 0), (10, 0))])
     assert (some.time_s, some.low_s, some.high_s, some.num_reached) == (600.0, 600.0, None, 2)
     # Of two runs the later one is the median: half of the runs is not enough.
-    assert time_to_target([curve((0, 0), (10, 20)), curve((0, 0), (10, 0))]).is_censored
+    assert time_to_target([curve((0, 0), (10, 20)), curve((0, 0), (10, 0))]).time_s is None
 
 
 def test_the_same_seed_gives_the_same_interval_and_nonsense_is_refused():
@@ -52,16 +51,6 @@ def test_the_same_seed_gives_the_same_interval_and_nonsense_is_refused():
         time_to_target([])
     with pytest.raises(ValueError, match="same number of trials"):
         time_to_target([[CurvePoint(0.0, (True,)), CurvePoint(1.0, (True, False))]])
-
-
-def test_a_rolling_curve_starts_with_the_first_full_window():
-    ends_s, successes = [3.0, 1.0, 2.0, 4.0], [True, False, True, True]
-    rolling = rolling_curve(ends_s, successes, window=2)
-    assert [(point.time_s, point.rate) for point in rolling] == [(2.0, 0.5), (3.0, 1.0), (4.0, 1.0)]
-    assert first_time(rolling) == 3.0
-    assert rolling_curve(ends_s, successes, window=5) == []
-    with pytest.raises(ValueError, match="equally many"):
-        rolling_curve([1.0], [], window=1)
 
 
 def test_scenes_that_are_hard_for_all_training_seeds_keep_the_interval_wide():
