@@ -110,6 +110,7 @@ SMALL = MainResultsPreset(
         num_trials=50,  # of each task; a T-shirt that isn't folded costs ten seconds of a core
         curve_points=0,
         retention_trials=0,
+        value_rollouts_s=900.0,  # why: in 300 s the base policy fails too seldom beside a thousand demonstrations a task
         value_steps=900,
         recap_base_steps=2000,
     ),

@@ -27,9 +27,11 @@ from fleet_sim.tally import DynamicsResult
 from fleet_sim.virtual_clock import VirtualClock
 from sop_jax.actors.seeds import episode_seed
 from sop_jax.algorithms.algorithm import Algorithm, Phase
+from sop_jax.algorithms.registry import check_ready
 from sop_jax.episodes.paths import episode_path
 from sop_jax.episodes.retention import RetentionConfig
 from sop_jax.models.bundle import PolicyBundle
+from sop_jax.specs.errors import SopError
 from sop_jax.specs.identifiers import make_episode_id
 from sop_jax.specs.interfaces import Metrics
 from sop_jax.specs.metrics import NoMetrics
@@ -38,6 +40,10 @@ from sop_jax.weights.management import pin
 
 Events = Generator[simpy.Event, Any, None]
 _JUST_BEFORE_S = 1e-6
+
+
+class NotPublishedError(SopError):
+    """What the learner has learnt didn't get into the store."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +82,10 @@ class SimulatedFleet:
         base_is_told: bool = False,
     ):
         """`recordings`: episodes are these, lived again, instead of played in a world. `engine`: where they are played.
-        `base_is_told`: the base policy was trained on what the algorithm tells its policies (RECAP's indicator)."""
+        `base_is_told`: the base policy was trained on what the algorithm tells its policies (RECAP's indicator).
+
+        Raises ConfigError if something that labelling the fleet's tasks needs is missing: RECAP's value function."""
+        check_ready(algorithm, config.tasks)
         self._config = config
         self._store_url = f"file://{(root / 'store').absolute()}/"
         scratch = root / "scratch"
@@ -109,7 +118,7 @@ class SimulatedFleet:
     def run(self, stage: Stage) -> None:
         """The robots work for the stage's time; what they had begun by its end is not finished, and not kept.
 
-        Raises CrewFailedError, or what a station raised.
+        Raises CrewFailedError, NotPublishedError, or what a station raised.
         """
         first_step = self._learning.num_steps
         ends_s = self._environment.now + stage.duration_s
@@ -301,10 +310,20 @@ class SimulatedFleet:
                 self._tell()
 
     def _publish_rest(self) -> None:
-        steps_published = self._publications[-1].learner_step if self._publications else 0
-        if self._learning.num_steps > steps_published:
+        """Raises NotPublishedError."""
+        if self._learning.num_steps > self._step_published:
             self._learning.publish()
             self._note_publications()
+        if self._learning.num_steps > self._step_published:
+            raise NotPublishedError(
+                f"the learner's step {self._learning.num_steps} could not be published (the last that was: "
+                f"{self._step_published}), so no robot and no trial would act with what was learnt. Is the disk full? See "
+                f"{self._store_url}"
+            )
+
+    @property
+    def _step_published(self) -> int:
+        return self._publications[-1].learner_step if self._publications else 0
 
     def _note_publications(self) -> None:
         if self._learning.last_version > len(self._publications):

@@ -27,7 +27,7 @@ from sop_jax.evaluation.world import WorldConfig
 from sop_jax.models.bundle import PolicyBundle, load_bundle
 from sop_jax.sampling.adaptive import SamplerConfig
 from sop_jax.specs.conditioning import Conditioning
-from sop_jax.specs.errors import ConfigError
+from sop_jax.specs.errors import ConfigError, SopError
 from sop_jax.weights.follower import Follower
 
 
@@ -53,6 +53,10 @@ class Places:
 
 TrainValueFunction = Callable[[pathlib.Path, pathlib.Path], None]
 """(folder of an episode store, directory that the value function goes to)."""
+
+
+class NothingLearntError(SopError):
+    """A method's fleet ended with the policy that it began with."""
 
 
 class MainResults:
@@ -116,6 +120,11 @@ class MainResults:
                 fleet.run(stage)
             versions = fleet.kept_versions()
             journal = fleet.journal()
+        if not journal.last_version:
+            raise NothingLearntError(
+                f"{method.label}, training seed {seed}: the learner took no step in {config.duration_s:g} s of the fleet's "
+                f"time, with {len(journal.episodes)} episodes, so the base policy would be judged. Did any of them teach?"
+            )
         conditioning = create_algorithm(algorithm).conditioning(Phase.EVALUATING)
 
         def candidate(version: int) -> Candidate:

@@ -10,7 +10,7 @@ from fleet_sim import fleet as fleet_module
 from fleet_sim.config import Operation, SimulatedFleetConfig, Stage, TimingConfig, operated
 from fleet_sim.crew import EpisodeInPlay, Helps, PlayedEpisode
 from fleet_sim.deployment import Deployment, Network, Operators, Robots, Shift, Training
-from fleet_sim.fleet import SimulatedFleet
+from fleet_sim.fleet import NotPublishedError, SimulatedFleet
 from fleet_sim.lost_episodes import NOBODY_CAME
 from sop_jax.actors.rollout import RolloutConfig
 from sop_jax.algorithms.hg_dagger import HgDaggerConfig
@@ -271,3 +271,19 @@ def test_what_people_may_do_does_not_depend_on_how_far_workers_are(start, tmp_pa
     assert found == [found[0]] * 4
     may_act = [order.supervised for order in found[0][1]]
     assert 4 < sum(may_act) < len(may_act) - 4
+
+
+class MuteLearner(CountingLearner):
+    """Its store takes no publication."""
+
+    def step(self, fetch_ahead):
+        self.num_steps += 1
+
+    def publish(self):
+        pass
+
+
+def test_a_fleet_whose_last_weights_could_not_be_published_says_so(start, monkeypatch):
+    monkeypatch.setattr(fleet_module, "LearningSide", MuteLearner)
+    with pytest.raises(NotPublishedError, match=r"step \d+ could not be published \(the last that was: 0\)"):
+        start(None).run(Stage(20.0, learner_steps=100))
