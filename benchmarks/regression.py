@@ -15,7 +15,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "replay_client": ("--rounds", "2"),
     "sampler_loader": (),
     "policy_inference": ("--repeats", "2"),
-    "learner_step": ("--rounds", "2"),
+    "learner_step": ("--rounds", "2", "--steps", "20"),
     "publish_to_swap": (),
     "actor_rate": (),
 }

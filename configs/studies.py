@@ -65,7 +65,7 @@ CI = MainResultsPreset(
             learner=restock_demo.CONFIG.learning.learner,
         ),
         methods=("pretrained", "sop_hg_dagger", "offline_hg_dagger"),
-        duration_s=400.0,
+        duration_s=300.0,
         num_trials=80,
     ),
     restock_pretrain.DEMONSTRATIONS,

@@ -54,7 +54,7 @@ def test_parts_add_up_to_the_whole():
 @pytest.mark.parametrize(
     ("name", "mesh", "accumulate_steps"),
     [
-        ("data", DATA, 2),
+        pytest.param("data", DATA, 2, marks=slow),
         ("data x fsdp x tensor", ALL, 2),
         pytest.param("fsdp", FSDP, 2, marks=slow),
         pytest.param("data", DATA, 1, marks=slow),
