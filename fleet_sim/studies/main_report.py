@@ -40,7 +40,7 @@ def table_md(config: MainResultsConfig, analysis: MainAnalysis) -> str:
         "minutes people acted",
         "its twin's",
         "with resets",
-        "acted per success",
+        "minutes acted per success",
         "learner steps",
         "staleness",
         "online",
