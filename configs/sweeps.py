@@ -131,7 +131,7 @@ SCALING = {
     "dynamics": SweepConfig("scaling", "dynamics", scaling_points(ROBOTS), 7200.0, 1800.0),
     "small": SweepConfig(
         "scaling", "small", scaling_points(ROBOTS), 7200.0, 1800.0,
-        learning=tuple(LearningPoint(number, _with_robots(number)) for number in (1, 2, 4)),
+        learning=tuple(LearningPoint(number, _with_robots(number)) for number in (1, 2, 4, 8, 16)),
     ),
 }  # fmt: skip
 STALENESS = {
