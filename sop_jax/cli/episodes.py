@@ -27,6 +27,7 @@ from sop_jax.episodes.repair import (
     quarantine_bad,
     remove_found,
     restore_from_spool,
+    take_back,
 )
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.specs.clock import EARLIEST_WALL_NS
@@ -78,7 +79,8 @@ class VerifyArguments:
     """Only this robot's."""
 
     tasks: tuple[str, ...] = ()
-    """Those of this store: whole episodes of any other are bad too. Not said: any."""
+    """Those of this store: whole episodes of any other are bad too, and --repair takes back what was set aside
+    for its task alone and is of these (a config lacked it, say). Not said: any."""
 
     repair: bool = False
     """Set bad episodes aside with the reason, after what the options below can do. No episode's object is ever removed, but
@@ -243,7 +245,7 @@ def _check_tasks(tasks: Collection[str], store: EpisodeStore) -> None:
 
 
 def _repair(arguments: VerifyArguments, store: EpisodeStore, findings: list[Finding]) -> list[Repair]:
-    repairs = finish_repairs(store, findings)
+    repairs = [*finish_repairs(store, findings), *take_back(store, findings)]
     if arguments.from_spool is not None:
         repairs += restore_from_spool(store, findings, arguments.from_spool)
     restored = {repair.path for repair in repairs if repair.action == "restored"}

@@ -119,7 +119,7 @@ def process_specs(config: DemoConfig, run: RunDirectory, port: int) -> list[Proc
             niceness=niceness,
         )  # fmt: skip
 
-    replay = sop("replay", "replay", "--port", str(port), "--log", str(run.log("reverb")))
+    replay = sop("replay", "replay", "--port", str(port), "--owns-store", "--log", str(run.log("reverb")))
     learner = sop(
         "learner", "learn", "--replay", f"localhost:{port}", "--checkpoints", str(run.checkpoints()),
         niceness=config.learning.niceness,

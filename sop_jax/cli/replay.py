@@ -73,6 +73,11 @@ class ReplayArguments:
     policy: str = ""
     """Directory of the base policy, whose horizon decides which frames teach; default: the config's."""
 
+    owns_store: bool = False
+    """This server is the only one that is filled from the store: whole episodes of a task that the config lacks are set aside
+    too, with that as their reason. Without it they are told and left to other servers. (sop episodes verify --tasks takes
+    back what a lacking config set aside.)"""
+
     metrics: pathlib.Path | None = None
     """Folder for intake's metrics (JSON lines); default: none are written."""
 
@@ -124,6 +129,7 @@ def run(argv: Sequence[str]) -> int:
             WallClock(),
             metrics,
             labels_of=watch.labels_of(horizon, segment_length),
+            owns_store=arguments.owns_store,
         )
 
         def look() -> IntakeReport:

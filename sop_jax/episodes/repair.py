@@ -12,6 +12,7 @@ from sop_jax.episodes import kvstore, paths, retirement
 from sop_jax.episodes.format import parse
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.verify import verify_bytes
+from sop_jax.episodes.wrong_task import is_wrong_task, wrong_task
 from sop_jax.episodes.zip_layout import FOOTER_BYTES, read_footer
 from sop_jax.specs.errors import EpisodeNotFoundError, InvalidEpisodeError
 
@@ -23,14 +24,16 @@ class Kind(enum.StrEnum):
     """What is wrong with one path.
 
     CORRUPT: an episode's object that intake would refuse. WRONG_TASK: a whole episode of a task that, as was said, isn't one
-    of this store's. STRANGER: an object that no EpisodeStore writes.
-    MISPLACED: a stranger that looks like a whole episode; never removed. LEFTOVER: a dead writer's half-written file.
+    of this store's. RIGHT_TASK: set aside for a wrong task alone, and its task, as was said, is one of this store's.
+    STRANGER: an object that no EpisodeStore writes. MISPLACED: a stranger that looks like a whole episode; never removed.
+    LEFTOVER: a dead writer's half-written file.
     ORPHAN: a quarantine record about an object that is gone. DAMAGED_RECORD: a retirement record that can't be read.
     UNFINISHED: a whole copy was about to replace the object, and whoever did that was cut short.
     """
 
     CORRUPT = "corrupt"
     WRONG_TASK = "wrong_task"
+    RIGHT_TASK = "right_task"
     STRANGER = "stranger"
     MISPLACED = "misplaced"
     LEFTOVER = "leftover"
@@ -65,7 +68,8 @@ class Repair:
 def find_problems(store: EpisodeStore, robot_id: str | None = None, tasks: Collection[str] = ()) -> Iterator[Finding]:
     """Reads every byte of every episode (of one robot). Whatever the driver reports passes through as it is.
 
-    tasks: those of this store, where somebody knows: whole episodes of others are found too. () = any.
+    tasks: those of this store, where somebody knows: whole episodes of others are found too, and those of these that were set
+        aside for their task. () = any.
     """
     set_aside = store.quarantined()
     listed = store.list_paths(robot_id)
@@ -78,8 +82,11 @@ def find_problems(store: EpisodeStore, robot_id: str | None = None, tasks: Colle
             continue  # Retention removed it meanwhile.
         else:
             if tasks and task not in tasks:
-                reason = f"wrong task: {task!r} is none of this store's ({', '.join(sorted(tasks))})"
-                yield Finding(path, Kind.WRONG_TASK, reason, path in set_aside)
+                yield Finding(path, Kind.WRONG_TASK, wrong_task(task, tasks), path in set_aside)
+            elif tasks and is_wrong_task(set_aside.get(path, "")):
+                yield Finding(
+                    path, Kind.RIGHT_TASK, f"{task!r} is one of this store's, set aside as {set_aside[path]}", True
+                )
     for path in _unfinished(store, robot_id):
         yield Finding(
             path,
@@ -148,6 +155,15 @@ def restore_from_spool(store: EpisodeStore, findings: list[Finding], spool: path
             corrupt.discard(path)
             present.add(path)
     return done
+
+
+def take_back(store: EpisodeStore, findings: list[Finding]) -> list[Repair]:
+    """Lets intake take in episodes that were set aside for a task which is right."""
+    return [
+        _attempt(finding.path, "restored", functools.partial(_release, store, finding.path))
+        for finding in findings
+        if finding.kind is Kind.RIGHT_TASK
+    ]
 
 
 def finish_repairs(store: EpisodeStore, findings: list[Finding]) -> list[Repair]:

@@ -163,7 +163,8 @@ def _intake(window: Window, limits: Limits) -> Iterator[Verdict]:
                 Weight.NOTE,
                 f"{foreign.value:.0f} episodes came of a task that has no table here.",
                 "A robot's task is misspelt, or the config that sop replay was started with lacks it (its metrics name them: "
-                "foreign_episode). Misspelt ones are set aside by sop episodes verify --tasks ... --repair.",
+                "foreign_episode). Misspelt ones are set aside by sop episodes verify --tasks ... --repair, or at once by "
+                "sop replay --owns-store.",
             )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sop_jax.episodes.episode_images import EpisodeImages, ImagesUnavailableError, StoredImages
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.verify import VerifiedEpisode
+from sop_jax.episodes.wrong_task import wrong_task
 from sop_jax.replay.episode_reader import EpisodeReader, Invalid, Unreadable
 from sop_jax.replay.intake_log import IntakeLog, IntakeReport
 from sop_jax.replay.items import (
@@ -33,7 +34,7 @@ from sop_jax.specs.errors import (
     SopError,
     UnlabelledEpisodeError,
 )
-from sop_jax.specs.identifiers import offline_table, online_table
+from sop_jax.specs.identifiers import offline_table, online_table, task_of_table
 from sop_jax.specs.interfaces import Metrics, ReplayTables, TableInfo
 from sop_jax.specs.metrics import NoMetrics
 from sop_jax.specs.records import (
@@ -93,8 +94,8 @@ class Intake:
 
     An episode counts as taken in only after all its items were acknowledged; whatever goes wrong before that is tried
     again at the next look. Invalid episodes are quarantined. Those of a task that has no table here are left alone: another
-    intake's server may have one. The items of episodes that are retired (`episodes.retirement`) or set aside later are taken
-    out of the tables.
+    intake's server may have one. An intake that owns its store quarantines them too. The items of episodes that are retired
+    (`episodes.retirement`) or set aside later are taken out of the tables.
 
     A look takes in `episodes_per_look` of them, so that a large store fills the tables from the first look on. Oldest
     first, as tables that are full let the oldest go. Only beside tables that were full before it came, an intake begins with
@@ -106,6 +107,7 @@ class Intake:
     Args:
       labels_of: names what makes the labels (labeler, horizon, segment length). An intake that comes to tables which were
         filled under another name (`labels_record`) replaces all items, as `relabel` does; "" = don't look.
+      owns_store: no other server is filled from this store, so a task without a table here is a wrong one.
       spec: if given, only episodes of this robot type (cameras, dimensions) are valid.
       newest_version: the newest policy version published, for the metrics' staleness; default: the newest that acted.
     """
@@ -120,6 +122,7 @@ class Intake:
         metrics: Metrics | None = None,
         *,
         labels_of: str = "",
+        owns_store: bool = False,
         spec: RobotSpec | None = None,
         newest_version: Callable[[], int] | None = None,
     ):
@@ -127,6 +130,7 @@ class Intake:
         self._tables = tables
         self._labeler = labeler
         self._labels_of = labels_of
+        self._owns_store = owns_store
         self._config = config or IntakeConfig()
         self._clock = clock or WallClock()
         self._log = IntakeLog(metrics or NoMetrics(), self._clock, newest_version)
@@ -315,6 +319,8 @@ class Intake:
         manifest, arrays = episode.manifest, episode.arrays
         prepared = self._without_items(path, episode)
         if prepared.table not in known:
+            if self._owns_store:
+                raise InvalidEpisodeError(wrong_task(manifest.task, {task_of_table(table) for table in known}))
             self._log.foreign(path, f"unknown task: {table_not_found(prepared.table, known)}")
             return prepared
         if manifest.outcome in _UNTRAINABLE:

@@ -61,3 +61,7 @@ def online_table(task: str) -> str:
 
 def offline_table(task: str) -> str:
     return f"{task}/offline"
+
+
+def task_of_table(table: str) -> str:
+    return table.rpartition("/")[0]

@@ -176,7 +176,7 @@ def test_the_processes_get_commands_that_the_commands_understand(run):
     kinds = {"replay": ReplayArguments, "learner": LearnArguments, "robot-0": ActArguments, "robot-1": ActArguments}
     parsed = {name: parse(kinds[name], spec.command[4:], name) for name, spec in specs.items()}
     assert [spec.command[3] for spec in specs.values()] == ["replay", "learn", "act", "act"]
-    assert parsed["replay"].port == 4321
+    assert (parsed["replay"].port, parsed["replay"].owns_store) == (4321, True)
     assert parsed["learner"].replay == "localhost:4321"
     assert {arguments.store for arguments in parsed.values()} == {run.store_url}
     assert parsed["robot-1"].robot_id == "robot-1"

@@ -170,6 +170,12 @@ def test_verify_sets_wrong_tasks_aside_and_hears_a_misspelt_one(store_with_episo
     assert main([*command, "--repair", "--tasks", "restock_shelf"]) == 0
     assert _last_json(capsys)["repairs"] == [{"path": wrong, "action": "quarantined", "problem": ""}]
     assert list(store_with_episodes.quarantined()) == [wrong]
+    both = ["--tasks", "restock_shelf", "restock_shlef"]
+    assert main([*command, *both]) == 0
+    assert list(store_with_episodes.quarantined()) == [wrong]
+    assert main([*command, "--repair", *both]) == 0
+    assert _last_json(capsys)["repairs"] == [{"path": wrong, "action": "restored", "problem": ""}]
+    assert store_with_episodes.quarantined() == {}
 
 
 def test_a_repair_that_fails_is_told_and_stops_no_other(store_with_episodes, store_url, tmp_path, capsys, monkeypatch):

@@ -43,25 +43,32 @@ def upload_by_force(folder, robot, count, data) -> str:
     return path
 
 
-def test_every_attack_is_set_aside_and_the_honest_go_in(store_url, folder):
+@pytest.mark.parametrize("owns_store", [True, False])
+def test_every_attack_is_set_aside_and_the_honest_go_in(store_url, folder, owns_store):
     store = EpisodeStore(store_url)
     good = {store.put(honest(count)).path for count in (1, 50)}
     hostile = {}
     for count, (name, data) in enumerate(attacks(pack(honest(0))).items(), start=100):
         hostile[upload_by_force(folder, "robot-0", count, data)] = name
     stolen = upload_by_force(folder, "robot-7", 1, pack(honest(1)))  # another robot's episode under one's own prefix
-    upload_by_force(folder, "robot-0", 2, pack(make_episode(2, num_frames=5, spec=SPEC, task="syntetic")))
+    wrong = upload_by_force(folder, "robot-0", 2, pack(make_episode(2, num_frames=5, spec=SPEC, task="syntetic")))
     (folder / "episodes/robot-0/notes.txt").write_text("no episode")
     tables, metrics = LocalTables(TABLES), MemoryMetrics()
-    intake = Intake(store, tables, label_all, CONFIG, ManualClock(START_NS), metrics)
+    intake = Intake(store, tables, label_all, CONFIG, ManualClock(START_NS), metrics, owns_store=owns_store)
     report = intake.poll()
-    assert (report.inserted, report.quarantined, report.foreign, report.unreadable) == (2, len(hostile) + 1, 1, 0)
     reasons = store.quarantined()
-    assert set(reasons) == {*hostile, stolen}
+    if owns_store:
+        bad = {*hostile, stolen, wrong}
+        assert reasons[wrong].startswith("wrong task: 'syntetic' is none of this store's (synthetic)")
+    else:  # told, and left to whoever else is filled from this store
+        bad = {*hostile, stolen}
+        (told,) = [event for event in metrics.events if event["event"] == "foreign_episode"]
+        assert (told["path"], "unknown task" in told["reason"]) == (wrong, True)
+    assert set(reasons) == bad
+    assert (report.inserted, report.quarantined, report.unreadable) == (2, len(bad), 0)
+    assert report.foreign == (0 if owns_store else 1)
     assert all(len(reason) > 40 for reason in reasons.values())
     assert "identity" in reasons[stolen]
-    (foreign,) = [event["reason"] for event in metrics.events if event["event"] == "foreign_episode"]
-    assert "unknown task" in foreign
     size = tables.info()["synthetic/online"].size
     assert {decode_segment(item.columns).path for item in tables.sample("synthetic/online", size)} == good
     assert intake.poll() == IntakeReport()

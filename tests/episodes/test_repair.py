@@ -19,10 +19,12 @@ from sop_jax.episodes.repair import (
     quarantine_bad,
     remove_found,
     restore_from_spool,
+    take_back,
 )
 from sop_jax.episodes.retirement import RetirementRecord
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
+from sop_jax.episodes.wrong_task import wrong_task
 from sop_jax.specs.records import Source
 
 
@@ -136,11 +138,34 @@ def test_whole_episodes_of_a_wrong_task_are_set_aside_where_somebody_says_the_ta
         (wrong, Kind.WRONG_TASK, False)
     ]
     assert quarantine_bad(store, findings) == [Repair(wrong, "quarantined")]
-    reason = "wrong task: 'box_asembly' is none of this store's (box_assembly, restock_shelf)"
+    right_ones = "box_assembly, restock_shelf"
+    reason = f"wrong task: 'box_asembly' is none of this store's ({right_ones}). Did the robot mean 'box_assembly'?"
     assert store.quarantined() == {wrong: reason}
     assert store.list_paths() == sorted([right, wrong])
     (again,) = find_problems(store, tasks=("box_assembly",))
     assert again.set_aside
+    assert list(find_problems(store)) == []
+
+
+def test_only_those_set_aside_for_a_task_that_is_right_are_taken_back(store, folder):
+    paths_of = {
+        name: store.put(make_episode(count, num_frames=4, spec=small_spec, task="box_asembly")).path
+        for count, name in enumerate(("task", "labels", "torn"))
+    }
+    set_aside = Finding(paths_of["task"], Kind.WRONG_TASK, wrong_task("box_asembly", ["box_assembly"]))
+    assert quarantine_bad(store, [set_aside]) == [Repair(paths_of["task"], "quarantined")]
+    store.quarantine(paths_of["labels"], "episode can't be labelled: another robot's joints")
+    store.quarantine(paths_of["torn"], set_aside.reason)
+    damage(folder, paths_of["torn"])
+    assert take_back(store, list(find_problems(store))) == []  # nobody said which tasks are right
+    findings = list(find_problems(store, tasks=("box_asembly",)))
+    assert {finding.path: finding.kind for finding in findings} == {
+        paths_of["task"]: Kind.RIGHT_TASK,
+        paths_of["torn"]: Kind.CORRUPT,
+    }
+    assert quarantine_bad(store, findings) == []
+    assert take_back(store, findings) == [Repair(paths_of["task"], "restored")]
+    assert set(store.quarantined()) == {paths_of["labels"], paths_of["torn"]}
 
 
 def test_only_what_was_confirmed_is_removed(store, folder):

@@ -14,6 +14,7 @@ from sop_jax.algorithms.algorithm import make_labeler
 from sop_jax.algorithms.recap.recap import Recap
 from sop_jax.episodes.format import pack
 from sop_jax.episodes.paths import quarantine_path
+from sop_jax.episodes.repair import Kind, Repair, find_problems, take_back
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode, make_spec
 from sop_jax.episodes.verify import verify_bytes
@@ -220,6 +221,25 @@ def test_a_task_without_a_table_is_told_once_and_left_to_others(store):
     assert store.quarantined() == {}
     wider = tuple(TableConfig(f"restock_shelve/{source}", 10) for source in ("online", "offline"))
     assert make_intake(store, LocalTables((*DUMP, *wider))).poll() == IntakeReport(inserted=1, num_items=2)
+
+
+def test_where_the_store_is_its_own_a_task_without_a_table_is_set_aside(store):
+    right, wrong = store.put(episode(1)).path, store.put(episode(2, task="restock_shelve")).path
+    metrics = MemoryMetrics()
+    intake = make_intake(store, LocalTables(DUMP), metrics=metrics, owns_store=True)
+    assert intake.poll() == IntakeReport(inserted=1, num_items=2, quarantined=1)
+    assert intake.poll() == IntakeReport()
+    reason = f"wrong task: 'restock_shelve' is none of this store's ({TASK}). Did the robot mean '{TASK}'?"
+    assert store.quarantined() == {wrong: reason}
+    assert [(e["path"], e["reason"]) for e in metrics.events if e["event"] == "quarantine"] == [(wrong, reason)]
+    assert store.list_paths() == [right, wrong]  # nothing is removed
+    wider = tuple(TableConfig(f"restock_shelve/{source}", 10) for source in ("online", "offline"))
+    two_tasks = make_intake(store, LocalTables((*DUMP, *wider)), owns_store=True)
+    assert two_tasks.poll().inserted == 1
+    findings = list(find_problems(store, tasks=(TASK, "restock_shelve")))
+    assert [(finding.path, finding.kind, finding.set_aside) for finding in findings] == [(wrong, Kind.RIGHT_TASK, True)]
+    assert take_back(store, findings) == [Repair(wrong, "restored")]
+    assert two_tasks.poll() == IntakeReport(inserted=1, num_items=2)
 
 
 def test_a_labeler_may_refuse_an_episode(store):
