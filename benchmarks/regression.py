@@ -10,7 +10,7 @@ import sys
 import time
 
 BENCHMARKS: dict[str, tuple[str, ...]] = {
-    "environment_speed": ("--calls", "60", "--rounds", "2"),
+    "environment_speed": ("--calls", "60", "--rounds", "2", "--tasks", "restock_shelf", "box_assembly", "laundry_fold"),
     "episode_store": (),
     "replay_client": ("--rounds", "2"),
     "sampler_loader": (),
