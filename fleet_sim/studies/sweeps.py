@@ -20,6 +20,8 @@ from sop_jax.specs.errors import ConfigError
 Kind = Literal["scaling", "staleness", "operators"]
 LEARNING = "sop_hg_dagger"
 """The method that learns at a learning point."""
+_AS_MANY_ROBOTS = 20
+"""A learning cell's steps and trials take as long as so many robots' episodes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +99,7 @@ def make_sweep_cells(config: SweepConfig) -> list[Cell]:
         for seed in range(config.num_seeds)
     ]
     return cells + [
-        Cell(f"{point.name}-s{seed}", "learning", cost=point.study.fleet.num_robots)
+        Cell(f"{point.name}-s{seed}", "learning", cost=_AS_MANY_ROBOTS + point.study.fleet.num_robots)
         for point in config.learning
         for seed in range(point.study.training_seeds)
     ]
