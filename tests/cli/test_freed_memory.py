@@ -33,7 +33,7 @@ def faults(how, num_bytes):
 def test_freed_memory_comes_back_without_new_pages(num_bytes):
     all_pages = 400 * num_bytes / os.sysconf("SC_PAGE_SIZE")
     given_back, kept = faults("given back", num_bytes), faults("kept", num_bytes)
-    assert given_back > 0.15 * all_pages
+    assert given_back > 0.5 * all_pages  # 99% when it was last looked at
     assert kept < 0.01 * all_pages
 
 
