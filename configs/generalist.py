@@ -1,4 +1,4 @@
-"""`generalist_compact`: one small policy for all three kinds of work, from which the main-results study starts.
+"""`generalist_compact` and `generalist_few`: one small policy for all three kinds of work.
 
 Demonstrations are given by number and not by time: a T-shirt takes fifteen times as long to fold as an item to shelve, and
 as many examples of each start are wanted.
@@ -36,3 +36,19 @@ PRETRAIN = dataclasses.replace(
     evaluation=dataclasses.replace(restock_pretrain.CONFIG.evaluation, num_trials=100),
 )
 """For a machine with a GPU, 16 cores and 64 GB: five minutes of demonstrations, five of training (on one H200)."""
+
+FEW = dataclasses.replace(
+    PRETRAIN,
+    name="generalist_few",
+    demonstrations=DemonstrationsConfig(
+        num_by_task={"restock_shelf": 300, "laundry_fold": 144, "box_assembly": 1000}, num_collectors=2, seed=0
+    ),
+    learning=dataclasses.replace(
+        PRETRAIN.learning,
+        loader=dataclasses.replace(
+            PRETRAIN.learning.loader, num_threads=2, prefetch_batches=3, pixel_cache_bytes=12 << 30
+        ),
+    ),
+)
+"""Fewer goods shelved, so that the fleet has something to learn there too: the main-results study starts from it. For two
+cores and 24 GB."""

@@ -24,6 +24,7 @@ PRETRAININGS: Mapping[str, PretrainConfig] = types.MappingProxyType(
             restock_pretrain.PI05_TINY,
             restock_pretrain.PI05_TINY_REAL_TIME,
             generalist.PRETRAIN,
+            generalist.FEW,
         )
     }
 )
