@@ -25,6 +25,18 @@ def chunk_masks(teaches: Bool[np.ndarray, "T"], horizon: int, outcome: Outcome) 
     return np.lib.stride_tricks.sliding_window_view(padded, horizon).copy()
 
 
+def until_handover(interventions: Bool[np.ndarray, "T"], horizon: int) -> Bool[np.ndarray, "T H"]:
+    """Row t holds, of frames t .. t+H-1, whether whoever acts at t still acts, and nobody else did meanwhile.
+
+    Past the end stands the last action, held by who took it.
+    """
+    num_frames = len(interventions)
+    changes = np.flatnonzero(interventions[1:] != interventions[:-1]) + 1
+    frames = np.arange(num_frames)
+    ends = np.append(changes, num_frames + horizon)[np.searchsorted(changes, frames, side="right")]
+    return frames[:, None] + np.arange(horizon) < ends[:, None]
+
+
 def is_demonstration(manifest: EpisodeManifest) -> bool:
     """Whether all of an episode is to be imitated: recorded for that, and a success; a failure shows how to fail."""
     return manifest.source == Source.OFFLINE and manifest.outcome == Outcome.SUCCESS

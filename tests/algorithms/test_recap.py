@@ -59,6 +59,13 @@ def test_corrections_are_positive_whatever_the_value_function_says():
     assert labels_of(recap_with(0.0, 0.0, 0.0, 0.0), "phhp", Outcome.FAILURE) == [0, 1, 1, 0]
 
 
+def test_a_label_speaks_of_who_acts_first_and_no_further_than_the_handover():
+    masks = Recap().action_masks(*episode_of("pphhp"), H)
+    assert rows(masks) == ["11.", "1..", "11.", "1..", "111"]  # after the success the policy's last action is held
+    assert rows(Recap().action_masks(*episode_of("pph", Outcome.TIMEOUT), H)) == ["11.", "1..", "1.."]
+    assert rows(Recap().action_masks(*episode_of("hhhh", source=Source.OFFLINE), H)) == ["111"] * 4
+
+
 @pytest.mark.parametrize("outcome", [Outcome.ABORTED, Outcome.ERROR])
 def test_ends_that_say_nothing_never_teach(outcome):
     assert labels_of(recap_with(), "ph", outcome) == [-1, -1]
@@ -86,11 +93,6 @@ def test_an_episode_without_images_teaches_nothing():
     blind = dataclasses.replace(arrays, image_frames=np.zeros(0, np.int32))
     labels = recap_with().label_frames(manifest, blind, H, NoLook())
     assert (labels.trainable.tolist(), labels.label.tolist()) == ([False] * 3, [0.0] * 3)
-
-
-def test_whole_chunks_teach_whoever_acted():
-    assert rows(Recap().action_masks(*episode_of("pphp"), H)) == ["111"] * 4
-    assert rows(Recap().action_masks(*episode_of("pphp", Outcome.FAILURE), H)) == ["111", "111", "11.", "1.."]
 
 
 def test_the_indicator_stands_behind_the_instruction_as_when_acting():

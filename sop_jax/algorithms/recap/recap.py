@@ -1,4 +1,4 @@
-"""RECAP: every frame teaches its whole chunk, and the instruction says whether it was better than expected.
+"""RECAP: every frame teaches its chunk, and the instruction says whether it was better than expected.
 
 The policy learns with "Advantage: positive" or "Advantage: negative" behind the instruction, and 30% of the time with
 neither; it acts with "positive". So failures are kept and used: they teach what "negative" means. The value function that
@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from sop_jax.algorithms.algorithm import Lesson, Phase
 from sop_jax.algorithms.imitation_loss import imitation_loss, taught_weight
-from sop_jax.algorithms.masks import chunk_masks, is_demonstration, label_masked
+from sop_jax.algorithms.masks import chunk_masks, is_demonstration, label_masked, until_handover
 from sop_jax.algorithms.recap.returns import JUDGED
 from sop_jax.algorithms.recap.value_function import ValueFunction, load_value_function
 from sop_jax.episodes.episode_images import EpisodeImages
@@ -112,8 +112,14 @@ class Recap:
         return label_masked(masks, self._indicators(manifest, arrays, images).astype(np.float32))
 
     def action_masks(self, manifest: EpisodeManifest, arrays: EpisodeArrays, horizon: int) -> Bool[np.ndarray, "T H"]:
-        """Every action, whoever took it and however it ended, unless the end says nothing (aborted, error)."""
-        return chunk_masks(np.full(arrays.num_frames, manifest.outcome in JUDGED), horizon, manifest.outcome)
+        """Every action up to the next handover, whoever took it and however it ended, unless the end says nothing (aborted,
+        error).
+
+        A label judges who acts at the chunk's first frame. Beyond a handover it would call a correction negative because of
+        what it corrects, and the policy's own actions positive because of the help before them.
+        """
+        judged = chunk_masks(np.full(arrays.num_frames, manifest.outcome in JUDGED), horizon, manifest.outcome)
+        return judged & until_handover(arrays.intervention, horizon)
 
     def make_lesson(self, instruction: str, label: float, rng: np.random.Generator) -> Lesson:
         if rng.random() < self.config.indicator_dropout:
