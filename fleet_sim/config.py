@@ -49,6 +49,8 @@ class Stage:
     learner_steps: most steps that the learner takes beside the robots; 0 = it waits.
     human_total_s: for how long people may have acted by this stage's end, since the fleet's life began. Once they have, as
         far as is known of episodes under way, nobody takes over in those that begin. None = no bound.
+    finishes: what robots have begun by the end they finish, and it is kept, before the learner trains alone; the time that it
+        takes a robot is taken off its next stage. Off, it is dropped.
     """
 
     duration_s: float
@@ -56,6 +58,7 @@ class Stage:
     learner_steps: int = 0
     then_steps: int = 0
     human_total_s: float | None = None
+    finishes: bool = False
 
     def __post_init__(self) -> None:
         if self.duration_s < 0 or min(self.learner_steps, self.then_steps) < 0 or (self.human_total_s or 0) < 0:

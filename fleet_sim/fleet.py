@@ -114,22 +114,29 @@ class SimulatedFleet:
         self._human_s = 0.0  # in the episodes that have arrived
         self._under_way: dict[str, EpisodeInPlay] = {}  # begun, and neither arrived nor given up
         self._robots_s = self._absent_s = 0.0
+        self._overtime_s: dict[int, float] = {}  # of each robot in a stage that `finishes`, to be taken off the next one
 
     def run(self, stage: Stage) -> None:
-        """The robots work for the stage's time; what they had begun by its end is not finished, and not kept.
+        """The robots work for the stage's time; unless the stage `finishes`, what they had begun by its end is dropped.
 
         Raises CrewFailedError, NotPublishedError, or what a station raised.
         """
         first_step = self._learning.num_steps
         ends_s = self._environment.now + stage.duration_s
         self._around.begin()
-        robots = [self._environment.process(self._work(number, stage)) for number in range(self._config.num_robots)]
+        robots = [
+            self._environment.process(self._work(number, stage, ends_s)) for number in range(self._config.num_robots)
+        ]
         if stage.learner_steps:
             self._environment.process(self._learn_beside(first_step + stage.learner_steps, ends_s))
         if stage.duration_s:
             self._environment.run(until=ends_s)
         self._robots_s += stage.duration_s
         self._absent_s += self._around.end()
+        if stage.finishes:
+            self._environment.run(until=simpy.AllOf(self._environment, robots))
+            while self._under_way:  # uploads
+                self._environment.step()
         for robot in robots:
             if robot.is_alive:
                 robot.interrupt()
@@ -201,20 +208,23 @@ class SimulatedFleet:
         self._crew.close()
         self._learning.close()
 
-    def _work(self, robot: int, stage: Stage) -> Events:
-        """A robot's life in one stage, until it leaves or is interrupted."""
+    def _work(self, robot: int, stage: Stage, ends_s: float) -> Events:
+        """A robot's life in one stage, until it leaves, is interrupted, or has finished what it had begun by its end."""
         environment, around, playing = self._environment, self._around, None
         robot_id, task = list(self._config.robot_ids.items())[robot]
         try:
-            yield environment.timeout(around.spread_s * robot / self._config.num_robots)
+            late_s = self._overtime_s.pop(robot, around.spread_s * robot / self._config.num_robots)
+            yield environment.timeout(late_s)
             yield from around.join(robot)
-            while around.is_there(robot):
+            while around.is_there(robot) and not (stage.finishes and environment.now >= ends_s):
                 order = self._order(robot, robot_id, task, stage)
                 playing = self._under_way[order.episode_id] = self._crew.play(order)
                 lived = yield from around.live(robot, playing)
                 playing = None
                 environment.process(self._arrive(robot, order, lived))
                 yield from around.rest(robot, lived.moved_s)
+            if stage.finishes:
+                self._overtime_s[robot] = max(0.0, environment.now - ends_s)
         except simpy.Interrupt:
             if playing is not None:
                 playing.drop()

@@ -163,9 +163,10 @@ class MainResults:
             spent["learner_steps"] * (n + 1) // rounds - spent["learner_steps"] * n // rounds for n in range(rounds)
         ]
         human_s = [None if spent["human_s"] is None else spent["human_s"] * (n + 1) / rounds for n in range(rounds)]
+        # Finishing but for the last, so that rounds lose what is under way once, as the online twin does.
         return [
-            Stage(config.duration_s / rounds, then_steps=steps, human_total_s=total_s)
-            for steps, total_s in zip(steps_each, human_s, strict=True)
+            Stage(config.duration_s / rounds, then_steps=steps, human_total_s=total_s, finishes=n + 1 < rounds)
+            for n, (steps, total_s) in enumerate(zip(steps_each, human_s, strict=True))
         ]
 
     def _algorithm(self, method: Method) -> AlgorithmConfig:

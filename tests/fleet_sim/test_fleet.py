@@ -186,6 +186,28 @@ def test_rounds_collect_first_and_learn_afterwards(tmp_path, bundle, demonstrati
     assert len({episode.episode_id for episode in journal.episodes}) == len(journal.episodes)
 
 
+def test_a_round_finishes_what_it_began_on_the_time_of_the_next(tmp_path, bundle, demonstrations):
+    stages = [Stage(9.0, then_steps=4, finishes=True), Stage(30.0)]
+    journal, stored = run(tmp_path, bundle, demonstrations, stages)
+    first = [episode for episode in journal.episodes if episode.version == 0]
+    second = [episode for episode in journal.episodes if episode.version == 1]
+    for robot in range(2):
+        mine = [episode for episode in first if episode.robot_id.endswith(str(robot))]
+        over = mine[-1]
+        assert over.started_s < 9.0 < over.ended_s + 3.0  # with the setting of the next scene
+        ready_s = over.ended_s + 3.0
+        next_stage_s = journal.publications[0].published_s + 0.5  # settled
+        begun = next(episode for episode in second if episode.robot_id == over.robot_id)
+        assert begun.started_s == pytest.approx(next_stage_s + ready_s - 9.0)
+    # Both ways the last episodes of either robot's life are cut off, and no others.
+    numbers = sorted(episode.episode_id for episode in journal.episodes)
+    assert len(stored) == len(numbers) + len(demonstrations)
+    for robot in range(2):
+        counts = [int(name.rpartition(".")[2]) for name in numbers if f"-{robot}." in name]
+        assert counts == list(range(len(counts)))
+    assert journal.robot_hours == pytest.approx(2 * 39 / 3600)
+
+
 def test_versions_of_chosen_times_stay_readable(tmp_path, bundle, demonstrations):
     store = EpisodeStore(f"file://{tmp_path}/store/")
     for episode in demonstrations:

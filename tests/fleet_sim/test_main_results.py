@@ -90,7 +90,7 @@ def test_offline_methods_spend_what_their_twin_spent():
     assert online == [Stage(1200.0, learner_steps=14_400)]
     rounds = study.stages_of(METHODS["offline_hg_dagger"], twin)
     assert rounds == [  # what people didn't spend in the first round is left for the second
-        Stage(600.0, then_steps=500, human_total_s=45.0),
+        Stage(600.0, then_steps=500, human_total_s=45.0, finishes=True),
         Stage(600.0, then_steps=501, human_total_s=90.0),
     ]
     demonstrations = study.stages_of(METHODS["more_demonstrations"], twin)
