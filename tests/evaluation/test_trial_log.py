@@ -16,6 +16,7 @@ from sop_jax.evaluation.evaluate import Candidate, evaluate_worlds
 from sop_jax.evaluation.seeds import selection_seeds, trial_seeds
 from sop_jax.evaluation.trial_log import ForeignTrialsError, TrialLog
 from sop_jax.evaluation.world import WorldConfig
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.records import Outcome
 
@@ -108,6 +109,7 @@ def test_what_differs_is_refused_before_a_worker_starts(tmp_path, fake_workers):
     for candidate, world, seed, more in (
         (Candidate(), WORLDS["fake"], 0, {}),
         (Candidate("policies/mine", "file:///store/", 7), WORLDS["fake"], 0, {}),
+        (Candidate("policies/mine", conditioning=Conditioning("Advantage: positive")), WORLDS["fake"], 0, {}),
         (Candidate(bundle="policies/mine"), WorldConfig("fake", image_size=32), 0, {}),
         (Candidate(bundle="policies/mine"), WORLDS["fake"], 1, {}),
         (Candidate(bundle="policies/mine"), WORLDS["fake"], 0, {"for_selection": True}),
