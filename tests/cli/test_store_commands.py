@@ -11,7 +11,7 @@ from sop_jax.episodes.paths import repair_path
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
 from sop_jax.specs.clock import ManualClock
-from sop_jax.specs.records import Outcome
+from sop_jax.specs.records import NO_POLICY, Outcome, Source
 from sop_jax.weights.publisher import Publisher
 
 
@@ -48,6 +48,44 @@ def test_ls_and_show(store_with_episodes, store_url, capsys):
     assert "asked at frame 6 (synthetic), acted 9 to 15" in text
     assert "intervened   6 frames in 1 takeovers" in text
     assert "started      unknown: its clock knew no date, and said 1.000 s" in text
+
+
+def test_ls_sums_up_what_online_episodes_came_to_and_what_people_did_for_it(store_url, capsys):
+    store = EpisodeStore(store_url)
+    assert main(["episodes", "ls", "--store", store_url, "--work", "--json"]) == 0
+    said = capsys.readouterr().out
+    assert "no work to sum up" in said
+    assert json.loads(said.splitlines()[-1])["work"] == {}
+    for number, (task, takeovers, outcome) in enumerate(
+        [("shelf", ((6, 9, 99),), Outcome.SUCCESS), ("shelf", (), Outcome.SUCCESS), ("box", (), Outcome.FAILURE)]
+    ):
+        episode = make_episode(number, 300, takeovers=takeovers, task=task)
+        store.put(dataclasses.replace(episode, manifest=dataclasses.replace(episode.manifest, outcome=outcome)))
+    offline = make_episode(7, 300, task="shelf", source=Source.OFFLINE, policy_version=NO_POLICY)
+    gone = store.put(make_episode(8, 300, task="shelf")).path
+    store.put(offline)
+    store.quarantine(gone, "a flipped bit")
+    capsys.readouterr()
+    assert main(["episodes", "ls", "--store", store_url, "--work", "--reset-s", "20", "--json"]) == 0
+    said = capsys.readouterr().out
+    work = json.loads(said.splitlines()[-1])["work"]
+    assert list(work) == ["box", "shelf", "all"]
+    shelf, both = work["shelf"], work["all"]
+    robot_s = shelf["robot_h"] * 3600
+    assert robot_s == pytest.approx(2 * 10.0, abs=0.2)  # 300 frames at 30 Hz each
+    assert (shelf["num_episodes"], shelf["num_successes"], shelf["num_autonomous"]) == (2, 2, 1)
+    assert shelf["intervention_min"] == pytest.approx(robot_s / 2 * 90 / 300 / 60)
+    assert shelf["human_min_per_success"] == pytest.approx((shelf["intervention_min"] + 40 / 60) / 2)
+    assert shelf["successes_per_hour"] == pytest.approx(2 * 3600 / (robot_s + 40))
+    assert (both["num_episodes"], both["num_successes"]) == (3, 2)
+    assert "box: 0 successes in 1 online episodes" in said
+    assert (
+        "people acted 0.1 min in 1 takeovers (0.03 per success), with 20 s per reset 0.7 min (0.36 per success)" in said
+    )
+    assert main(["episodes", "ls", "--store", store_url, "--reset-s", "20"]) == 2
+    assert "--reset-s would do nothing without --work" in capsys.readouterr().err
+    assert main(["episodes", "ls", "--store", store_url, "--work", "--reset-s", "-1"]) == 2
+    assert "--reset-s must be at least 0, got -1" in capsys.readouterr().err
 
 
 def test_ls_shows_what_a_robot_wrote_as_it_is(store_url, capsys):
