@@ -2,16 +2,23 @@ import dataclasses
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
+from small_learner import SMALL
 
 from sop_jax.cli.main import main
 from sop_jax.episodes import kvstore
 from sop_jax.episodes.paths import repair_path
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
+from sop_jax.models.bundle import PolicyBundle
+from sop_jax.models.normalization import identity_norm_stats
+from sop_jax.models.registry import create_model
 from sop_jax.specs.clock import ManualClock
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.records import NO_POLICY, Outcome, Source
+from sop_jax.weights.partition import split_params
 from sop_jax.weights.publisher import Publisher
 
 
@@ -149,6 +156,28 @@ def test_weights_are_listed_verified_and_rolled_back(store_url, capsys):
     damaged.write_bytes(b"x" * damaged.stat().st_size)
     assert main(["weights", "verify", "--store", store_url, "--json"]) == 1
     assert list(_last_json(capsys)["problems"]) == ["2"]
+
+
+def test_a_policy_of_a_publication_says_with_what_it_is_evaluated(store_url, tmp_path, capsys):
+    params = create_model(SMALL).init_params(jax.random.key(0))
+    base = PolicyBundle(SMALL, params, identity_norm_stats(SMALL.state_dim, SMALL.action_dim, SMALL.horizon))
+    base.save(tmp_path / "base")
+    clock, recap = ManualClock(10**9), Conditioning("Advantage: positive", 1.5)
+    trained = split_params(params, base.model.is_trained)[0]
+    for conditioning in (recap, Conditioning(), None):
+        Publisher(store_url, base.fingerprint, base.norm.fingerprint, clock, conditioning=conditioning).publish(
+            trained, 1
+        )
+    assert main(["weights", "ls", "--store", store_url]) == 0
+    assert capsys.readouterr().out.count("told ") == 1
+    words = ["weights", "bundle", "--store", store_url, "--base", str(tmp_path / "base")]
+    for version, is_told in ((1, True), (2, False), (3, False)):
+        output = tmp_path / f"made-{version}"
+        assert main([*words, "--version", str(version), "--output", str(output)]) == 0
+        hint = f"sop eval --weights {output} --condition 'Advantage: positive' --beta 1.5"
+        assert (hint in capsys.readouterr().out) is is_told
+    kept = json.loads((tmp_path / "made-1" / "provenance.json").read_text())["publication"]["conditioning"]
+    assert kept == {"suffix": "Advantage: positive", "guidance": 1.5}
 
 
 def test_weights_are_pinned_and_let_go(store_url, capsys):
