@@ -85,7 +85,7 @@ def fake_workers(monkeypatch):
 
 
 def test_an_evaluation_goes_on_where_it_was(tmp_path, fake_workers):
-    candidate, seen = Candidate(bundle="policies/mine"), []
+    candidate, seen = Candidate(bundle="policies/mine", conditioning=Conditioning("Advantage: positive", 1.5)), []
     first = evaluate_worlds(candidate, WORLDS, 2, num_workers=2, side_by_side=1, folder=tmp_path)
     assert [len(found.trials) for found in first.values()] == [2, 2]
     more = evaluate_worlds(
@@ -98,6 +98,7 @@ def test_an_evaluation_goes_on_where_it_was(tmp_path, fake_workers):
         assert found.trials == expected
         assert found.trials[:2] == first[label].trials
         assert (found.result.policy_version, found.result.base) == (IDENTITY.policy_version, IDENTITY.base)
+        assert (found.result.condition, found.result.beta) == ("Advantage: positive", 1.5)
     again = evaluate_worlds(candidate, WORLDS, 3, side_by_side=1, folder=tmp_path)
     assert fake_workers == [4, 2]  # nothing left to run
     assert again == more
