@@ -5,7 +5,7 @@ import pathlib
 
 from fleet_sim.config import Operation, SimulatedFleetConfig
 from fleet_sim.planning import FanOut
-from sop_jax.algorithms.algorithm import Algorithm, make_labeler
+from sop_jax.algorithms.algorithm import Algorithm, Phase, make_labeler
 from sop_jax.episodes.retention import RetentionConfig, apply_plan, plan_for
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.learner.learner import Learner
@@ -68,7 +68,10 @@ class LearningSide:
             loading, spec, model.tokenize, self._tables, self.store, sampler, algorithm, clock, metrics
         )
         retention = _weights_retention(config.operation)
-        publisher = Publisher(store_url, bundle.fingerprint, bundle.norm.fingerprint, clock, retention, metrics)
+        publisher = Publisher(
+            store_url, bundle.fingerprint, bundle.norm.fingerprint, clock, retention, metrics,
+            algorithm.conditioning(Phase.EVALUATING),
+        )  # fmt: skip
         learning = dataclasses.replace(config.learner, seed=config.seed, publish_in_background=False)
         self._learner = Learner(
             learning, model, algorithm, bundle.params, bundle.norm, self._loader, publisher, metrics, clock

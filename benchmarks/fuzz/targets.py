@@ -28,6 +28,7 @@ from sop_jax.episodes.verify import verify_bytes
 from sop_jax.replay import wire
 from sop_jax.replay.items import PackedSegment, decode_segment, encode_segment, label_all, segments_of
 from sop_jax.replay.proto import reverb_pb2 as pb
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError, InvalidEpisodeError, InvalidPublicationError
 from sop_jax.specs.records import CameraSpec, Publication, Source
 from sop_jax.weights import manifest as publications
@@ -180,6 +181,7 @@ def _operator(data: bytes) -> None:
 
 
 _PUBLICATION = Publication(3, 75, "base", "norm", 10**18, {"params-1a2b3c4d/manifest.ocdbt": (10, "0" * 64)}, None)
+_TOLD = dataclasses.replace(_PUBLICATION, conditioning=Conditioning("Advantage: positive", 1.5))
 _RETIRED = RetirementRecord(_PATH, "pick", Source.ONLINE, 2, len(_DATA), "old", 10**18)
 _STATUS = status.Status(
     "g1-1", "fold", "fold it", 3, "policy", True, "stuck", "", 9, 30.0, (0.5, 1), ("a", "b"), "a", "success", 2
@@ -212,7 +214,7 @@ TARGETS = {
     ),
     "publication": Target(
         _publication,
-        [publications.encode_manifest(_PUBLICATION), b'{"version": 3}'],
+        [publications.encode_manifest(_PUBLICATION), publications.encode_manifest(_TOLD), b'{"version": 3}'],
         (InvalidPublicationError,),
         mutate=mutate_json,
     ),

@@ -11,11 +11,12 @@ from collections.abc import Collection, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from sop_jax.cli.arguments import UsageError, parse
+from sop_jax.cli.arguments import UsageError, parse, refuse_unused
 from sop_jax.cli.locations import as_store_url
 from sop_jax.cli.output import console, print_json, say
 from sop_jax.cli.retain import RetainArguments, retain
 from sop_jax.cli.trace import TraceArguments, trace
+from sop_jax.cli.work import tell_work
 from sop_jax.episodes.paths import episode_path
 from sop_jax.episodes.repair import (
     BAD,
@@ -30,6 +31,7 @@ from sop_jax.episodes.repair import (
     take_back,
 )
 from sop_jax.episodes.store import EpisodeStore
+from sop_jax.evaluation.results import RESET_S
 from sop_jax.specs.clock import EARLIEST_WALL_NS
 from sop_jax.specs.records import EpisodeManifest
 
@@ -48,6 +50,13 @@ class ListArguments:
 
     last: int = 0
     """Only the last so many of each robot; 0 = all."""
+
+    work: bool = False
+    """Also what the listed online episodes came to, and what people did for it, for each task: successes, takeovers, minutes
+    per success, successes per hour. Reads more of each; leaves out those that are set aside."""
+
+    reset_s: float = RESET_S
+    """With --work: time to set up the scene again after each episode [robot seconds]."""
 
     json: bool = False
     """Print one JSON object as the last line."""
@@ -126,6 +135,10 @@ def take_action(command: str, actions: Sequence[str], argv: Sequence[str]) -> tu
 def _list(arguments: ListArguments) -> int:
     if arguments.last < 0:
         raise UsageError(f"--last must be >= 0 (0 = all), got {arguments.last}")
+    if arguments.reset_s < 0:
+        raise UsageError(f"--reset-s must be at least 0, got {arguments.reset_s:g}")
+    if not arguments.work:
+        refuse_unused(arguments, ("reset_s",), "without --work")
     store = EpisodeStore(as_store_url(arguments.store))
     summaries = store.summaries(arguments.robot or None)
     if arguments.last:
@@ -151,8 +164,11 @@ def _list(arguments: ListArguments) -> int:
         table.add_row(*map(Text, cells))  # as it is: a robot may have written anything
     console.print(table)
     say(f"{len(summaries)} episodes, {len(set_aside)} set aside")
+    listed = [summary.path for summary in summaries if summary.path not in set_aside]
+    work = tell_work(store, listed, arguments.reset_s) if arguments.work else {}
     if arguments.json:
-        print_json({"num_episodes": len(summaries), "set_aside": set_aside, "episodes": summaries})
+        told = {"work": work} if arguments.work else {}
+        print_json({"num_episodes": len(summaries), "set_aside": set_aside, **told, "episodes": summaries})
     return 0
 
 

@@ -1,6 +1,7 @@
 """`sop eval`: success rates with their intervals, of a policy or of the scripted expert."""
 
 import dataclasses
+import math
 import pathlib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,8 @@ from typing import Any, Literal
 from sop_jax.actors.chunking import ChunkingConfig
 from sop_jax.actors.episode import TrialResult
 from sop_jax.actors.rollout import RolloutConfig, never
-from sop_jax.cli.arguments import parse
+from sop_jax.cli.arguments import parse, refuse_unused
+from sop_jax.cli.eval_compare import compare_evaluations
 from sop_jax.cli.eval_output import describe, film, film_failures, write_output
 from sop_jax.cli.output import print_json, progress_console, say
 from sop_jax.cli.progress import WorkProgress
@@ -48,6 +50,14 @@ class EvalArguments:
 
     base: str = ""
     """Directory of the base policy that a store's publications build on."""
+
+    condition: str | None = None
+    """What the policy is told after its instruction, on a line of its own, as RECAP's "Advantage: positive"; '' = nothing.
+    Default: what the run or the publication says; a policy directory says nothing, nor does a run's version 0."""
+
+    beta: float | None = None
+    """Scale of classifier-free guidance towards the condition; 1 = the condition alone. Default: 1 with --condition, else
+    what the run or the publication says."""
 
     trials: int = 100
     """Number of trials per task."""
@@ -99,10 +109,16 @@ class EvalArguments:
     video_failures: int = 0
     """How many of each task's failed trials are filmed, the first ones, into OUTPUT/failures."""
 
+    compare: tuple[pathlib.Path, pathlib.Path] | None = None
+    """Two --output folders of evaluations of the same trials: prints second minus first for each task, with its interval and
+    p value, and evaluates nothing. With --suite retention: what was forgotten from the first to the second."""
+
     json: bool = False
     """Print one JSON object as the last line."""
 
     def __post_init__(self) -> None:
+        if self.compare is not None:
+            return
         if self.expert == bool(self.weights):
             raise ValueError("say whom to evaluate: either --expert or --weights W")
         if self.video is not None and not 1 <= self.video_trials <= self.trials:
@@ -117,6 +133,10 @@ class EvalArguments:
             raise ValueError(f"--workers must be at least 0 (one per core), got {self.workers}")
         if self.expert and (self.version is not None or self.base):
             raise ValueError("--version and --base belong to --weights: the expert has none")
+        if self.expert and (self.condition is not None or self.beta is not None):
+            raise ValueError("--condition and --beta belong to --weights: the expert is told nothing")
+        if self.beta is not None and not (math.isfinite(self.beta) and self.beta >= 0):
+            raise ValueError(f"--beta must be finite and at least 0, got {self.beta:g}")
         if self.version is not None and self.version < 0:
             raise ValueError(f"--version must be at least 0 (the base policy), got {self.version}")
         if self.trained and self.suite != "retention":
@@ -147,10 +167,12 @@ class EvalArguments:
 
 def run(argv: Sequence[str]) -> int:
     arguments = parse(EvalArguments, argv, "eval")
+    if arguments.compare is not None:
+        return _compare(arguments, arguments.compare)
     worlds = arguments.worlds
-    candidate = (
-        Candidate() if arguments.expert else find_candidate(arguments.weights, arguments.version, arguments.base)
-    )
+    candidate = _candidate(arguments)
+    if not candidate.is_expert:
+        say(f"{candidate.name} is told {candidate.conditioning.describe()}")
     found = evaluate_worlds_with_progress(
         candidate,
         worlds,
@@ -178,6 +200,20 @@ def run(argv: Sequence[str]) -> int:
         single = not arguments.tasks and not arguments.suite
         print_json(results[arguments.task] if single else {"results": results, "output": arguments.output})
     return 0
+
+
+def _compare(arguments: EvalArguments, folders: tuple[pathlib.Path, pathlib.Path]) -> int:
+    forgot = arguments.suite == "retention"
+    kept = {"compare", "json"} | ({"suite"} if forgot else set())
+    unused = [field.name for field in dataclasses.fields(arguments) if field.name not in kept]
+    refuse_unused(arguments, unused, "with --compare, which evaluates nothing")
+    return compare_evaluations(folders, forgot, arguments.json)
+
+
+def _candidate(arguments: EvalArguments) -> Candidate:
+    if arguments.expert:
+        return Candidate()
+    return find_candidate(arguments.weights, arguments.version, arguments.base, arguments.condition, arguments.beta)
 
 
 def evaluate_with_progress(

@@ -22,8 +22,9 @@ _PAGE_COLUMNS = 5
 def describe(result: EvaluationResult, label: str = "") -> str:
     """One sentence. `label` says where; without one, the task."""
     kinds = ", ".join(f"{kind} {count}" for kind, count in result.failures.items())
+    told = f", told {result.conditioning.describe()}" if result.condition else ""
     return (
-        f"{label or result.task}, {result.policy}: success {result.success:.0%} "
+        f"{label or result.task}, {result.policy}{told}: success {result.success:.0%} "
         f"[{result.success_low:.0%}, {result.success_high:.0%}] "
         f"in {result.num_trials} trials, {result.successes_per_hour:.0f} successes/h, "
         f"mean episode {result.mean_duration_s:.1f} s" + (f"; failures: {kinds}" if kinds else "")

@@ -11,7 +11,7 @@ import jax
 from configs.experiment import DemoConfig
 from configs.registry import find_learning
 from configs.restock_pretrain import DEMONSTRATIONS_ONLY
-from sop_jax.algorithms.algorithm import Algorithm
+from sop_jax.algorithms.algorithm import Algorithm, Phase
 from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.cli.arguments import parse
 from sop_jax.cli.assembly import draws_seed, fill_local_tables, make_loader, wait_to_begin, with_seed
@@ -150,7 +150,8 @@ def _learn(
     if arguments.checkpoints is not None:
         owner = {"base policy": fingerprint, "normalisation": norm_fingerprint}
         claim_checkpoints(arguments.checkpoints, owner, writes=jax.process_index() == 0)
-    publisher = Publisher(publish_to, fingerprint, norm_fingerprint, clock, metrics=metrics)
+    told = algorithm.conditioning(Phase.EVALUATING)
+    publisher = Publisher(publish_to, fingerprint, norm_fingerprint, clock, metrics=metrics, conditioning=told)
     tables: ReplayTables
     if arguments.replay == LOCAL:
         seed = draws_seed(config.seed, arguments.checkpoints)

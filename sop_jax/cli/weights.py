@@ -117,6 +117,8 @@ def _list(arguments: ListArguments) -> int:
             notes.append(f"brings back {publication.restores}")
         if publication.version in pinned:
             notes.append("pinned")
+        if publication.conditioning is not None and publication.conditioning.suffix:
+            notes.append(f"told {publication.conditioning.describe()}")
         table.add_row(
             str(publication.version),
             str(publication.learner_step),

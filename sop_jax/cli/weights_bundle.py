@@ -63,6 +63,7 @@ def run_bundle(argv: Sequence[str]) -> int:
                 "learner_step": publication.learner_step,
                 "created_ns": publication.created_ns,
                 "restores": publication.restores,
+                "conditioning": publication.conditioning,
             },
         }
         write_json(made / PROVENANCE, jsonable(provenance))
@@ -71,6 +72,10 @@ def run_bundle(argv: Sequence[str]) -> int:
         f"{output}: version {publication.version} (learner step {publication.learner_step}) of base "
         f"{publication.base_fingerprint}, as a base of its own with fingerprint {fingerprint}"
     )
+    if publication.conditioning is not None and publication.conditioning.suffix:
+        told = publication.conditioning
+        options = shlex.join(["--condition", told.suffix, "--beta", f"{told.guidance:g}"])
+        say(f"it was trained to be told {told.describe()}: sop eval --weights {output} {options}")
     if arguments.json:
         print_json(
             {

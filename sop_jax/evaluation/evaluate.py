@@ -167,8 +167,9 @@ def evaluate_worlds(
         for index, (label, world) in enumerate(worlds.items()):
             trials = tuple(book.trials[TrialJob(index, trial_seed)] for trial_seed in seeds)
             subject = Subject(
-                world.task, candidate.name, identity.policy_version, identity.base, identity.stages[index]
-            )
+                world.task, candidate.name, identity.policy_version, identity.base, identity.stages[index],
+                candidate.conditioning,
+            )  # fmt: skip
             found[label] = Evaluated(label, world, summarise(subject, trials, seed, reset_s), trials)
         return found
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from sop_jax.actors.episode import TrialResult
 from sop_jax.evaluation.statistics import wilson_interval
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
 
 RESET_S = 10.0
@@ -19,6 +20,7 @@ class EvaluationResult:
     """A policy's trials on one task, summed up.
 
     policy: who acted: "expert", or the weights' name. policy_version and base (fingerprint) say which weights.
+    condition: what it was told after the instruction, "" = nothing; beta: the scale of guidance towards it.
     seed: the evaluation's seed; trials are a pure function of (weights, seed).
     success, success_low, success_high: share of successes and its 95% Wilson interval.
     successes_per_hour: successes per hour of robot time, `reset_s` after every episode included.
@@ -46,11 +48,17 @@ class EvaluationResult:
     mean_success_duration_s: float
     failures: Mapping[str, int]
     failure_stages: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+    condition: str = ""
+    beta: float = 1.0
 
     @property
     def counts(self) -> tuple[int, int]:
         """(successes, trials)."""
         return self.num_successes, self.num_trials
+
+    @property
+    def conditioning(self) -> Conditioning:
+        return Conditioning(self.condition, self.beta)
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> "EvaluationResult":
@@ -71,6 +79,7 @@ class Subject:
     policy_version: int = -1
     base: str = ""
     stages: tuple[str, ...] = ()
+    conditioning: Conditioning = dataclasses.field(default_factory=Conditioning)
 
 
 def summarise(subject: Subject, trials: Sequence[TrialResult], seed: int, reset_s: float = RESET_S) -> EvaluationResult:
@@ -98,6 +107,8 @@ def summarise(subject: Subject, trials: Sequence[TrialResult], seed: int, reset_
         mean_success_duration_s=sum(t.duration_s for t in successes) / len(successes) if successes else 0.0,
         failures=_count(failed),
         failure_stages=_by_stage(failed, subject.stages),
+        condition=subject.conditioning.suffix,
+        beta=subject.conditioning.guidance,
     )
 
 

@@ -5,9 +5,28 @@ All times are seconds since the Unix epoch (robots' and learner's clocks are one
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Protocol
 
 from sop_jax.evaluation.timeliness import Acted, Correction, Published, Staleness
 from sop_jax.specs.records import EpisodeArrays, EpisodeManifest, Outcome, Source
+
+
+class ReadEpisode(Protocol):
+    """What `episodes.format.ParsedEpisode` offers."""
+
+    @property
+    def manifest(self) -> EpisodeManifest: ...
+
+    @property
+    def arrays(self) -> EpisodeArrays: ...
+
+
+class EpisodeSource(Protocol):
+    """What `episodes.store.EpisodeStore` offers to a reader of runs."""
+
+    def list_paths(self) -> list[str]: ...
+
+    def read_without_images(self, path: str) -> ReadEpisode: ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,37 +6,18 @@ Also writes what a run leaves behind: the merged `metrics.jsonl`, TensorBoard ev
 import dataclasses
 import json
 import pathlib
-from typing import Any, Protocol
+from typing import Any
 
 from tensorboardX import SummaryWriter
 
 from sop_jax.evaluation.event_log import Event, EventReader
-from sop_jax.evaluation.run_history import EpisodeSummary, RunHistory, RunState, summary_of
+from sop_jax.evaluation.run_history import EpisodeSource, EpisodeSummary, RunHistory, RunState, summary_of
 from sop_jax.evaluation.run_tracker import RunTracker
 from sop_jax.evaluation.statistics import Interval, bootstrap_median
 from sop_jax.specs.errors import EpisodeNotFoundError, InvalidEpisodeError
-from sop_jax.specs.records import EpisodeArrays, EpisodeManifest
 
 MAX_ATTEMPTS = 3
 """Polls at which an unreadable episode is tried again before it is left out (a torn upload stays torn)."""
-
-
-class ReadEpisode(Protocol):
-    """What `episodes.format.ParsedEpisode` offers."""
-
-    @property
-    def manifest(self) -> EpisodeManifest: ...
-
-    @property
-    def arrays(self) -> EpisodeArrays: ...
-
-
-class EpisodeSource(Protocol):
-    """What `episodes.store.EpisodeStore` offers to a reader of runs."""
-
-    def list_paths(self) -> list[str]: ...
-
-    def read_without_images(self, path: str) -> ReadEpisode: ...
 
 
 class RunReader:

@@ -1,11 +1,10 @@
 """What a fleet's supervised work was worth, and what it cost people: from its episodes."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from sop_jax.evaluation.results import RESET_S
-from sop_jax.evaluation.run_history import EpisodeSummary, summary_of
-from sop_jax.evaluation.run_metrics import EpisodeSource
+from sop_jax.evaluation.run_history import EpisodeSource, EpisodeSummary, summary_of
 from sop_jax.evaluation.statistics import wilson_interval
 from sop_jax.specs.errors import EpisodeNotFoundError, InvalidEpisodeError
 from sop_jax.specs.records import Outcome
@@ -72,10 +71,10 @@ def sum_up_work(episodes: Iterable[EpisodeSummary], reset_s: float = RESET_S) ->
     )
 
 
-def read_work(store: EpisodeSource, task: str = "") -> list[EpisodeSummary]:
-    """The store's readable episodes, of one task or ("") of all, in order of time."""
+def read_work(store: EpisodeSource, task: str = "", paths: Collection[str] | None = None) -> list[EpisodeSummary]:
+    """The store's readable episodes, of one task or ("") of all, in order of time. `paths`: of these only."""
     found = []
-    for path in store.list_paths():
+    for path in store.list_paths() if paths is None else paths:
         try:
             parsed = store.read_without_images(path)
         except (InvalidEpisodeError, EpisodeNotFoundError):  # intake says why in its quarantine record

@@ -20,6 +20,11 @@ class ForeignTrialsError(ConfigError):
     """The directory holds trials of another candidate, world, seed or setting."""
 
 
+def read_trials(path: pathlib.Path) -> tuple[Mapping[str, Any] | None, dict[int, TrialResult]]:
+    """Header (None: not written yet) and trials by seed of a log, which isn't changed. Raises ConfigError, OSError."""
+    return _parse(path.read_bytes(), path)
+
+
 class TrialLog:
     """The trials of one world in one evaluation.
 
@@ -80,18 +85,28 @@ class TrialLog:
     def _read(self) -> None:
         self._file.seek(0)
         data = self._file.read()
-        complete = data.rfind(b"\n") + 1
-        self._file.truncate(complete)
-        lines = data[:complete].splitlines()
-        try:
-            if lines:
-                self.header = json.loads(lines[0])["header"]
-            for line in lines[1:]:
-                trial = trial_from_json(json.loads(line))
-                self.trials[trial.seed] = trial
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{self.path} is not a log of trials ({error}); choose another output folder") from None
+        self._file.truncate(_complete(data))
+        self.header, self.trials = _parse(data, self.path)
 
     def _write(self, values: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(values).encode() + b"\n")
         self._file.flush()
+
+
+def _complete(data: bytes) -> int:
+    """Bytes up to the end of the last whole line."""
+    return data.rfind(b"\n") + 1
+
+
+def _parse(data: bytes, path: pathlib.Path) -> tuple[Mapping[str, Any] | None, dict[int, TrialResult]]:
+    header, trials = None, {}
+    lines = data[: _complete(data)].splitlines()
+    try:
+        if lines:
+            header = json.loads(lines[0])["header"]
+        for line in lines[1:]:
+            trial = trial_from_json(json.loads(line))
+            trials[trial.seed] = trial
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is not a log of trials ({error}); choose another output folder") from None
+    return header, trials

@@ -27,6 +27,10 @@ class Conditioning:
         """Whether the bare instruction is read beside the one with the suffix."""
         return bool(self.suffix) and self.guidance != 1.0
 
+    def describe(self) -> str:
+        """For example "'Advantage: positive', beta 1.5" (beta: the guidance), or "the bare instruction"."""
+        return f"{self.suffix!r}, beta {self.guidance:g}" if self.suffix else "the bare instruction"
+
     def apply(self, instruction: str) -> str:
         """The instruction as the policy reads it. Training must use the same text."""
         return f"{instruction}\n{self.suffix}" if self.suffix else instruction

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sop_jax.specs.conditioning import Conditioning
+
 SCHEMA_VERSION = 2
 """Newest version of the episode layout: 2 has marks, 1 has none. An episode without marks is of version 1, as it always was.
 A reader refuses a newer one."""
@@ -241,7 +243,8 @@ class Publication:
     """One immutable set of weights that robots may act with.
 
     `version` rises by 1 per publication. `restores` is the version whose weights a rollback brought back, else None.
-    `files` maps each file below the publication's directory to (size in bytes, sha256 hex).
+    `files` maps each file below the publication's directory to (size in bytes, sha256 hex). `conditioning` is what the policy
+    is told when it is evaluated; None = the publication doesn't say (earlier ones don't).
     """
 
     version: int
@@ -251,3 +254,4 @@ class Publication:
     created_ns: int
     files: Mapping[str, tuple[int, str]]
     restores: int | None = None
+    conditioning: Conditioning | None = None

@@ -67,6 +67,7 @@ def rollback(root: Root, version: int, clock: Clock) -> Publication:
         created_ns=clock.now_ns(),
         files={},
         restores=version,
+        conditioning=source.conditioning,
     )
     return publish_draft(store, draft, copy, last_version(store))
 

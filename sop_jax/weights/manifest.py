@@ -1,17 +1,20 @@
 """A publication's manifest as JSON: the one file that makes a numbered directory of weights trustworthy."""
 
+import dataclasses
 import json
 import pathlib
 import re
+from typing import Any
 
-from sop_jax.specs.errors import InvalidPublicationError
+from sop_jax.specs.conditioning import Conditioning
+from sop_jax.specs.errors import ConfigError, InvalidPublicationError
 from sop_jax.specs.records import Publication
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def encode_manifest(publication: Publication) -> bytes:
-    document = {
+    document: dict[str, Any] = {
         "version": publication.version,
         "learner_step": publication.learner_step,
         "base_fingerprint": publication.base_fingerprint,
@@ -20,6 +23,8 @@ def encode_manifest(publication: Publication) -> bytes:
         "restores": publication.restores,
         "files": {name: {"size": size, "sha256": digest} for name, (size, digest) in sorted(publication.files.items())},
     }
+    if publication.conditioning is not None:
+        document["conditioning"] = dataclasses.asdict(publication.conditioning)
     return json.dumps(document, indent=1).encode()
 
 
@@ -37,8 +42,9 @@ def decode_manifest(data: bytes, version: int) -> Publication:
             created_ns=int(document["created_ns"]),
             files=files,
             restores=None if restores is None else int(restores),
+            conditioning=_conditioning(document.get("conditioning")),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, ConfigError) as error:
         raise InvalidPublicationError(
             f"publication {version}: its manifest is damaged ({type(error).__name__}: {error}). "
             "Keep the current policy; publish again or roll back to an intact version."
@@ -53,6 +59,11 @@ def decode_manifest(data: bytes, version: int) -> Publication:
     for name, (size, digest) in files.items():
         _check_file(version, name, size, digest)
     return publication
+
+
+def _conditioning(told: Any) -> Conditioning | None:
+    """Raises KeyError, TypeError, ValueError, ConfigError."""
+    return None if told is None else Conditioning(str(told["suffix"]), float(told["guidance"]))
 
 
 def _check_file(version: int, name: str, size: int, digest: str) -> None:

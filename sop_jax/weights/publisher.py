@@ -9,6 +9,7 @@ from typing import final
 
 from sop_jax.models.pytrees import Params
 from sop_jax.specs.clock import Clock
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError, InvalidPublicationError, SopError
 from sop_jax.specs.interfaces import Metrics
 from sop_jax.specs.metrics import NoMetrics
@@ -63,13 +64,16 @@ class Publisher:
         clock: Clock,
         retention: RetentionConfig | None = None,
         metrics: Metrics | None = None,
+        conditioning: Conditioning | None = None,
     ):
+        """`conditioning`: what the policy is told when it is evaluated; every publication says it."""
         self._store = WeightStore(root)
         self._base_fingerprint = base_fingerprint
         self._norm_fingerprint = norm_fingerprint
         self._clock = clock
         self._retention = retention or RetentionConfig()
         self._metrics = metrics or NoMetrics()
+        self._conditioning = conditioning
         self._last_version = last_version(self._store)
 
     @property
@@ -93,6 +97,7 @@ class Publisher:
                 norm_fingerprint=self._norm_fingerprint,
                 created_ns=self._clock.now_ns(),
                 files={},
+                conditioning=self._conditioning,
             )
             publication = publish_draft(self._store, draft, write, self._last_version)
         self._last_version = publication.version

@@ -15,8 +15,11 @@ from small_learner import SMALL, command, make_folder, start_process
 from configs.experiment import DemoConfig
 from configs.files import from_json, to_json
 from configs.registry import DEMOS
+from sop_jax.algorithms.algorithm import Phase
 from sop_jax.algorithms.behaviour_cloning import BehaviourCloningConfig
 from sop_jax.algorithms.hg_dagger import HgDagger, HgDaggerConfig
+from sop_jax.algorithms.recap.recap import RecapConfig
+from sop_jax.algorithms.registry import create_algorithm
 from sop_jax.cli import assembly
 from sop_jax.cli.assembly import draws_seed, make_loader, share_of_host, wait_to_begin
 from sop_jax.cli.learn import PREEMPTED
@@ -31,6 +34,7 @@ from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.errors import ConfigError, ReplayUnavailableError
 from sop_jax.specs.interfaces import Item, TableInfo
 from sop_jax.specs.metrics import MemoryMetrics, NoMetrics
+from sop_jax.weights.management import list_publications
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +90,7 @@ def test_a_server_that_never_answers_holds_the_learner_up_for_a_bounded_time():
     )
 
 
-@pytest.mark.parametrize("algorithm", [BehaviourCloningConfig(), HgDaggerConfig()])
+@pytest.mark.parametrize("algorithm", [BehaviourCloningConfig(), HgDaggerConfig(), RecapConfig()])
 def test_a_learner_with_tables_of_its_own_waits_for_nobody(folder, tmp_path, algorithm, monkeypatch, capsys):
     config = from_json(DemoConfig, json.loads((folder / "config.json").read_text()))
     learning = dataclasses.replace(config.learning, algorithm=algorithm, min_online_items=1)
@@ -108,6 +112,8 @@ def test_a_learner_with_tables_of_its_own_waits_for_nobody(folder, tmp_path, alg
     assert main([*words, "--config", str(tmp_path / "config.json"), "--steps", "1"]) == 0
     assert begun == [True]
     assert "learner ready at step 0\n" in capsys.readouterr().err
+    (publication,) = list_publications(tmp_path / "weights")
+    assert publication.conditioning == create_algorithm(algorithm).conditioning(Phase.EVALUATING)
 
 
 def test_checkpoints_that_knew_other_tasks_are_refused_in_words(folder, tmp_path, capsys):

@@ -2,16 +2,23 @@ import dataclasses
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
+from small_learner import SMALL
 
 from sop_jax.cli.main import main
 from sop_jax.episodes import kvstore
 from sop_jax.episodes.paths import repair_path
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
+from sop_jax.models.bundle import PolicyBundle
+from sop_jax.models.normalization import identity_norm_stats
+from sop_jax.models.registry import create_model
 from sop_jax.specs.clock import ManualClock
-from sop_jax.specs.records import Outcome
+from sop_jax.specs.conditioning import Conditioning
+from sop_jax.specs.records import NO_POLICY, Outcome, Source
+from sop_jax.weights.partition import split_params
 from sop_jax.weights.publisher import Publisher
 
 
@@ -48,6 +55,44 @@ def test_ls_and_show(store_with_episodes, store_url, capsys):
     assert "asked at frame 6 (synthetic), acted 9 to 15" in text
     assert "intervened   6 frames in 1 takeovers" in text
     assert "started      unknown: its clock knew no date, and said 1.000 s" in text
+
+
+def test_ls_sums_up_what_online_episodes_came_to_and_what_people_did_for_it(store_url, capsys):
+    store = EpisodeStore(store_url)
+    assert main(["episodes", "ls", "--store", store_url, "--work", "--json"]) == 0
+    said = capsys.readouterr().out
+    assert "no work to sum up" in said
+    assert json.loads(said.splitlines()[-1])["work"] == {}
+    for number, (task, takeovers, outcome) in enumerate(
+        [("shelf", ((6, 9, 99),), Outcome.SUCCESS), ("shelf", (), Outcome.SUCCESS), ("box", (), Outcome.FAILURE)]
+    ):
+        episode = make_episode(number, 300, takeovers=takeovers, task=task)
+        store.put(dataclasses.replace(episode, manifest=dataclasses.replace(episode.manifest, outcome=outcome)))
+    offline = make_episode(7, 300, task="shelf", source=Source.OFFLINE, policy_version=NO_POLICY)
+    gone = store.put(make_episode(8, 300, task="shelf")).path
+    store.put(offline)
+    store.quarantine(gone, "a flipped bit")
+    capsys.readouterr()
+    assert main(["episodes", "ls", "--store", store_url, "--work", "--reset-s", "20", "--json"]) == 0
+    said = capsys.readouterr().out
+    work = json.loads(said.splitlines()[-1])["work"]
+    assert list(work) == ["box", "shelf", "all"]
+    shelf, both = work["shelf"], work["all"]
+    robot_s = shelf["robot_h"] * 3600
+    assert robot_s == pytest.approx(2 * 10.0, abs=0.2)  # 300 frames at 30 Hz each
+    assert (shelf["num_episodes"], shelf["num_successes"], shelf["num_autonomous"]) == (2, 2, 1)
+    assert shelf["intervention_min"] == pytest.approx(robot_s / 2 * 90 / 300 / 60)
+    assert shelf["human_min_per_success"] == pytest.approx((shelf["intervention_min"] + 40 / 60) / 2)
+    assert shelf["successes_per_hour"] == pytest.approx(2 * 3600 / (robot_s + 40))
+    assert (both["num_episodes"], both["num_successes"]) == (3, 2)
+    assert "box: 0 successes in 1 online episodes" in said
+    assert (
+        "people acted 0.1 min in 1 takeovers (0.03 per success), with 20 s per reset 0.7 min (0.36 per success)" in said
+    )
+    assert main(["episodes", "ls", "--store", store_url, "--reset-s", "20"]) == 2
+    assert "--reset-s would do nothing without --work" in capsys.readouterr().err
+    assert main(["episodes", "ls", "--store", store_url, "--work", "--reset-s", "-1"]) == 2
+    assert "--reset-s must be at least 0, got -1" in capsys.readouterr().err
 
 
 def test_ls_shows_what_a_robot_wrote_as_it_is(store_url, capsys):
@@ -111,6 +156,28 @@ def test_weights_are_listed_verified_and_rolled_back(store_url, capsys):
     damaged.write_bytes(b"x" * damaged.stat().st_size)
     assert main(["weights", "verify", "--store", store_url, "--json"]) == 1
     assert list(_last_json(capsys)["problems"]) == ["2"]
+
+
+def test_a_policy_of_a_publication_says_with_what_it_is_evaluated(store_url, tmp_path, capsys):
+    params = create_model(SMALL).init_params(jax.random.key(0))
+    base = PolicyBundle(SMALL, params, identity_norm_stats(SMALL.state_dim, SMALL.action_dim, SMALL.horizon))
+    base.save(tmp_path / "base")
+    clock, recap = ManualClock(10**9), Conditioning("Advantage: positive", 1.5)
+    trained = split_params(params, base.model.is_trained)[0]
+    for conditioning in (recap, Conditioning(), None):
+        Publisher(store_url, base.fingerprint, base.norm.fingerprint, clock, conditioning=conditioning).publish(
+            trained, 1
+        )
+    assert main(["weights", "ls", "--store", store_url]) == 0
+    assert capsys.readouterr().out.count("told ") == 1
+    words = ["weights", "bundle", "--store", store_url, "--base", str(tmp_path / "base")]
+    for version, is_told in ((1, True), (2, False), (3, False)):
+        output = tmp_path / f"made-{version}"
+        assert main([*words, "--version", str(version), "--output", str(output)]) == 0
+        hint = f"sop eval --weights {output} --condition 'Advantage: positive' --beta 1.5"
+        assert (hint in capsys.readouterr().out) is is_told
+    kept = json.loads((tmp_path / "made-1" / "provenance.json").read_text())["publication"]["conditioning"]
+    assert kept == {"suffix": "Advantage: positive", "guidance": 1.5}
 
 
 def test_weights_are_pinned_and_let_go(store_url, capsys):

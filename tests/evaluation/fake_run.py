@@ -95,7 +95,7 @@ class FakeParsed:
 
 
 class FakeStore:
-    """Satisfies `run_metrics.EpisodeSource`; `broken` paths can't be read."""
+    """Satisfies `run_history.EpisodeSource`; `broken` paths can't be read."""
 
     def __init__(self):
         self.parsed: dict[str, FakeParsed] = {}

@@ -16,6 +16,7 @@ from sop_jax.evaluation.evaluate import Candidate, evaluate_worlds
 from sop_jax.evaluation.seeds import selection_seeds, trial_seeds
 from sop_jax.evaluation.trial_log import ForeignTrialsError, TrialLog
 from sop_jax.evaluation.world import WorldConfig
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.records import Outcome
 
@@ -84,7 +85,7 @@ def fake_workers(monkeypatch):
 
 
 def test_an_evaluation_goes_on_where_it_was(tmp_path, fake_workers):
-    candidate, seen = Candidate(bundle="policies/mine"), []
+    candidate, seen = Candidate(bundle="policies/mine", conditioning=Conditioning("Advantage: positive", 1.5)), []
     first = evaluate_worlds(candidate, WORLDS, 2, num_workers=2, side_by_side=1, folder=tmp_path)
     assert [len(found.trials) for found in first.values()] == [2, 2]
     more = evaluate_worlds(
@@ -97,6 +98,7 @@ def test_an_evaluation_goes_on_where_it_was(tmp_path, fake_workers):
         assert found.trials == expected
         assert found.trials[:2] == first[label].trials
         assert (found.result.policy_version, found.result.base) == (IDENTITY.policy_version, IDENTITY.base)
+        assert (found.result.condition, found.result.beta) == ("Advantage: positive", 1.5)
     again = evaluate_worlds(candidate, WORLDS, 3, side_by_side=1, folder=tmp_path)
     assert fake_workers == [4, 2]  # nothing left to run
     assert again == more
@@ -108,6 +110,7 @@ def test_what_differs_is_refused_before_a_worker_starts(tmp_path, fake_workers):
     for candidate, world, seed, more in (
         (Candidate(), WORLDS["fake"], 0, {}),
         (Candidate("policies/mine", "file:///store/", 7), WORLDS["fake"], 0, {}),
+        (Candidate("policies/mine", conditioning=Conditioning("Advantage: positive")), WORLDS["fake"], 0, {}),
         (Candidate(bundle="policies/mine"), WorldConfig("fake", image_size=32), 0, {}),
         (Candidate(bundle="policies/mine"), WORLDS["fake"], 1, {}),
         (Candidate(bundle="policies/mine"), WORLDS["fake"], 0, {"for_selection": True}),

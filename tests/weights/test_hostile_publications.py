@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import InvalidPublicationError
 from sop_jax.specs.records import Publication
 from sop_jax.weights.manifest import decode_manifest, encode_manifest
@@ -20,6 +21,7 @@ PUBLICATION = Publication(
     created_ns=10**18,
     files={"params-1a2b3c4d/manifest.ocdbt": (10, "0" * 64)},
     restores=None,
+    conditioning=Conditioning("Advantage: positive", 1.5),
 )
 TEXT = encode_manifest(PUBLICATION)
 
@@ -76,11 +78,14 @@ def test_a_flip_at_every_offset_gives_a_publication_or_the_one_error():
         TEXT.replace(b'"learner_step": 75', b'"learner_step": 1e999'),
         TEXT.replace(b'"size": 10', b'"size": Infinity'),
         TEXT.replace(b'"created_ns": 1' + b"0" * 18, b'"created_ns": NaN'),
+        TEXT.replace(b'"guidance": 1.5', b'"guidance": NaN'),
+        TEXT.replace(b'"guidance": 1.5', b'"guidance": -1'),
+        TEXT.replace(b'"suffix": "Advantage: positive",', b""),
         b"[" * 200_000,
         b'{"files":' * 50_000,
         b"1" * 1_000_000,
     ],
-    ids=["overflow", "infinity", "nan", "deep list", "deep object", "digits"],
+    ids=["overflow", "infinity", "nan", "guidance", "below 0", "half told", "deep list", "deep object", "digits"],
 )
 def test_numbers_that_are_none_and_depth_without_end(text):
     with pytest.raises(InvalidPublicationError, match="damaged"):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tiny_weights import BASE, NORM, make_params, version_directory
 
 from sop_jax.specs.clock import ManualClock
+from sop_jax.specs.conditioning import Conditioning
 from sop_jax.specs.errors import InvalidPublicationError
 from sop_jax.specs.records import Publication
 from sop_jax.weights import management
@@ -194,12 +195,15 @@ def test_any_torn_or_altered_file_is_refused(store_url, data):
     step=st.integers(0, 2**40),
     created=st.integers(0, 2**62),
     restores=st.none() | st.integers(0, 10**8 - 1),
+    conditioning=st.none() | st.builds(Conditioning, st.text(max_size=8), st.floats(0, 10)),
     names=st.lists(st.text("abcdef0123456789", min_size=1, max_size=8), min_size=1, max_size=4, unique=True),
 )
-def test_manifest_round_trip(version, step, created, restores, names):
+def test_manifest_round_trip(version, step, created, restores, conditioning, names):
     files = {f"params-0/{name}": (len(name), "ab" * 32) for name in names}
-    publication = Publication(version, step, BASE, NORM, created, files, restores)
-    assert decode_manifest(encode_manifest(publication), version) == publication
+    publication = Publication(version, step, BASE, NORM, created, files, restores, conditioning)
+    encoded = encode_manifest(publication)
+    assert decode_manifest(encoded, version) == publication
+    assert (b'"conditioning"' in encoded) is (conditioning is not None)  # else as earlier versions wrote it
 
 
 @pytest.mark.parametrize("name", ["../x/y", "/etc/passwd", "params-1/../../x", "params-1//x", "x", "a/./b", "a\\b/c"])
