@@ -158,8 +158,8 @@ PAIR = MainResultsPreset(
     generalist.PRETRAIN.demonstrations,
     demonstrated=WorldConfig(image_size=64),
 )
-"""Two kinds of work, one policy, from `generalist_compact`: boxes, and goods that no demonstration showed. Two and a half hours
-on two cores."""
+"""Two kinds of work, one policy, from `generalist_compact`: boxes, and goods that no demonstration showed. Two and a half
+hours on two cores."""
 
 ABLATION = dataclasses.replace(
     SMALL,
