@@ -27,9 +27,10 @@ from sop_jax.specs.errors import ConfigError
 VALUE_CELL = "value_function"
 RECAP_BASE_CELL = "recap_base"
 LEAVES: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
-    {VALUE_CELL: ("value/returns.json",), RECAP_BASE_CELL: ("recap_base/policy.json",)}
+    {VALUE_CELL: ("value/value.json", "value/returns.json"), RECAP_BASE_CELL: ("recap_base/policy.json",)}
 )
-"""What these leave to RECAP's methods (`main_results.Places`): of each directory the file that is written last."""
+"""What these leave to RECAP's methods (`main_results.Places`): of each directory the files that tell its fingerprints, and how
+the value function judges; the last is written last."""
 
 
 @dataclasses.dataclass(frozen=True)

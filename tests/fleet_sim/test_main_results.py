@@ -68,7 +68,10 @@ def test_the_grid_holds_every_method_and_seed_after_what_it_needs():
     assert needs[RECAP_BASE_CELL] == (VALUE_CELL,)
     assert needs["offline_recap-1"] == ("sop_recap-1", VALUE_CELL, RECAP_BASE_CELL)
     leaves = {one.name: one.leaves for one in cells if one.leaves}
-    assert leaves == {VALUE_CELL: ("value/returns.json",), RECAP_BASE_CELL: ("recap_base/policy.json",)}
+    assert leaves == {
+        VALUE_CELL: ("value/value.json", "value/returns.json"),
+        RECAP_BASE_CELL: ("recap_base/policy.json",),
+    }
     unprepared = make_cells(dataclasses.replace(SMALL.study, recap_base_steps=0))
     assert {one.name: one.needs for one in unprepared}["sop_recap-0"] == (VALUE_CELL,)
     assert RECAP_BASE_CELL not in [one.name for one in unprepared]
