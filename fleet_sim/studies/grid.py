@@ -39,9 +39,9 @@ class Cell:
 
     name: unique, and the name of its file. kind: cells of one kind take about as long. needs: cells whose results it reads,
     or what they left. cost: expected time in units that are alike for all cells, for the time left before any of its kind is
-    done. leaves: paths in the study's folder that cells which need it read beside its result, the last of them written last of
-    all. Where one is gone, the cell runs again before any that needs it. Its files among them tell what was left: whatever
-    leant on other ones is run again, so they must be small, and differ if anything differs that matters to those cells.
+    done. leaves: paths in the study's folder that cells which need it read beside its result, each written last of what it
+    belongs to. Where one is gone, the cell runs again before any that needs it. Files among them tell what was left: a cell
+    that leant on others is run again. So they are small, and differ where anything differs that matters to those cells.
     """
 
     name: str
@@ -104,8 +104,8 @@ class Grid:
         return {name: cell.result for name, cell in self._finished(self._read()).items()}
 
     def left(self) -> list[Cell]:
-        """What is still to run: cells without a result, those that leant on what was made anew since and differs, and those of
-        which one of these needs what is gone."""
+        """What is still to run: cells without a result, those that leant on what was made anew since and differs, and those
+        that left what is gone to one of these."""
         finished, left = self._finished(self._read()), list[Cell]()
         for cell in reversed(self.cells):  # those that need it come after it
             is_needed = any(cell.name in other.needs for other in left)
@@ -205,7 +205,9 @@ class Grid:
 
     def _finished(self, kept: Mapping[str, KeptCell]) -> dict[str, KeptCell]:
         """Those that may stand beside each other, in the grid's order."""
-        return {cell.name: kept[cell.name] for cell in self.cells if cell.name in kept and not self._outdated(cell, kept)}
+        return {
+            cell.name: kept[cell.name] for cell in self.cells if cell.name in kept and not self._outdated(cell, kept)
+        }
 
     def _outdated(self, cell: Cell, kept: Mapping[str, KeptCell]) -> list[str]:
         """Cells that left something else to this finished one than they leave to others now."""
