@@ -334,6 +334,9 @@ def test_a_report_leaves_out_what_leans_on_another_value_function(tmp_path):
     )
     (tmp_path / "value" / "returns.json").unlink()  # gone: what counts is what the value cell noted
     assert grid.unfinished() == ""
+    kept = tmp_path / "cells" / "value.json"
+    kept.write_text(json.dumps({**json.loads(kept.read_text()), "left": "0123456789abcdef"}))
+    assert [cell.name for cell in grid.left()] == ["value", "base", "recap-0", "recap-1"]
 
 
 def test_cells_of_before_it_was_noted_stay_until_what_they_leant_on_is_made_anew(tmp_path):
