@@ -4,7 +4,7 @@ from envs.batch import EnvironmentBatch
 from envs.environment import CAMERAS, Environment
 from envs.errors import DivergedError, InvalidActionError, RenderingError, UnknownTaskError
 from envs.individual import DISTRIBUTIONS, Individual, draw_individual
-from envs.registry import TASKS, load, make_expert, make_gate
+from envs.registry import TASKS, load, make_expert, make_gate, stages_of
 from envs.task import Expert, Gate, Task
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "load",
     "make_expert",
     "make_gate",
+    "stages_of",
 ]

@@ -31,22 +31,25 @@ class Registration:
 
     config: its default configuration, a frozen dataclass with at least `time_limit_s`.
     make_task(config); make_expert(env, task, style_seed, instruction); make_gate(env, task, gate_config or None).
+    stages: all of them, in the order in which they are passed.
     """
 
     config: Any
     make_task: Callable[[Any], Task]
     make_expert: Callable[[Environment, Any, int, str | None], Expert]
     make_gate: Callable[[Environment, Any, Any], Gate]
+    stages: tuple[str, ...]
 
 
+_RESTOCKING = (RestockTask, RestockExpert, RestockGate, RestockTask.stage_names)
 _REGISTRATIONS: Mapping[str, Registration] = types.MappingProxyType(
     {
-        "restock_shelf": Registration(RestockConfig(), RestockTask, RestockExpert, RestockGate),
-        "restock_misplaced": Registration(MisplacedConfig(), RestockTask, RestockExpert, RestockGate),
-        "restock_freezer": Registration(FreezerConfig(), RestockTask, RestockExpert, RestockGate),
-        "restock_cooler": Registration(CoolerConfig(), RestockTask, RestockExpert, RestockGate),
-        "box_assembly": Registration(BoxConfig(), BoxTask, BoxExpert, BoxGate),
-        "laundry_fold": Registration(LaundryConfig(), LaundryTask, LaundryExpert, LaundryGate),
+        "restock_shelf": Registration(RestockConfig(), *_RESTOCKING),
+        "restock_misplaced": Registration(MisplacedConfig(), *_RESTOCKING),
+        "restock_freezer": Registration(FreezerConfig(), *_RESTOCKING),
+        "restock_cooler": Registration(CoolerConfig(), *_RESTOCKING),
+        "box_assembly": Registration(BoxConfig(), BoxTask, BoxExpert, BoxGate, BoxTask.stage_names),
+        "laundry_fold": Registration(LaundryConfig(), LaundryTask, LaundryExpert, LaundryGate, LaundryTask.stage_names),
     }
 )
 TASKS = tuple(_REGISTRATIONS)
@@ -89,6 +92,11 @@ def make_expert(env: Environment, style_seed: int = 0, instruction: str | None =
 def make_gate(env: Environment, config: Any = None) -> Gate:
     """The scripted gate of the environment's task; `config` is that task's gate configuration."""
     return _find(env.task_name).make_gate(env, env.task, config)
+
+
+def stages_of(task: str) -> tuple[str, ...]:
+    """All stages of a task, in the order in which they are passed; its world isn't made."""
+    return _find(task).stages
 
 
 def _find(task: str) -> Registration:

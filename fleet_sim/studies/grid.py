@@ -9,6 +9,7 @@ study folder/
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import pathlib
 import shutil
 import time
@@ -39,7 +40,8 @@ class Cell:
     name: unique, and the name of its file. kind: cells of one kind take about as long. needs: cells whose results it reads,
     or what they left. cost: expected time in units that are alike for all cells, for the time left before any of its kind is
     done. leaves: paths in the study's folder that cells which need it read beside its result, each written last of what it
-    belongs to. Where one is gone, the cell runs again before any that needs it.
+    belongs to. Where one is gone, the cell runs again before any that needs it. Files among them tell what was left: a cell
+    that leant on others is run again. So they are small, and differ where anything differs that matters to those cells.
     """
 
     name: str
@@ -99,14 +101,15 @@ class Grid:
 
     def results(self) -> dict[str, Mapping[str, Any]]:
         """Results of the finished cells, in the grid's order."""
-        return {name: cell.result for name, cell in self._finished().items()}
+        return {name: cell.result for name, cell in self._finished(self._read()).items()}
 
     def left(self) -> list[Cell]:
-        """What is still to run: cells without a result, and those of which one of these needs what is gone."""
-        left: list[Cell] = []
+        """What is still to run: cells without a result, those that leant on what was made anew since and differs, and those
+        that left what is gone to one of these."""
+        finished, left = self._finished(self._read()), list[Cell]()
         for cell in reversed(self.cells):  # those that need it come after it
             is_needed = any(cell.name in other.needs for other in left)
-            if self._kept.read(cell.name) is None or (is_needed and self._gone(cell)):
+            if cell.name not in finished or (is_needed and self._gone(cell)):
                 left.append(cell)
         return left[::-1]
 
@@ -131,17 +134,18 @@ class Grid:
             Whatever else a cell raised.
         """
         with self._alone():
-            left, failures = self.left(), _Failures(on_note)
-            for number, cell in enumerate(left):
+            tried, failures = set[str](), _Failures(on_note)
+            # why: looked at anew each time, for a cell that ran again may have left something else than before
+            while left := [cell for cell in self.left() if cell.name not in tried]:
+                cell = left[0]
+                tried.add(cell.name)
                 if should_stop():
                     raise KeyboardInterrupt
                 if failures.skips(cell):
                     continue
-                if self._kept.read(cell.name) is not None:
-                    on_note(
-                        f"cell {cell.name} runs again: what it left to others is gone ({', '.join(self._gone(cell))})"
-                    )
-                on_progress(self._progress(left[number:]))
+                if again := self._why_again(cell):
+                    on_note(f"cell {cell.name} runs again: {again}")
+                on_progress(self._progress(left))
                 try:
                     self._run_one(run_cell, cell)
                 except SopError as error:
@@ -158,10 +162,12 @@ class Grid:
         shutil.rmtree(work, ignore_errors=True)  # a killed cell begins anew
         work.mkdir(parents=True)
         results = self.results()
+        leant_on = {need.name: left for need in self._needs(cell) if (left := self._left_by(need))}
         made_on = with_revision(describe(WallClock().now_ns() / 1e9))
         started = time.monotonic()
         result = run_cell(cell, work, {name: results[name] for name in cell.needs})
-        self._kept.write(cell.name, KeptCell(result, time.monotonic() - started, made_on))
+        elapsed_s = time.monotonic() - started
+        self._kept.write(cell.name, KeptCell(result, elapsed_s, made_on, self._left_by(cell), leant_on))
         shutil.rmtree(work, ignore_errors=True)
 
     @contextlib.contextmanager
@@ -179,19 +185,59 @@ class Grid:
 
     def unfinished(self) -> str:
         """How much is done, in words; "" once all of it is."""
-        num_left = len(self.left())
-        return f"{len(self.cells) - num_left} of {len(self.cells)} cells are done" if num_left else ""
+        num_left, kept = len(self.left()), self._read()
+        again = [cell.name for cell in self.cells if self._outdated(cell, kept)]
+        if not num_left:
+            return ""
+        told = f"; to run again, for what they lean on was made anew and differs: {', '.join(again)}" if again else ""
+        return f"{len(self.cells) - num_left} of {len(self.cells)} cells are done{told}"
 
     def elapsed_s(self) -> float:
         """What the finished cells took."""
-        return sum(cell.elapsed_s for cell in self._finished().values())
+        return sum(cell.elapsed_s for cell in self._finished(self._read()).values())
 
     def made_on(self) -> list[Provenance]:
         """Machine, versions and time of each finished cell."""
-        return [cell.made_on for cell in self._finished().values()]
+        return [cell.made_on for cell in self._finished(self._read()).values()]
 
-    def _finished(self) -> dict[str, KeptCell]:
+    def _read(self) -> dict[str, KeptCell]:
         return {cell.name: kept for cell in self.cells if (kept := self._kept.read(cell.name)) is not None}
+
+    def _finished(self, kept: Mapping[str, KeptCell]) -> dict[str, KeptCell]:
+        """Those that may stand beside each other, in the grid's order."""
+        return {
+            cell.name: kept[cell.name] for cell in self.cells if cell.name in kept and not self._outdated(cell, kept)
+        }
+
+    def _outdated(self, cell: Cell, kept: Mapping[str, KeptCell]) -> list[str]:
+        """Cells that left something else to this finished one than they leave to others now."""
+        if cell.name not in kept:
+            return []
+        return [
+            need.name
+            for need in self._needs(cell)
+            if _differ(kept[cell.name].leant_on.get(need.name, ""), self._left_by(need), kept.get(need.name))
+        ]
+
+    def _why_again(self, cell: Cell) -> str:
+        """In words; "" for a cell that never ended."""
+        kept = self._read()
+        if cell.name not in kept:
+            return ""
+        if outdated := self._outdated(cell, kept):
+            return f"what it leant on was made anew since, and differs ({', '.join(outdated)})"
+        return f"what it left to others is gone ({', '.join(self._gone(cell))})"
+
+    def _needs(self, cell: Cell) -> list[Cell]:
+        return [other for other in self.cells if other.name in cell.needs]
+
+    def _left_by(self, cell: Cell) -> str:
+        """A fingerprint of the files that it left, 16 hex digits; "": it leaves none, or not all is there."""
+        files = [self._folder / path for path in cell.leaves if (self._folder / path).is_file()]
+        if not files or self._gone(cell):
+            return ""
+        digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
     def _gone(self, cell: Cell) -> list[str]:
         """What it left to others that isn't there any more."""
@@ -211,6 +257,14 @@ class Grid:
             mean = sum(everything) / len(everything)
             left_s = sum(rates.get(cell.kind, mean) * cell.cost for cell in left)
         return GridProgress(left[0].name, len(self.cells) - len(left), len(self.cells), left_s)
+
+
+def _differ(leant_on: str, there: str, maker: KeptCell | None) -> bool:
+    """Whether a finished cell leant on something else than its maker left. All but `maker` are fingerprints; "" = unknown."""
+    made = maker.left if maker is not None else ""
+    if not leant_on:  # it ended before this was noted; a maker of which it is noted has made it anew since
+        return bool(made)
+    return leant_on != (there or made or leant_on)
 
 
 class _Failures:

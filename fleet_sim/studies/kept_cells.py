@@ -2,7 +2,7 @@
 
 study folder/
   study.json            what is studied
-  cells/<name>.json     a finished cell: {study: SHA-256 of study.json, made_on, elapsed_s, result}
+  cells/<name>.json     a finished cell: {study: SHA-256 of study.json, made_on, elapsed_s, left, leant_on, result}
 """
 
 import dataclasses
@@ -29,11 +29,17 @@ class DamagedCellError(SopError):
 
 @dataclasses.dataclass(frozen=True)
 class KeptCell:
-    """A finished cell. `result`: JSON-able."""
+    """A finished cell. `result`: JSON-able.
+
+    left: fingerprint of the files that it left to others; "" = none. leant_on: the fingerprints of what it used, by the name
+        of the cell that left it. Both are empty in cells of before they were noted.
+    """
 
     result: Mapping[str, Any]
     elapsed_s: float
     made_on: Provenance
+    left: str = ""
+    leant_on: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def holds_study(folder: pathlib.Path) -> bool:
@@ -76,7 +82,10 @@ class KeptCells:
             content = json.loads(path.read_text(encoding="utf-8"))
             study = content.get("study")
             if study == self._study:
-                return KeptCell(content["result"], content["elapsed_s"], Provenance(**content["made_on"]))
+                return KeptCell(
+                    content["result"], content["elapsed_s"], Provenance(**content["made_on"]),
+                    content.get("left", ""), content.get("leant_on", {}),
+                )  # fmt: skip
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -8,15 +8,18 @@ Legend: `S` training seeds, `n` trials.
 
 import dataclasses
 import functools
+import itertools
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
+import envs
+from fleet_sim.studies.failures import Failures, count_failures
 from fleet_sim.studies.grid import Results
-from fleet_sim.studies.methods import METHODS, RECAP_BASE_CELL, MainResultsConfig, cell_name
-from fleet_sim.studies.spending import Besides, Spending, besides_of, spending_of
+from fleet_sim.studies.methods import METHODS, RECAP_BASE_CELL, MainResultsConfig, Method, cell_name
+from fleet_sim.studies.spending import Besides, Spending, besides_of, fleet_completions_per_h, spending_of
 from sop_jax.actors.episode import TrialResult
 from sop_jax.evaluation.paired import (
     compare,
@@ -39,15 +42,23 @@ Cells = Mapping[int, Mapping[str, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class TaskFigures:
-    """A method on a task, over all its training seeds. `success` has a 95% interval, see `rate_of`. `failures`: kind ->
-    number, of `num_trials`, all seeds together."""
+    """A method on a task, over all its training seeds. `success` has a 95% interval, see `rate_of`. `failures`: of
+    `num_trials`, all seeds together.
+
+    episodes_per_h: the paper's throughput: trials ended, successful or not, per hour of policy execution.
+    successes_per_h: of trials, with resets. fleet_successes_per_h: what the fleet completed while it learnt, see
+        `fleet_completions_per_h`; None where no fleet worked with a policy.
+    paper, paper_per_h: the paper's success rate and throughput.
+    """
 
     success: Interval
     episodes_per_h: float
     successes_per_h: float
+    fleet_successes_per_h: float | None
     num_trials: int
-    failures: Mapping[str, int]
+    failures: Failures
     paper: float | None
+    paper_per_h: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,33 +171,38 @@ def _figures(config: MainResultsConfig, name: str, runs: Mapping[str, Cells]) ->
     method, cells, label = METHODS.get(name), list(runs[name].values()), _label_of(name)
     if name == RECAP_BASE_CELL:
         label += f": {METHODS[BASE].label}, then {cells[0]['fleet']['learner_steps']:,} steps with the prompt"
-    kinds: dict[str, float] = dict(zip(("restock", "laundry", "box"), (method and method.paper) or (), strict=False))
+    reset_s = config.fleet.reset_s
     return MethodFigures(
         name=name,
         label=label,
         way=method.way if method is not None else "demonstrations",
         num_seeds=len(cells),
-        tasks={task: _task_figures(cells, task, kinds.get(task.partition("_")[0])) for task in config.tasks},
-        spending=spending_of(cells, config.fleet.reset_s),
+        tasks={task: _task_figures(cells, task, method, reset_s) for task in config.tasks},
+        spending=spending_of(cells, reset_s),
         twin_minutes=_twin_minutes(runs, name),
     )
 
 
-def _task_figures(cells: Sequence[Mapping[str, Any]], task: str, paper: float | None) -> TaskFigures:
+def _task_figures(cells: Sequence[Mapping[str, Any]], task: str, method: Method | None, reset_s: float) -> TaskFigures:
     found = [cell["evaluation"][task]["result"] for cell in cells]
     runs = [trials_of(cell["evaluation"], task) for cell in cells]
-    failures: dict[str, int] = {}
-    for result in found:
-        for kind, count in result["failures"].items():
-            failures[kind] = failures.get(kind, 0) + count
+    works = method is not None and method.way in ("online", "rounds")
     return TaskFigures(
         success=rate_of(runs),
         episodes_per_h=statistics.fmean(result["throughput_per_hour"] for result in found),
         successes_per_h=statistics.fmean(result["successes_per_hour"] for result in found),
+        fleet_successes_per_h=fleet_completions_per_h(cells, task, reset_s) if works else None,
         num_trials=sum(map(len, runs)),
-        failures=dict(sorted(failures.items(), key=lambda kind: (-kind[1], kind[0]))),
-        paper=paper,
+        failures=count_failures(itertools.chain.from_iterable(runs), envs.stages_of(task)),
+        paper=_of_task(task, method and method.paper),
+        paper_per_h=_of_task(task, method and method.paper_per_h),
     )
+
+
+def _of_task(task: str, papers: Sequence[float | None] | None) -> float | None:
+    """The paper's figure for tasks of this kind."""
+    by_kind: dict[str, float | None] = dict(zip(("restock", "laundry", "box"), papers or (), strict=False))
+    return by_kind.get(task.partition("_")[0])
 
 
 def _twin_minutes(runs: Mapping[str, Cells], name: str) -> float | None:

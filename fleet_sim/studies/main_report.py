@@ -7,21 +7,23 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+import envs
+from fleet_sim.studies.failures import kinds_in, ways_in
 from fleet_sim.studies.grid import Cell, Results, RunCell
-from fleet_sim.studies.main_analysis import MainAnalysis, analyse, mean_success
+from fleet_sim.studies.main_analysis import MainAnalysis, TaskFigures, analyse, mean_success
 from fleet_sim.studies.methods import MainResultsConfig, make_cells
 from fleet_sim.studies.spending import Besides
-from fleet_sim.studies.study import Making, Report, Workshop
+from fleet_sim.studies.study import Making, Report, Table, Workshop
 from sop_jax.evaluation.figures import BLUE, GREEN, GREY, INK, ORANGE, draw_svg, share_axis
 from sop_jax.evaluation.pages import render_page
-from sop_jax.evaluation.tables import interval, markdown_table, p_value, percent, points
+from sop_jax.evaluation.tables import counts, interval, markdown_table, p_value, percent, points
 
 _COLOURS = {"none": GREY, "demonstrations": GREEN, "rounds": ORANGE, "online": BLUE}
 
 
 def table_md(config: MainResultsConfig, analysis: MainAnalysis) -> str:
-    """The paper's table beside ours, then what was spent, and the comparisons."""
-    heads = ["method", *(f"`{task}`, success (paper)" for task in config.tasks), "episodes/h", "successes/h"]
+    """The paper's table beside ours, then what was spent, the comparisons, what an hour brings, and failures task by task."""
+    heads = ["method", *(f"`{task}`, success (paper)" for task in config.tasks)]
     rows = []
     for row in analysis.rows:
         cells = [f"{row.label}"]
@@ -30,8 +32,6 @@ def table_md(config: MainResultsConfig, analysis: MainAnalysis) -> str:
             cells.append(
                 f"{percent(figures.success.value)} {interval(figures.success.low, figures.success.high)}{paper}"
             )
-        cells.append(" / ".join(f"{figures.episodes_per_h:.0f}" for figures in row.tasks.values()))
-        cells.append(" / ".join(f"{figures.successes_per_h:.0f}" for figures in row.tasks.values()))
         rows.append(cells)
     spent_heads = (
         "method",
@@ -58,7 +58,55 @@ def table_md(config: MainResultsConfig, analysis: MainAnalysis) -> str:
     ]  # fmt: skip
     besides = "" if analysis.besides is None else f"{besides_text(analysis.besides)}\n\n"
     tables = (markdown_table(heads, rows), markdown_table(spent_heads, spent), besides + _contrasts_md(analysis))
-    return "\n".join(tables)
+    per_hour_rows = [(f"`{task}`", *cells) for task in config.tasks for cells in per_hour(analysis, task)]
+    failed = [
+        f"Failures at `{task}`, by kind and furthest stage reached:\n\n{markdown_table(*table)}"
+        for task in config.tasks
+        if (table := failure_table(analysis, task)) is not None
+    ]
+    return "\n".join((*tables, f"Per hour:\n\n{markdown_table(('task', *PER_HOUR), per_hour_rows)}", *failed))
+
+
+PER_HOUR = (
+    "method",
+    "episodes/h",
+    "paper",
+    "successes/h, with resets",
+    "the fleet's successes/h, with people and resets",
+)
+"""Heads of what an hour brings."""
+
+
+def per_hour(analysis: MainAnalysis, task: str) -> list[tuple[str, ...]]:
+    """A row per method, under `PER_HOUR`."""
+    return [
+        (
+            row.label, f"{figures.episodes_per_h:.0f}", _or_dash(figures.paper_per_h, "{:.0f}"),
+            f"{figures.successes_per_h:.0f}", _or_dash(figures.fleet_successes_per_h, "{:.0f}"),
+        )
+        for row in analysis.rows
+        if (figures := row.tasks[task])
+    ]  # fmt: skip
+
+
+def failure_table(analysis: MainAnalysis, task: str) -> Table | None:
+    """A row per method, a column per kind of failure at a furthest stage, where there are any; None: nothing failed."""
+    found = {row.label: row.tasks[task] for row in analysis.rows}
+    ways = ways_in([figures.failures for figures in found.values()], envs.stages_of(task))
+    if not ways:
+        return None
+    heads = ("method", "failed", *(f"{kind} at {stage}" if stage else kind for stage, kind in ways))
+    rows = [
+        (label, _failed(figures), *(str(figures.failures.get(stage, {}).get(kind, 0)) for stage, kind in ways))
+        for label, figures in found.items()
+    ]
+    return heads, rows
+
+
+def _failed(figures: TaskFigures) -> str:
+    """As "4 of 100: dropped 3, timeout 1"."""
+    kinds = kinds_in(figures.failures)
+    return f"{sum(kinds.values()) or 'none'} of {figures.num_trials}{': ' + counts(kinds) if kinds else ''}"
 
 
 def besides_text(besides: Besides) -> str:
@@ -123,6 +171,9 @@ def render_study(config: MainResultsConfig, analysis: MainAnalysis, making: Maki
         unfinished=making.unfinished,
         besides="" if analysis.besides is None else besides_text(analysis.besides),
         success={task: success_by_method(analysis, task) for task in config.tasks},
+        per_hour_heads=PER_HOUR,
+        per_hour={task: per_hour(analysis, task) for task in config.tasks} if analysis.rows else {},
+        failures={task: found for task in config.tasks if (found := failure_table(analysis, task)) is not None},
         curves={task: curves_of(analysis, task) for task in config.tasks} if analysis.curves else {},
     )
 

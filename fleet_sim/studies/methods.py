@@ -27,9 +27,10 @@ from sop_jax.specs.errors import ConfigError
 VALUE_CELL = "value_function"
 RECAP_BASE_CELL = "recap_base"
 LEAVES: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
-    {VALUE_CELL: ("value/returns.json",), RECAP_BASE_CELL: ("recap_base/policy.json",)}
+    {VALUE_CELL: ("value/value.json", "value/returns.json"), RECAP_BASE_CELL: ("recap_base/policy.json",)}
 )
-"""What these leave to RECAP's methods (`main_results.Places`): of each directory the file that is written last."""
+"""What these leave to RECAP's methods (`main_results.Places`): of each directory the files that tell its fingerprint, and how
+the value function judges; the last is written last."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Method:
     """A way from the base policy to a better one.
 
     twin: the online method whose human time and learner steps an offline one may spend. against: the method from which this
-        one differs by one thing. paper: the paper's success rates for restocking, laundry and box.
+        one differs by one thing. paper, paper_per_h: the paper's success rates and throughputs for restocking, laundry and
+        box; throughput is episodes ended per hour of policy execution, successful or not, None where it gives none.
     """
 
     label: str
@@ -47,6 +49,7 @@ class Method:
     against: str = ""
     sampler: Literal["adaptive", "fixed", "online_only", "task_proportional"] = "adaptive"
     paper: tuple[float, float, float] | None = None
+    paper_per_h: tuple[float | None, float | None, float | None] | None = None
 
 
 def _sampled(label: str, sampler: Literal["fixed", "online_only", "task_proportional"]) -> Method:
@@ -55,11 +58,17 @@ def _sampled(label: str, sampler: Literal["fixed", "online_only", "task_proporti
 
 METHODS: Mapping[str, Method] = types.MappingProxyType(
     {
-        "pretrained": Method("pre-trained", "none", paper=(0.61, 0.58, 0.70)),
-        "sop_hg_dagger": Method("SOP + HG-DAgger", "online", "hg_dagger", paper=(0.94, 0.96, 0.98)),
-        "offline_hg_dagger": Method("HG-DAgger", "rounds", "hg_dagger", "sop_hg_dagger", paper=(0.80, 0.84, 0.82)),
-        "sop_recap": Method("SOP + RECAP", "online", "recap", paper=(0.85, 0.92, 0.96)),
-        "offline_recap": Method("RECAP", "rounds", "recap", "sop_recap", paper=(0.76, 0.86, 0.90)),
+        "pretrained": Method("pre-trained", "none", paper=(0.61, 0.58, 0.70), paper_per_h=(None, 11, 18)),
+        "sop_hg_dagger": Method(
+            "SOP + HG-DAgger", "online", "hg_dagger", paper=(0.94, 0.96, 0.98), paper_per_h=(None, 45, 42)
+        ),
+        "offline_hg_dagger": Method(
+            "HG-DAgger", "rounds", "hg_dagger", "sop_hg_dagger", paper=(0.80, 0.84, 0.82), paper_per_h=(None, 21, 26)
+        ),
+        "sop_recap": Method("SOP + RECAP", "online", "recap", paper=(0.85, 0.92, 0.96), paper_per_h=(None, 38, 38)),
+        "offline_recap": Method(
+            "RECAP", "rounds", "recap", "sop_recap", paper=(0.76, 0.86, 0.90), paper_per_h=(None, 27, 33)
+        ),
         "more_demonstrations": Method(
             "BC on more demonstrations", "demonstrations", "behaviour_cloning", "sop_hg_dagger"
         ),

@@ -7,6 +7,7 @@ from typing import Any
 
 from fleet_sim.studies.grid import Results
 from fleet_sim.studies.methods import RECAP_BASE_CELL, VALUE_CELL, MainResultsConfig
+from sop_jax.evaluation.supervision import completions_per_hour
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,22 @@ def spending_of(cells: Iterable[Mapping[str, Any]], reset_s: float) -> Spending:
         staleness_s=statistics.fmean(ages) if ages else None,
         online_share=statistics.fmean(fleet["online_share"] for fleet in fleets),
     )
+
+
+def fleet_completions_per_h(cells: Iterable[Mapping[str, Any]], task: str, reset_s: float) -> float | None:
+    """What a method's fleets completed of a task while they learnt, with or without help, per hour of one robot: of its
+    episodes, while people act too, and `reset_s` after each. Over all training seeds together.
+
+    None: there were no episodes of it, or a cell doesn't say how long they took.
+    """
+    fleets = [cell["fleet"]["tasks"] for cell in cells if "fleet" in cell]
+    totals = [tasks[task] for tasks in fleets if task in tasks]
+    if not totals or any("robot_s" not in total for total in totals):
+        return None
+    num_successes, num_episodes, robot_s = (
+        sum(total[name] for total in totals) for name in ("num_successes", "num_episodes", "robot_s")
+    )
+    return completions_per_hour(num_successes, num_episodes, robot_s, reset_s) if num_episodes else None
 
 
 def besides_of(config: MainResultsConfig, results: Results) -> Besides | None:

@@ -65,10 +65,15 @@ def sum_up_work(episodes: Iterable[EpisodeSummary], reset_s: float = RESET_S) ->
         human_min=human_s / 60,
         intervention_min_per_success=acted_s / 60 / num_successes if num_successes else None,
         human_min_per_success=human_s / 60 / num_successes if num_successes else None,
-        successes_per_hour=_per_hour(num_successes, robot_s + reset_total_s),
+        successes_per_hour=completions_per_hour(num_successes, len(counted), robot_s, reset_s),
         throughput_per_hour=_per_hour(len(counted), robot_s - acted_s),
         reset_s=reset_s,
     )
+
+
+def completions_per_hour(num_successes: int, num_episodes: int, robot_s: float, reset_s: float = RESET_S) -> float:
+    """Successful completions per hour of one robot: of its time in episodes, people's in it included, and of resets."""
+    return _per_hour(num_successes, robot_s + reset_s * num_episodes)
 
 
 def read_work(store: EpisodeSource, task: str = "", paths: Collection[str] | None = None) -> list[EpisodeSummary]:

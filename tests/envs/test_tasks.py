@@ -56,6 +56,7 @@ def test_metadata_is_there(env):
     assert env.time_s == 0.0
     assert env.failure_kind() == ""
     assert not env.success()
+    assert envs.stages_of(env.task_name) == env.stage_names
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -36,7 +36,7 @@ def fleet(human_s=60.0, steps=1000, successes=40):
         "num_publications": 40,
         "median_staleness_s": 5.0,
         "online_share": 0.5,
-        "tasks": {"restock_shelf": {"num_episodes": successes + 8, "num_successes": successes}},
+        "tasks": {"restock_shelf": {"num_episodes": successes + 8, "num_successes": successes, "robot_s": 480.0}},
     }
 
 

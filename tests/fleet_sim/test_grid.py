@@ -275,3 +275,83 @@ def test_a_cell_says_what_it_was_made_on(tmp_path, monkeypatch):
     assert content["made_on"]["versions"]["revision"] == "0123abc-dirty"
     assert "core" in content["made_on"]["hardware"]
     assert [made.versions["revision"] for made in Grid(tmp_path, {}, CELLS).made_on()] == ["0123abc-dirty"] * 3
+
+
+def make_with(folder, asked, text="x", **texts):
+    """Runs cells: each leaves files that hold `text`, or what `texts` says for it, and tells what it was made with."""
+
+    def run_cell(cell, work, results):
+        asked.append(cell.name)
+        for path in cell.leaves:
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_text(texts.get(cell.name, text))
+        return {"made_with": text}
+
+    return run_cell
+
+
+def test_cells_note_what_they_leant_on(tmp_path):
+    Grid(tmp_path, {}, RECAP).run(make_with(tmp_path, [], value="first", base="second"))
+    kept = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "cells").iterdir()}
+    value, base = kept["value"]["left"], kept["base"]["left"]
+    assert len(value) == len(base) == 16
+    assert value != base
+    assert kept["base"]["leant_on"] == {"value": value}
+    assert kept["recap-0"]["leant_on"] == kept["recap-1"]["leant_on"] == {"value": value, "base": base}
+    assert (kept["recap-0"]["left"], kept["other"]["leant_on"]) == ("", {})
+
+
+def test_cells_that_lean_on_another_value_function_are_not_mixed(tmp_path):
+    """The value function is lost with a cell still to run, and comes out differently when it is made again."""
+    asked, notes = [], []
+    Grid(tmp_path, {}, RECAP).run(make_with(tmp_path, asked))
+    (tmp_path / "value" / "returns.json").unlink()
+    (tmp_path / "cells" / "recap-1.json").unlink()
+    asked.clear()
+    found = Grid(tmp_path, {}, RECAP).run(make_with(tmp_path, asked, "another"), on_note=notes.append)
+    assert asked == ["value", "base", "recap-0", "recap-1"]
+    assert {name: result["made_with"] for name, result in found.items()} == {
+        **dict.fromkeys(("value", "base", "recap-0", "recap-1"), "another"),
+        "other": "x",
+    }
+    again = "runs again: what it leant on was made anew since, and differs"
+    assert notes == [
+        "cell value runs again: what it left to others is gone (value/returns.json)",
+        f"cell base {again} (value)",
+        f"cell recap-0 {again} (value, base)",
+    ]
+    assert Grid(tmp_path, {}, RECAP).left() == []
+
+
+def test_a_report_leaves_out_what_leans_on_another_value_function(tmp_path):
+    Grid(tmp_path, {}, RECAP).run(make_with(tmp_path, []))
+    (tmp_path / "value" / "returns.json").write_text("another")  # the value cell was killed after it had made it anew
+    grid = Grid(tmp_path, {}, RECAP)
+    assert list(grid.results()) == ["value", "other"]
+    assert [cell.name for cell in grid.left()] == ["base", "recap-0", "recap-1"]
+    assert grid.unfinished() == (
+        "2 of 5 cells are done; to run again, for what they lean on was made anew and differs: base, recap-0, recap-1"
+    )
+    (tmp_path / "value" / "returns.json").unlink()  # gone: what counts is what the value cell noted
+    assert grid.unfinished() == ""
+    kept = tmp_path / "cells" / "value.json"
+    kept.write_text(json.dumps({**json.loads(kept.read_text()), "left": "0123456789abcdef"}))
+    assert [cell.name for cell in grid.left()] == ["value", "base", "recap-0", "recap-1"]
+
+
+def test_cells_of_before_it_was_noted_stay_until_what_they_leant_on_is_made_anew(tmp_path):
+    Grid(tmp_path, {}, RECAP).run(make_with(tmp_path, []))
+    for path in (tmp_path / "cells").iterdir():
+        content = json.loads(path.read_text())
+        del content["left"], content["leant_on"]
+        path.write_text(json.dumps(content))
+    assert Grid(tmp_path, {}, RECAP).left() == []
+    (tmp_path / "cells" / "recap-1.json").unlink()
+    asked = []
+    Grid(tmp_path, {}, RECAP).run(make_with(tmp_path, asked))
+    assert asked == ["recap-1"]
+    asked.clear()
+    (tmp_path / "value" / "returns.json").unlink()
+    (tmp_path / "cells" / "recap-1.json").unlink()
+    Grid(tmp_path, {}, RECAP).run(make_with(tmp_path, asked))
+    assert asked == ["value", "base", "recap-0", "recap-1"]  # nobody knows whether recap-0 leant on the same

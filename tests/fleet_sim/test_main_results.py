@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 import pathlib
@@ -14,6 +15,7 @@ from fleet_sim.studies.main_results import MainResults, Places, frames_by_task, 
 from fleet_sim.studies.methods import METHODS, RECAP_BASE_CELL, VALUE_CELL, MainResultsConfig, make_cells
 from fleet_sim.studies.study import Making
 from sop_jax.algorithms.recap.recap import POSITIVE
+from sop_jax.cli.locations import REPOSITORY
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
 from sop_jax.evaluation.provenance import Provenance
@@ -68,7 +70,10 @@ def test_the_grid_holds_every_method_and_seed_after_what_it_needs():
     assert needs[RECAP_BASE_CELL] == (VALUE_CELL,)
     assert needs["offline_recap-1"] == ("sop_recap-1", VALUE_CELL, RECAP_BASE_CELL)
     leaves = {one.name: one.leaves for one in cells if one.leaves}
-    assert leaves == {VALUE_CELL: ("value/returns.json",), RECAP_BASE_CELL: ("recap_base/policy.json",)}
+    assert leaves == {
+        VALUE_CELL: ("value/value.json", "value/returns.json"),
+        RECAP_BASE_CELL: ("recap_base/policy.json",),
+    }
     unprepared = make_cells(dataclasses.replace(SMALL.study, recap_base_steps=0))
     assert {one.name: one.needs for one in unprepared}["sop_recap-0"] == (VALUE_CELL,)
     assert RECAP_BASE_CELL not in [one.name for one in unprepared]
@@ -81,6 +86,9 @@ def test_presets_can_be_laid_out(preset):
     assert make_cells(preset.study)
     for task in preset.study.tasks:
         assert preset.demonstrations_of(task).num_episodes > 0
+    assert (REPOSITORY / preset.study.policy / "policy.json").is_file(), (
+        f"{preset.study.policy} isn't in the repository"
+    )
 
 
 def test_offline_methods_spend_what_their_twin_spent():
@@ -151,7 +159,10 @@ def test_figures_by_hand():
     assert sop.num_seeds == 2
     assert sop.tasks["restock_shelf"].success.value == pytest.approx(0.85)
     assert sop.tasks["restock_shelf"].success.low < 0.85 < sop.tasks["restock_shelf"].success.high
-    assert (sop.tasks["box_assembly"].failures, sop.tasks["box_assembly"].num_trials) == ({"dropped": 3}, 20)
+    assert (sop.tasks["box_assembly"].failures, sop.tasks["box_assembly"].num_trials) == (
+        {"": {"dropped": 3}},
+        20,
+    )
     assert sop.spending.human_minutes == pytest.approx(2.0)
     assert sop.spending.people_minutes == pytest.approx(2.0 + 48 * 10 / 60)
     assert sop.spending.human_minutes_per_success == pytest.approx(4.0 / 80)
@@ -173,6 +184,99 @@ def test_figures_by_hand():
     assert (lost.label, lost.before, lost.after) == ("restock_freezer", 0.5, 0.25)
     assert overall.forgotten.value == pytest.approx(0.25)
     assert "HG-DAgger" not in analysis.forgotten
+
+
+def failing(*ways, num_successes=0):
+    """An evaluation of laundry: trials that fail so, (furthest stage, kind), and some that succeed."""
+    found = evaluation("0" * len(ways) + "1" * num_successes, ("laundry_fold",))
+    for trial, (stage, kind) in zip(found["laundry_fold"]["trials"], ways, strict=False):
+        trial.update(furthest_stage=stage, failure_kind=kind)
+    return {**evaluation("1" * (len(ways) + num_successes)), **found}
+
+
+STAGEWISE = {
+    "pretrained-0": {
+        "evaluation": failing(("stack", "dropped"), ("", "timeout"), ("flatten", "timeout"), ("flatten", "timeout"))
+    },
+    "sop_hg_dagger-0": {
+        **cell("1"),
+        "evaluation": failing(("fold_bottom", "fold_error"), ("fold_bottom", "timeout"), num_successes=2),
+    },
+    "sop_hg_dagger-1": {**cell("1"), "evaluation": failing(("fold_bottom", "timeout"), num_successes=3)},
+}
+
+
+def test_failures_are_told_by_kind_and_furthest_stage_in_the_tasks_order():
+    analysis = analyse(STUDY, STAGEWISE)
+    before, after = (row.tasks["laundry_fold"] for row in analysis.rows)
+    assert before.failures == {"flatten": {"timeout": 2}, "stack": {"dropped": 1}, "": {"timeout": 1}}
+    assert list(before.failures) == ["flatten", "stack", ""]  # what isn't known comes last
+    assert (after.failures, after.num_trials) == ({"fold_bottom": {"timeout": 2, "fold_error": 1}}, 8)
+    heads = [
+        "method", "failed", "timeout at flatten", "timeout at fold_bottom", "fold_error at fold_bottom", "dropped at stack",
+        "timeout",
+    ]  # fmt: skip
+    rows = [
+        ["pre-trained", "4 of 4: timeout 3, dropped 1", "2", "0", "0", "1", "1"],
+        ["SOP + HG-DAgger", "3 of 8: timeout 2, fold_error 1", "0", "2", "1", "0", "0"],
+    ]
+    table = table_md(STUDY, analysis)
+    told = "Failures at `laundry_fold`, by kind and furthest stage reached:\n\n"
+    lines = table.partition(told)[2].splitlines()
+    assert [lines[0], *lines[2:]] == [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
+    assert "Failures at `box_assembly`" not in table  # nothing failed there
+    page = render_study(STUDY, analysis, Making("sop study main-results", PROVENANCE, 7200.0))
+    shown = page.partition("<h2>What went wrong</h2>")[2]
+    assert re.findall(r"<h3>(\w+)</h3>", shown.partition("<h2>")[0]) == ["laundry_fold"]
+    assert "<th>fold_error<br>at<br>fold_bottom</th>" in shown
+    for cells in rows:
+        row = r"\s*".join(f"<td[^>]*>{re.escape(one)}</td>" for one in cells)
+        assert re.search(f"<tr>{row}</tr>", shown)
+    perfect = analyse(STUDY, {"pretrained-0": {"evaluation": evaluation("11")}})
+    page = render_study(STUDY, perfect, Making("sop study main-results", PROVENANCE, 7200.0))
+    assert "Nothing: no trial failed." in page
+    assert "Failures at" not in table_md(STUDY, perfect)
+
+
+def test_what_an_hour_brings_stands_beside_the_papers():
+    rows = {row.name: row.tasks for row in analyse(STUDY, RESULTS).rows}
+    shelf = rows["sop_hg_dagger"]["restock_shelf"]
+    assert shelf.episodes_per_h == pytest.approx(3600 / 4.0)  # trials of 4 s, whatever their end, without resets
+    # Of 48 episodes in 480 s, people's time in it, with 10 s after each: 40 successes in 960 s, in both seeds.
+    assert shelf.fleet_successes_per_h == pytest.approx(150.0)
+    assert rows["sop_hg_dagger"]["laundry_fold"].fleet_successes_per_h is None  # no episodes of it
+    assert rows["pretrained"]["restock_shelf"].fleet_successes_per_h is None  # it had no fleet
+    assert [rows["sop_hg_dagger"][task].paper_per_h for task in STUDY.tasks] == [None, 45, 42]
+    assert [rows["pretrained"][task].paper_per_h for task in STUDY.tasks] == [None, 11, 18]
+    found = {name: method.paper_per_h for name, method in METHODS.items() if method.paper_per_h is not None}
+    assert found == {
+        "pretrained": (None, 11, 18),
+        "offline_recap": (None, 27, 33),
+        "offline_hg_dagger": (None, 21, 26),
+        "sop_recap": (None, 38, 38),
+        "sop_hg_dagger": (None, 45, 42),
+    }
+    analysis = analyse(STUDY, RESULTS)
+    table = table_md(STUDY, analysis)
+    assert "| `restock_shelf` | SOP + HG-DAgger | 900 | - | 218 | 150 |\n" in table
+    assert "| `laundry_fold` | pre-trained | 900 | 11 | 26 | - |\n" in table
+    page = render_study(STUDY, analysis, Making("sop study main-results", PROVENANCE, 7200.0))
+    assert "<td>SOP + HG-DAgger</td><td>900</td><td>–</td><td>218</td><td>150</td>" in page
+
+
+def test_people_who_demonstrate_are_no_fleet_that_completes_work():
+    study = dataclasses.replace(STUDY, methods=("pretrained", "sop_hg_dagger", "more_demonstrations"))
+    analysis = analyse(study, {**RESULTS, "more_demonstrations-0": cell("1111000000")})
+    assert analysis.rows[-1].name == "more_demonstrations"
+    assert analysis.rows[-1].tasks["restock_shelf"].fleet_successes_per_h is None
+
+
+def test_a_cell_that_does_not_say_how_long_its_episodes_took_is_reported():
+    results = copy.deepcopy(RESULTS)
+    del results["sop_hg_dagger-0"]["fleet"]["tasks"]["restock_shelf"]["robot_s"]
+    analysis = analyse(STUDY, results)
+    assert [row.tasks["restock_shelf"].fleet_successes_per_h for row in analysis.rows] == [None, None, 150.0]
+    assert "| `restock_shelf` | SOP + HG-DAgger | 900 | - | 218 | - |\n" in table_md(STUDY, analysis)
 
 
 def test_unequal_seeds_are_not_compared():
