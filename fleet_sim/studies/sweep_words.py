@@ -50,7 +50,7 @@ def _scaling(series: str, rows: Sequence[DynamicsRow]) -> str:
 
 
 def _far_from_plan(rows: Sequence[DynamicsRow]) -> str:
-    """A sentence on what was simulated and is far from the plan, "" if nothing is. nan, for what didn't happen, is not told."""
+    """A sentence on what was simulated and is far from the plan, "" if nothing is. nan (it didn't happen) is not told."""
     told = [
         f"{name} at {row.x:g} ({plain(simulated)}, planned {plain(planned)})"
         for row in rows
@@ -63,8 +63,8 @@ def _far_from_plan(rows: Sequence[DynamicsRow]) -> str:
     if not told:
         return ""
     return (
-        f" Simulation and plan differ by more than {_FAR_APART:.0%}: {', '.join(told)}. Such a stretch may have been too short "
-        "to come to rest."
+        f" Simulation and plan differ by more than {_FAR_APART:.0%}: {', '.join(told)}. The time that is simulated may be too "
+        "short for a steady state."
     )
 
 

@@ -136,7 +136,10 @@ def test_what_is_far_from_the_plan_is_said(scaled):
         ({"planned_age_s": age_s / 1.19}, None),
         ({"planned_age_s": age_s / 1.21}, f"weights' age in s at 20 ({plain(age_s)}, planned {plain(age_s / 1.21)})"),
         ({"planned_age_s": 2 * age_s}, f"weights' age in s at 20 ({plain(age_s)}, planned {plain(2 * age_s)})"),
-        ({"planned_per_hour": rate / 2}, f"episodes in the replay per hour at 20 ({plain(rate)}, planned {plain(rate / 2)})"),
+        (
+            {"planned_per_hour": rate / 2},
+            f"episodes in the replay per hour at 20 ({plain(rate)}, planned {plain(rate / 2)})",
+        ),
         ({"weights_age_s": Range(math.nan, math.nan, math.nan)}, None),
     ):
         rows = (alone, dataclasses.replace(many, **changes))
