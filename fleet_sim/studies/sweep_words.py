@@ -63,8 +63,8 @@ def _far_from_plan(rows: Sequence[DynamicsRow]) -> str:
     if not told:
         return ""
     return (
-        f" Simulation and plan differ by more than {_FAR_APART:.0%}: {', '.join(told)}. The time that is simulated may be too "
-        "short for a steady state."
+        f" Simulation and plan differ by more than {_FAR_APART:.0%}: {', '.join(told)}. The simulated time may be too short "
+        "for a steady state."
     )
 
 

@@ -34,8 +34,8 @@ def series_slope(times: Sequence[float], values: Sequence[float]) -> Interval:
     Residuals of neighbouring looks say much the same, so their spread says too little about how far a line may go by chance.
     What counts is how far they move slowly: they are projected on the three lowest polynomials that neither a constant nor a
     line explains (degrees 2 to 4), and the root mean square of these three is the scale of a t interval with three degrees of
-    freedom (low-frequency inference after Müller and Watson). Exact for white noise; of 73 looks it covers 94%
-    where neighbours correlate by 0.7, 90% at 0.9, 79% at 0.97 (simulated).
+    freedom (low-frequency inference after Müller and Watson). Exact for white noise; with 73 looks it covers 94% where
+    neighbours correlate by 0.7, 90% at 0.9, 79% at 0.97 (simulated).
 
     With fewer than six different times nothing slow can be seen beside the line, and the interval is infinite: not told.
     """
