@@ -81,7 +81,8 @@ class Journal:
 
     @property
     def successes_per_human_minute(self) -> float | None:
-        """Return on human effort (after Fleet-DAgger's metric); None if nobody acted."""
+        """Successes over minutes in which people acted; None if nobody did. A plain ratio, unlike Fleet-DAgger's return on
+        human effort (see `tally.DynamicsResult.successes_per_operator_minute`)."""
         num = sum(episode.outcome == "success" for episode in self.episodes)
         return num / self.human_minutes if self.human_minutes else None
 

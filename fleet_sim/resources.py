@@ -14,14 +14,15 @@ class Resources:
     """At `time_s` of virtual time.
 
     memory_bytes: resident, of this process: simulation, tables and learner. workers_bytes: of its child processes, which play
-        the episodes. num_files: open file descriptors of this process.
+        the episodes; None = not measured, for workers that aren't children of this process (a Ray cluster's).
+    num_files: open file descriptors of this process.
     disk_bytes, num_objects: of all files below the run's folder: episodes, retirement records, publications, scratch.
     num_items: in all replay tables. num_publications: that can be read.
     """
 
     time_s: float
     memory_bytes: int
-    workers_bytes: int
+    workers_bytes: int | None
     num_files: int
     disk_bytes: int
     num_objects: int
@@ -29,7 +30,9 @@ class Resources:
     num_publications: int
 
 
-def measure(time_s: float, root: pathlib.Path, table_sizes: Mapping[str, int]) -> Resources:
+def measure(
+    time_s: float, root: pathlib.Path, table_sizes: Mapping[str, int], workers_are_children: bool = True
+) -> Resources:
     """`root`: the fleet's folder. Raises MissingDependencyError where there is no /proc."""
     if not (_PROC / "self" / "status").exists():
         raise MissingDependencyError("what a process holds is read from /proc, which this system lacks: use Linux")
@@ -37,7 +40,7 @@ def measure(time_s: float, root: pathlib.Path, table_sizes: Mapping[str, int]) -
     return Resources(
         time_s=time_s,
         memory_bytes=_resident_bytes("self"),
-        workers_bytes=sum(_resident_bytes(child) for child in _children()),
+        workers_bytes=sum(_resident_bytes(child) for child in _children()) if workers_are_children else None,
         num_files=sum(1 for _ in (_PROC / "self" / "fd").iterdir()),
         disk_bytes=sum(sizes),
         num_objects=len(sizes),

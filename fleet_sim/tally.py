@@ -35,7 +35,11 @@ class DynamicsResult:
 
     @property
     def successes_per_operator_minute(self) -> float | None:
-        """Return on human effort (after Fleet-DAgger's metric): the fleet's successes per minute of people at robots."""
+        """The fleet's successes per minute of people at robots; None if nobody was there.
+
+        Fleet-DAgger's return on human effort (Hoque et al. 2022, arXiv 2206.14349) is what a robot gains on average over what
+        a person spends on average: with M people and N robots M/N times this, which is the plain ratio of the sums.
+        """
         return self.num_successes / self.help_minutes if self.help_minutes else None
 
     @property

@@ -80,6 +80,7 @@ class EnduranceStudy:
 
     def _run(self, workshop: Workshop, work: pathlib.Path, kept: pathlib.Path) -> dict[str, Any]:
         study, looks, versions = self.methods, [], [0]
+        are_children = workshop.engine.kind == "local"
         draft = kept.with_name(f"{_KEPT}.draft")
         for old in (draft, kept):
             shutil.rmtree(old, ignore_errors=True)
@@ -89,7 +90,7 @@ class EnduranceStudy:
         with methods.fleet(work, study.hg_dagger, 0, study.fleet.sampler, policy) as fleet:
 
             def look(time_s: float) -> None:
-                looks.append(dataclasses.asdict(measure(time_s, work, fleet.table_sizes())))
+                looks.append(dataclasses.asdict(measure(time_s, work, fleet.table_sizes(), are_children)))
 
             def keep(time_s: float) -> None:
                 versions.append(version := fleet.version_at(time_s))

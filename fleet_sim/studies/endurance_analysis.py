@@ -32,11 +32,14 @@ FIGURES: Mapping[str, str] = {
 }
 """Fields of `Resources`, and what they are called."""
 
+_NEVER_ZERO = ("memory_bytes", "workers_bytes")
+"""No process lives without memory: where every look says 0, nobody was looked at (a kernel that lists no children)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Held:
     """A resource over the second half: its mean, its least and most, and its line with a 95% interval: per virtual hour, and
-    from the half's beginning to its end as a share of the mean."""
+    from the half's beginning to its end as a share of the mean. Infinite intervals: too few looks, see `series_slope`."""
 
     name: str
     mean: float
@@ -55,13 +58,14 @@ class Held:
 @dataclasses.dataclass(frozen=True)
 class Endurance:
     """curve: (seconds, success on selection seeds), the base policy first. change: of success, by its line, from the second
-    half's beginning to its end, in shares of 1; None before its points are there. looks, held: resources.
-    fleet: what the run took."""
+    half's beginning to its end, in shares of 1; None before its points are there. looks, held: resources. unmeasured: those
+    that no look could see. fleet: what the run took."""
 
     curve: Sequence[tuple[float, Interval]]
     change: Interval | None
     looks: Sequence[Resources]
     held: Sequence[Held]
+    unmeasured: Sequence[str]
     fleet: Mapping[str, Any] | None
 
 
@@ -82,18 +86,25 @@ def analyse_endurance(methods: MainResultsConfig, results: Results) -> Endurance
     run = results.get("run")
     looks = [] if run is None else [Resources(**look) for look in run["looks"]]
     second = [look for look in looks if look.time_s >= half_s]
-    held = [_held(name, second) for name in FIGURES] if len(second) > 1 else []
+    unmeasured = [name for name in FIGURES if looks and not _is_measured(name, looks)]
+    held = [_held(name, second) for name in FIGURES if name not in unmeasured] if len(second) > 1 else []
     curve = [(time_s, rate_of([trials])) for time_s, trials in points]
-    return Endurance(curve, change, looks, held, None if run is None else run["fleet"])
+    return Endurance(curve, change, looks, held, unmeasured, None if run is None else run["fleet"])
+
+
+def _is_measured(name: str, looks: Sequence[Resources]) -> bool:
+    values = [getattr(look, name) for look in looks]
+    return None not in values and (any(values) or name not in _NEVER_ZERO)
 
 
 def _held(name: str, looks: Sequence[Resources]) -> Held:
     hours = [look.time_s / HOUR_S for look in looks]
     values = [float(getattr(look, name)) for look in looks]
     mean, per_hour = sum(values) / len(values), series_slope(hours, values)
-    change = _over(per_hour, (hours[-1] - hours[0]) / mean if mean else 0.0)
+    change = _over(per_hour, (hours[-1] - hours[0]) / (mean or 1.0))  # a mean of 0 is 0 throughout
     return Held(name, mean, min(values), max(values), per_hour, change)
 
 
 def _over(per_hour: Interval, hours: float) -> Interval:
+    """`hours` above 0: an infinite bound times 0 is nothing."""
     return Interval(per_hour.low * hours, per_hour.value * hours, per_hour.high * hours)

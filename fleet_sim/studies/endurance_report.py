@@ -1,6 +1,7 @@
 """The long run as words, pictures and tables."""
 
 import dataclasses
+import math
 
 from fleet_sim.studies.endurance_analysis import FIGURES, FLAT, HOUR_S, Endurance, Held
 from fleet_sim.studies.learning import rise_text, success_text
@@ -11,6 +12,8 @@ from sop_jax.evaluation.statistics import Interval
 from sop_jax.evaluation.tables import points
 
 _MB = 1e6
+_UNMEASURED = "not measured"
+_NO_INTERVAL = "(too few looks for an interval)"
 _TOLD = {
     "flat": f"Flat over the second half, surely within {FLAT:.0%} of the mean",
     "grows": "It grows",
@@ -27,8 +30,8 @@ def report_endurance(name: str, lead: str, methods: MainResultsConfig, found: En
     pictures = {"Success while the fleet worked on": lines("endurance_success", {"success": curve}, scale)}
     for figure, told in FIGURES.items():
         by = _MB if figure.endswith("bytes") else 1.0
-        line = [(look.time_s / per_unit, exactly(getattr(look, figure) / by)) for look in found.looks]
-        if line:
+        if found.looks and figure not in found.unmeasured:
+            line = [(look.time_s / per_unit, exactly(getattr(look, figure) / by)) for look in found.looks]
             y = "MB" if by > 1 else ""
             pictures[told.capitalize()] = lines(f"endurance_{figure}", {told: line}, Scale(scale.x, y, is_share=False))
     tables: dict[str, Table] = {
@@ -38,11 +41,13 @@ def report_endurance(name: str, lead: str, methods: MainResultsConfig, found: En
         ),
         "Held over the second half": (
             ("what", "mean", "least", "most", "per virtual hour", "change over the half", "verdict"),
-            [_held_cells(held) for held in found.held],
+            [_held_cells(held) for held in found.held]
+            + [[FIGURES[name], *["-"] * 5, _UNMEASURED] for name in found.unmeasured],
         ),
     }
     chapter = Chapter("The long run", name, lead, words_of_endurance(found), pictures, tables)
-    numbers = {**dataclasses.asdict(found), "verdicts": {held.name: held.verdict for held in found.held}}
+    verdicts = {held.name: held.verdict for held in found.held} | dict.fromkeys(found.unmeasured, _UNMEASURED)
+    numbers = {**dataclasses.asdict(found), "verdicts": verdicts}
     return plain_report(chapter, numbers)
 
 
@@ -61,6 +66,9 @@ def words_of_endurance(found: Endurance) -> list[str]:
         names = [held for held in found.held if held.verdict == verdict]
         if names:
             words.append(f"{told}: " + ", ".join(_named(held) for held in names) + ".")
+    if found.unmeasured:
+        names = ", ".join(FIGURES[name] for name in found.unmeasured)
+        words.append(f"Not measured: {names} (the processes aren't children of the simulation's, as on a Ray cluster).")
     return words
 
 
@@ -88,11 +96,12 @@ def _slope(held: Held) -> str:
     value, low, high = (
         _shown(held.name, bound, "+") for bound in (held.per_hour.value, held.per_hour.low, held.per_hour.high)
     )
-    return f"{value} [{low}, {high}]"
+    return f"{value} {_NO_INTERVAL}" if math.isinf(held.per_hour.high) else f"{value} [{low}, {high}]"
 
 
 def _change(held: Held) -> str:
-    return f"{held.change.value:+.1%} [{held.change.low:+.1%}, {held.change.high:+.1%}]"
+    value, low, high = held.change.value, held.change.low, held.change.high
+    return f"{value:+.1%} {_NO_INTERVAL}" if math.isinf(high) else f"{value:+.1%} [{low:+.1%}, {high:+.1%}]"
 
 
 def _shown(name: str, value: float, sign: str = "") -> str:

@@ -44,7 +44,8 @@ def lines(name: str, drawn: Mapping[str, Line], scale: Scale, dashed: Line = ())
         if scale.is_share:
             share_axis(axes, "y")
         else:
-            axes.set_ylim(0, 1.08 * max((value.high for line in drawn.values() for _, value in line), default=1.0))
+            highest = max((value.high for line in drawn.values() for _, value in line), default=0.0)
+            axes.set_ylim(0, 1.08 * highest or 1.0)
         axes.set_xlabel(scale.x)
         axes.set_ylabel(scale.y)
         if len(drawn) > 1:

@@ -36,7 +36,9 @@ class DynamicsRow:
     delivered_per_hour: episodes that reached the replay. speed_up: of these, over what the plan says of one robot in the
         series' smallest fleet; ideal is N. learner_share: of a batch, drawn online as far as the replay's limit allows.
         draws_per_frame: how often a new frame is drawn. loads: of the resources, the most loaded first.
-    lost_share: episodes lost because nobody came. minutes_per_robot_hour: of people at robots.
+    lost_share: episodes lost because nobody came. successes_per_operator_minute: see `DynamicsResult`.
+        return_on_effort: the same times people over robots, Fleet-DAgger's metric.
+    planned_*, correction_latency_s, loads: the plan's.
     """
 
     series: str
@@ -55,6 +57,7 @@ class DynamicsRow:
     lost_share: Range
     successes_per_robot_hour: Range
     successes_per_operator_minute: Range
+    return_on_effort: Range
     learner_share: Range
     draws_per_frame: Range
     planned_age_s: float
@@ -76,7 +79,8 @@ class DynamicsRow:
 class LearningRow:
     """A fleet that learnt. `success`: 95%, see `main_analysis.rate_of`. `to_target`: time to 80%.
 
-    speed_up: how many times sooner than with the sweep's smallest value, None where either run didn't get there.
+    speed_up: how many times sooner than with the smallest value that the sweep is to have (one robot, of scaling); None where
+        either run didn't get there, and as long as that one has no finished cell.
     curve: (time in s, success at that time, with an interval of the same kind).
     """
 
@@ -113,7 +117,9 @@ def analyse_sweep(config: SweepConfig, results: Results) -> SweepAnalysis:
         for point in config.learning
         if (cells := _results_of(point.name, point.study.training_seeds, results))
     ]
-    learning = [dataclasses.replace(row, speed_up=_speed_up(row, learning[0])) for row in learning]
+    smallest_x = min((point.x for point in config.learning), default=math.nan)
+    first = next((row for row in learning if row.x == smallest_x), None)
+    learning = [dataclasses.replace(row, speed_up=_speed_up(row, first)) for row in learning]
     return SweepAnalysis(tuple(rows), tuple(learning))
 
 
@@ -134,6 +140,10 @@ def _row(point: DynamicsPoint, cells: Sequence[Mapping[str, Any]], smallest: Dyn
     def whole(value: Callable[[Mapping[str, Any]], float]) -> Range:
         return _range([value(cell["simulated"]) for cell in cells])
 
+    def per_minute(found: Mapping[str, Any]) -> float:
+        return _over(found["num_successes"], found["help_minutes"])
+
+    people_per_robot = deployment.operators.num_operators / deployment.robots.num_robots
     return DynamicsRow(
         series=point.series,
         x=point.x,
@@ -150,7 +160,8 @@ def _row(point: DynamicsPoint, cells: Sequence[Mapping[str, Any]], smallest: Dyn
         },
         lost_share=whole(lambda found: _over(found["num_lost"], found["num_episodes"])),
         successes_per_robot_hour=whole(lambda found: _over(found["num_successes"], found["robot_s"] / _PER_HOUR)),
-        successes_per_operator_minute=whole(lambda found: _over(found["num_successes"], found["help_minutes"])),
+        successes_per_operator_minute=whole(per_minute),
+        return_on_effort=whole(lambda found: people_per_robot * per_minute(found)),
         learner_share=_range(shares),
         draws_per_frame=_range(draws),
         planned_age_s=plan.figures.weights_age_s,
@@ -192,8 +203,8 @@ def _curve(cells: Sequence[Mapping[str, Any]], task: str) -> tuple[tuple[float, 
     )
 
 
-def _speed_up(row: LearningRow, first: LearningRow) -> float | None:
-    times = [None if found.to_target is None else found.to_target.time_s for found in (first, row)]
+def _speed_up(row: LearningRow, first: LearningRow | None) -> float | None:
+    times = [None if one is None or one.to_target is None else one.to_target.time_s for one in (first, row)]
     return None if times[0] is None or times[1] is None else times[0] / times[1]
 
 

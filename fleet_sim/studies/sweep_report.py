@@ -58,6 +58,7 @@ _COLUMNS: Mapping[Kind, Sequence[Column]] = {
         ("of ideal", lambda row: f"{row.speed_up.mean / row.num_robots:.0%}"),
         ("moving", lambda row: _shares(row.moving_share)),
         ("weights' age, s", lambda row: _shown(row.weights_age_s)),
+        ("planned", lambda row: plain(row.planned_age_s)),
         ("versions behind", lambda row: _shown(row.versions_behind)),
         ("online in a batch", lambda row: _shares(row.learner_share)),
         ("draws per frame", lambda row: _shown(row.draws_per_frame)),
@@ -78,6 +79,7 @@ _COLUMNS: Mapping[Kind, Sequence[Column]] = {
         ("episodes lost", lambda row: _shown(row.lost_share, "{:.1%}".format)),
         ("successes per robot-hour", lambda row: _shown(row.successes_per_robot_hour)),
         ("per minute of people", lambda row: _shown(row.successes_per_operator_minute)),
+        ("that x people / robots", lambda row: _shown(row.return_on_effort)),
     ),
 }
 

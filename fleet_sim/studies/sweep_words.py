@@ -8,6 +8,8 @@ from fleet_sim.studies.sweeps import Kind, SweepConfig
 
 _NEAR_IDEAL = 0.95
 _GAINED = 0.02
+_FAR_APART = 0.2
+"""Simulation and plan are told to differ from so much of the plan on."""
 _LEAST = 5e-4
 """What is smaller is told as 0: a wait of so many seconds, say."""
 
@@ -39,13 +41,30 @@ def _scaling(series: str, rows: Sequence[DynamicsRow]) -> str:
     age = "no weights reached them in time" if math.isnan(age_s) else f"their weights are {plain(age_s)} s old"
     text += f"{last.num_robots} robots do the work of {plain(last.speed_up.mean)}, and {age}. "
     full = _saturated_at(rows)
-    if not full:
-        return text + f"Nothing saturates; nearest to it is {last.first.name} at {last.first.load:.0%}."
+    if full:
+        names = ", ".join(f"{name} (from {number} robots)" for name, number in full.items())
+        text += f"What can't follow: {names}."
+    else:
+        text += f"Nothing saturates; nearest to it is {last.first.name} at {last.first.load:.0%}."
+    return text + _far_from_plan(rows)
+
+
+def _far_from_plan(rows: Sequence[DynamicsRow]) -> str:
+    """A sentence on what was simulated and is far from the plan, "" if nothing is. nan (it didn't happen) is not told."""
+    told = [
+        f"{name} at {row.x:g} ({plain(simulated)}, planned {plain(planned)})"
+        for row in rows
+        for name, simulated, planned in (
+            ("weights' age in s", row.weights_age_s.mean, row.planned_age_s),
+            ("episodes in the replay per hour", row.delivered_per_hour.mean, row.planned_per_hour),
+        )
+        if abs(simulated - planned) > _FAR_APART * planned
+    ]
+    if not told:
+        return ""
     return (
-        text
-        + "What can't follow: "
-        + ", ".join(f"{name} (from {number} robots)" for name, number in full.items())
-        + "."
+        f" Simulation and plan differ by more than {_FAR_APART:.0%}: {', '.join(told)}. The simulated time may be too short "
+        "for a steady state."
     )
 
 
@@ -72,7 +91,7 @@ def _staleness(series: str, rows: Sequence[DynamicsRow]) -> str:
             f"A publication takes {plain(full[-1].fan_out_s.mean)} s to the robots, so up to one every {full[-1].x:g} s they "
             f"skip versions, and publishing more often gains little. "
         )
-    return text + f"The plan is at most {off:.1%} off."
+    return text + f"The plan is at most {off:.1%} off." + _far_from_plan(rows)
 
 
 def _operators(series: str, rows: Sequence[DynamicsRow]) -> str:

@@ -33,7 +33,8 @@ _ADVICE = {
     "publication on robot links": "publish less often, publish less (fewer trained weights), or faster robot links",
     "publication on the shared link": "a cache at the site (--site-cache), publish less often, or a faster site link",
     "intake": "a faster intake (more readers, nearer to the store)",
-    "learner": "larger batches, more accelerators, or a larger online share: new frames go by undrawn",
+    "learner": "more learner steps per second (--steps-per-s), larger batches (--batch), or a larger online share "
+    "(--online-share): new frames go by undrawn",
     "operators": "more people, shorter help, or a better base policy: robots stand and wait for people",
 }
 """Resource -> what to change when it saturates."""

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -34,6 +35,22 @@ def test_a_plan_in_words_and_as_json(capsys):
     assert result["deployment"]["network"]["site_link_bps"] is None
     assert any(line.startswith("operators can't follow (17 times what it can do): more people") for line in lines)
     assert any(line.startswith("publication on robot links can't follow (4.99 times") for line in lines)
+
+
+def test_what_the_learners_advice_names_helps_the_learner(capsys):
+    def learners_load(*options):
+        assert main(["fleet", "plan", "--robots", "200", "--operators", "50", *options, "--json"]) == 0
+        *lines, last = capsys.readouterr().out.splitlines()
+        return {load["name"]: load["load"] for load in json.loads(last)["loads"]}["learner"], lines
+
+    load, lines = learners_load()
+    (advice,) = [line for line in lines if line.startswith("learner can't follow (")]
+    values = {"--steps-per-s": "2", "--batch": "512", "--online-share": "100%"}
+    assert re.findall(r"--[a-z-]+", advice) == list(values)
+    for option, value in values.items():
+        assert learners_load(option, value)[0] == pytest.approx(load / 2), option
+    assert "accelerators" not in advice
+    assert learners_load("--accelerators", "64")[0] == load  # they only count the costs
 
 
 def test_help_tells_both_forms_and_each_has_its_own(capsys):

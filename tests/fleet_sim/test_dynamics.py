@@ -18,7 +18,9 @@ EPISODES_BPS = 50 / 76.5 * 21.6e6 * 8
 
 POINTS = {
     "one robot": (Deployment(Robots(1)), 60_000),
-    "half the people busy": (Deployment(Robots(50), FAST, SMALL, Operators(8)), 6000),
+    "half the people busy": (Deployment(Robots(50), FAST, SMALL, Operators(8)), 24_000),
+    "people three quarters busy": (Deployment(Robots(50), FAST, SMALL, Operators(5)), 24_000),
+    "people nearly full": (Deployment(Robots(50), FAST, SMALL, Operators(4)), 24_000),
     "uplink at 70%": (Deployment(Robots(50), Network(100e6, EPISODES_BPS / 0.7), SMALL, MANY), 6000),
     "uplink full": (Deployment(Robots(50), Network(100e6, EPISODES_BPS / 1.5), SMALL, MANY), 6000),
     "intake full": (Deployment(Robots(50), FAST, dataclasses.replace(SMALL, intake_bytes_per_s=10e6), MANY), 6000),
@@ -50,8 +52,14 @@ def test_plan_and_simulator_agree(name):
     assert simulated.operator_load == pytest.approx(planned.operator_load, rel=0.12)
     assert result.stored_bytes_per_day == pytest.approx(plan.stored_bytes_per_day, rel=0.05)
     assert result.fetched_bytes_per_day == pytest.approx(plan.fetched_bytes_per_day, rel=0.05)
-    # Exponential help is the plan's assumption; real help varies less, so the plan's waits are on the safe side.
-    assert 0.65 * planned.operator_wait_s - 0.1 < simulated.operator_wait_s < 1.05 * planned.operator_wait_s + 0.1
+    # Exponential help is the plan's assumption; real help varies less, so the plan's waits are on the safe side. The shorter
+    # they are, the rarer, and the more a single one counts.
+    waits_s = planned.operator_wait_s
+    if waits_s < 1e-3:
+        assert simulated.operator_wait_s < 1e-3
+    else:
+        least = 0.65 if waits_s > 1 else 0.5
+        assert least * waits_s < simulated.operator_wait_s < 1.05 * waits_s
     for name in ("upload_s", "intake_s"):
         was, will = getattr(simulated, name), getattr(planned, name)
         if math.isinf(will):

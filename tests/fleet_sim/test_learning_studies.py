@@ -8,6 +8,7 @@ import pathlib
 import pytest
 
 from configs.learning_studies import BASES, DEMONSTRATIONS, ENDURANCE, FORGETTING, LEARNING_STUDIES
+from fleet_sim.crew import LOCAL, Engine
 from fleet_sim.journal import Journal
 from fleet_sim.studies.grid import Cell, Grid
 from fleet_sim.studies.study import Making
@@ -71,7 +72,7 @@ RESULTS = {
         "run": {
             "fleet": cell("1")["fleet"],
             "versions": [0, 5, 9, 14, 20, 25, 31],
-            "looks": [look(900.0 * n / 6, memory_bytes=500e6 + 10e6 * n) for n in range(1, 7)],
+            "looks": [look(900.0 * n / 30, memory_bytes=500e6 + 2e6 * n) for n in range(1, 31)],
         },
         **{
             f"at-{n}": {"time_s": 150.0 * n, "version": n, "evaluation": evaluation(text)}
@@ -211,8 +212,9 @@ def test_demonstrations_get_the_amount_and_the_twin(tmp_path):
 class ShortRun:
     """A workshop with a fleet that publishes a version per look, and may be killed."""
 
-    def __init__(self, folder, killed):
+    def __init__(self, folder, killed=False, engine=LOCAL):
         self.folder, self.find_policy, self._killed, self._looks = folder, pathlib.Path, killed, []
+        self.engine = engine
 
     def methods(self, config, **changes):
         return self
@@ -253,9 +255,17 @@ def test_what_the_long_run_keeps_appears_whole(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         study.runner(ShortRun(tmp_path, killed=True))(run, tmp_path / "work-0", {})
     assert not kept.exists()
-    study.runner(ShortRun(tmp_path, killed=False))(run, tmp_path / "work-1", {})
+    study.runner(ShortRun(tmp_path))(run, tmp_path / "work-1", {})
     assert len(list((kept / "weights").iterdir())) == study.methods.curve_points
     assert sorted(path.name for path in tmp_path.iterdir() if "kept" in path.name) == ["kept"]
+
+
+@pytest.mark.parametrize(("engine", "are_seen"), [(LOCAL, True), (Engine("ray"), False)])
+def test_the_memory_of_a_ray_clusters_workers_is_not_measured(tmp_path, engine, are_seen):
+    study = ENDURANCE["ci"]
+    found = study.runner(ShortRun(tmp_path, engine=engine))(study.cells()[0], tmp_path / "work", {})
+    assert {look["workers_bytes"] is not None for look in found["looks"]} == {are_seen}
+    assert all(look["memory_bytes"] > 0 for look in found["looks"])
 
 
 def test_bases_by_hand():
@@ -331,7 +341,7 @@ def test_endurance_by_hand():
     assert spent == "2.00 robot-hours, 1.0 minutes of people at the controls, 1,000 learner steps, 40 publications."
     assert trend.startswith("Over the second half the line through success goes +0 [")
     assert "a decline can't be told from none" in trend
-    # Memory grows by 10 MB each 150 s: 240 MB an hour, 30 MB of 545 in the half.
+    # Memory grows by 2 MB each 30 s: 240 MB an hour, 30 MB of 545 in the half.
     assert grows.startswith(
         "It grows: memory of simulation and learner (+240.0 MB [+240.0 MB, +240.0 MB] per virtual hour, +5.5%"
     )
@@ -340,6 +350,30 @@ def test_endurance_by_hand():
     assert list(numbers["verdicts"].values()) == ["grows", *["flat"] * 6]
     assert numbers["held"][0]["per_hour"]["value"] == pytest.approx(240e6)
     assert numbers["change"]["low"] < -0.01 < 0.01 < numbers["change"]["high"]  # four looks alike are no certainty
+
+
+def test_what_no_look_could_see_is_not_called_flat():
+    run = RESULTS["endurance"]["run"]
+    for found in (None, 0):
+        looks = [{**one, "workers_bytes": found} for one in run["looks"]]
+        report = ENDURANCE["ci"].report({"run": {**run, "looks": looks}})
+        assert report.numbers["verdicts"]["workers_bytes"] == "not measured"
+        assert "| memory of the workers | - | - | - | - | - | not measured |" in report.table
+        assert report.words[-1].startswith("Not measured: memory of the workers (")
+        assert not any("Flat" in words and "workers" in words for words in report.words)
+        page = report.page(MAKING)
+        assert "Memory of simulation and learner</h" in page
+        assert "Memory of the workers</h" not in page
+    empty = {"run": {**run, "looks": [{**one, "num_publications": 0} for one in run["looks"]]}}
+    assert ENDURANCE["ci"].report(empty).numbers["verdicts"]["num_publications"] == "flat"  # there can be none
+
+
+def test_a_few_looks_tell_nothing():
+    run = RESULTS["endurance"]["run"]
+    report = ENDURANCE["ci"].report({"run": {**run, "looks": run["looks"][::6]}})
+    assert set(report.numbers["verdicts"].values()) == {"not told"}
+    assert "+240.0 MB (too few looks for an interval)" in report.table
+    assert "inf" not in report.table
 
 
 def test_a_decline_is_said():

@@ -1,13 +1,18 @@
 """Replayed robots on both clocks: the same lives, without a world."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
 from fleet_sim import fleet as fleet_module
+from fleet_sim import learning_side as learning_side_module
 from fleet_sim.config import SimulatedFleetConfig, Stage, TimingConfig
 from fleet_sim.crew import EpisodeOrder
 from fleet_sim.crowd import Crowd, CrowdSettings
+from fleet_sim.deployment import Deployment, Operators, Robots, Training
 from fleet_sim.fleet import SimulatedFleet
+from fleet_sim.planning import predict
 from fleet_sim.replayed import Recordings, relive
 from sop_jax.algorithms.hg_dagger import HgDaggerConfig
 from sop_jax.algorithms.registry import create_algorithm
@@ -15,11 +20,18 @@ from sop_jax.episodes.format import pack
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
 from sop_jax.episodes.verify import verify_bytes
+from sop_jax.learner.config import LearnerConfig
+from sop_jax.models.bundle import load_bundle
+from sop_jax.replay.items import DEFAULT_SEGMENT_LENGTH
+from sop_jax.replay.tables import MixConfig
+from sop_jax.sampling.adaptive import SamplerConfig
+from sop_jax.sampling.loader import LoaderConfig
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.records import NO_POLICY, Source
 from tests.fleet_sim.test_fleet_deployed import CountingLearner
 
+POLICY = pathlib.Path(__file__).parents[2] / "assets" / "policies" / "restock_compact"
 EPISODES = [make_episode(seed, 60 + 30 * seed, image_stride=30, image_size=8) for seed in range(3)]
 """Of 2, 3 and 4 s."""
 
@@ -116,3 +128,52 @@ def test_robots_that_had_not_begun_yet_keep_their_time(tmp_path):
     crowd(tmp_path, 5, 12.0, clock, start_ns=0).run()  # due at 0, 0.4, 0.8, 1.2 and 1.6 s
     begun_s = [min(times)[0] / 1e6 for _, times in sorted(lives_of(tmp_path).items())]
     assert begun_s == pytest.approx([1.0, 1.4, 1.8, 1.2, 1.6])
+
+
+class Draws:
+    """In the learner's place: takes batches, and learns nothing of them."""
+
+    def __init__(self, config, model, algorithm, params, norm, loader, publisher, metrics, clock):
+        self._loader, self.current_step, self.last_version = loader, 0, 0
+
+    def step(self, fetch_ahead):
+        self._loader.next()
+        self.current_step += 1
+
+    def settle(self):
+        pass
+
+    def publish(self):
+        self.last_version += 1
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(("draws_per_frame", "expected"), [(2.0, 0.5), (1.0, 0.2857)])
+def test_the_plans_share_of_online_data_is_what_a_fleet_draws(tmp_path, monkeypatch, draws_per_frame, expected):
+    """A fixed share is asked of real tables, loader and limiter: 20 examples a second, of 11.4 new frames a second."""
+    monkeypatch.setattr(learning_side_module, "Learner", Draws)
+    timing = TimingConfig(learner_steps_per_s=5.0, reset_s=3.0, upload_s=0.5, swap_s=0.5)
+    config = SimulatedFleetConfig(
+        {"restock_shelf": 2}, HgDaggerConfig(), timing=timing, learner=LearnerConfig(batch_size=8, publish_every=4),
+        loader=LoaderConfig(batch_size=8), sampler=SamplerConfig(mode="fixed", fixed_online_share=0.5),
+        mix=MixConfig(online_samples_per_insert=draws_per_frame * DEFAULT_SEGMENT_LENGTH),
+    )  # fmt: skip
+    recorded = [
+        make_episode(seed, 120, image_stride=3, image_size=64, source=Source.OFFLINE, policy_version=NO_POLICY)
+        for seed in range(2)
+    ]
+    store = EpisodeStore(f"file://{tmp_path}/store/")
+    for episode in recorded:
+        store.put(episode)
+    algorithm = create_algorithm(config.algorithm)
+    fleet = SimulatedFleet(config, load_bundle(POLICY), POLICY, algorithm, tmp_path, 1, recordings=Recordings(recorded))
+    fleet.run(Stage(100.0, learner_steps=500))
+    found = fleet.journal().online_share
+    fleet.close()
+    training = Training(learner_steps_per_s=5.0, batch_size=8, samples_per_frame=draws_per_frame, publish_every=4)
+    robots, nobody = Robots(2, episode_s=4.0, reset_s=3.0), Operators(takeovers_per_episode=0.0)
+    planned = predict(Deployment(robots, training=training, operators=nobody)).online_share
+    assert planned == pytest.approx(expected, abs=1e-4)
+    assert found == pytest.approx(planned, rel=0.1)

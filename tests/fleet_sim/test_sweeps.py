@@ -5,9 +5,10 @@ import pytest
 
 from configs.sweeps import SWEEPS, as_bought, grown
 from fleet_sim.deployment import Deployment, Network, Operators, Robots, Training
+from fleet_sim.planning import predict
 from fleet_sim.studies.grid import Grid
 from fleet_sim.studies.study import Making
-from fleet_sim.studies.sweep_analysis import analyse_sweep
+from fleet_sim.studies.sweep_analysis import Range, SweepAnalysis, analyse_sweep
 from fleet_sim.studies.sweep_report import pictures_of, report_sweep
 from fleet_sim.studies.sweep_words import plain, words_of
 from fleet_sim.studies.sweeps import DynamicsPoint, LearningPoint, Sweep, SweepConfig, make_sweep_cells
@@ -115,7 +116,54 @@ def test_staleness_and_operators_tell_their_own_story():
     assert few.lost_share.mean > 0.05 > enough.lost_share.mean
     (sentence,) = words_of(operators, rows)
     assert "5 people are enough for 20 robots (4 each" in sentence
-    assert "per minute of people" in report_sweep(operators, rows).table
+    # Fleet-DAgger's metric: per robot over per person.
+    assert enough.return_on_effort.mean == pytest.approx(5 / 20 * enough.successes_per_operator_minute.mean)
+    assert few.return_on_effort.high == pytest.approx(1 / 20 * few.successes_per_operator_minute.high)
+    table = report_sweep(operators, rows).table
+    assert "per minute of people | that x people / robots |" in table
+    assert f"| {plain(enough.return_on_effort.mean)} |" in table
+
+
+def test_what_is_far_from_the_plan_is_said(scaled):
+    analysis = analyse_sweep(SCALING, scaled[0])
+    (told,) = words_of(SCALING, analysis)
+    assert "differ" not in told
+    alone, many = analysis.rows
+    assert f"| {plain(many.weights_age_s.mean)} [" in (table := report_sweep(SCALING, analysis).table)
+    assert f"| {plain(many.planned_age_s)} |" in table
+    age_s, rate = many.weights_age_s.mean, many.delivered_per_hour.mean
+    for changes, expected in (
+        ({"planned_age_s": age_s / 1.19}, None),
+        ({"planned_age_s": age_s / 1.21}, f"weights' age in s at 20 ({plain(age_s)}, planned {plain(age_s / 1.21)})"),
+        ({"planned_age_s": 2 * age_s}, f"weights' age in s at 20 ({plain(age_s)}, planned {plain(2 * age_s)})"),
+        (
+            {"planned_per_hour": rate / 2},
+            f"episodes in the replay per hour at 20 ({plain(rate)}, planned {plain(rate / 2)})",
+        ),
+        ({"weights_age_s": Range(math.nan, math.nan, math.nan)}, None),
+    ):
+        rows = (alone, dataclasses.replace(many, **changes))
+        (told,) = words_of(SCALING, SweepAnalysis(rows, ()))
+        assert (f"differ by more than 20%: {expected}" if expected else "What can't follow") in told, changes
+        assert ("differ" in told) == (expected is not None), changes
+    short = make("staleness", [point_every(7200)], num_seeds=1, duration_s=9000.0, warm_up_s=1000.0)
+    assert "Simulation and plan differ by more than 20%: weights' age in s at 7200 (" in words_of(short, run(short))[0]
+
+
+def point_every(period_s):
+    return DynamicsPoint("fast", period_s, Deployment(Robots(2), FAST, Training(publish_every=period_s)))
+
+
+@pytest.mark.parametrize("preset", ["dynamics", "small"])
+@pytest.mark.parametrize("kind", SWEEPS)
+def test_what_is_slowest_comes_round_twice_before_it_is_measured(kind, preset):
+    study = SWEEPS[kind][preset].study
+    for point in study.points:
+        plan = predict(point.deployment)
+        waited_s = min(plan.figures.operator_wait_s, point.patience_s)
+        slowest_s = max(plan.publication_period_s, plan.figures.fan_out_s, waited_s)
+        assert study.warm_up_s >= 2 * slowest_s, point.name
+        assert study.measured_s(point) >= 4 * slowest_s, point.name
 
 
 def run(config):
@@ -174,6 +222,19 @@ def test_learning_points_run_the_main_results_method(scaled, tmp_path):
     assert "71.7 min" in page
 
 
+def test_a_speed_up_is_over_the_smallest_fleet_whatever_is_done_first():
+    one, two = SWEEPS["scaling"]["small"].study.learning[:2]
+    config = dataclasses.replace(SCALING, learning=(two, one))
+    slow, fast = (learnt_cell("1111", curve=((at_s, "1111"),)) for at_s in (600.0, 400.0))
+    results = {f"{two.name}-s0": fast}
+    (row,) = analyse_sweep(config, results).learning
+    assert (row.x, row.speed_up) == (2, None)
+    report = report_sweep(config, analyse_sweep(config, results)).table
+    assert "| - | 88.7% | 126.5 min |" in report
+    second, first = analyse_sweep(config, {**results, f"{one.name}-s0": slow}).learning
+    assert (first.x, first.speed_up, second.speed_up) == (1, 1.0, 1.5)
+
+
 def test_presets_are_what_they_are_called():
     assert {kind: set(presets) for kind, presets in SWEEPS.items()} == {
         kind: {"ci", "dynamics", "small"} for kind in ("scaling", "staleness", "operators")
@@ -185,7 +246,7 @@ def test_presets_are_what_they_are_called():
     periods = [point.deployment.publication_period_s for point in SWEEPS["staleness"]["dynamics"].study.points]
     assert (min(periods), max(periods)) == (5.0, 3600.0)
     assert scaling.measured_s(scaling.points[0]) == 60_000.0
-    assert scaling.measured_s(scaling.points[7]) == 5400.0
+    assert scaling.measured_s(scaling.points[7]) == 16 * 3600.0
     with pytest.raises(ConfigError, match="points must have names of their own"):
         make("scaling", [SCALING.points[0]] * 2)
     with pytest.raises(ConfigError, match="num_seeds must be at least 1"):
