@@ -114,7 +114,9 @@ class SimulatedFleet:
         self._human_s = 0.0  # in the episodes that have arrived
         self._under_way: dict[str, EpisodeInPlay] = {}  # begun, and neither arrived nor given up
         self._robots_s = self._absent_s = 0.0
-        self._overtime_s: dict[int, float] = {}  # of each robot in a stage that `finishes`, to be taken off the next one
+        self._overtime_s: dict[
+            int, float
+        ] = {}  # of each robot in a stage that `finishes`, to be taken off the next one
 
     def run(self, stage: Stage) -> None:
         """The robots work for the stage's time; unless the stage `finishes`, what they had begun by its end is dropped.
