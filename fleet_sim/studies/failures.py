@@ -19,12 +19,6 @@ def count_failures(trials: Iterable[TrialResult], order: Sequence[str]) -> dict[
     return found
 
 
-def kinds_in(failures: Failures) -> dict[str, int]:
-    """Kind -> number over all stages, the most frequent first."""
-    total = sum((collections.Counter(kinds) for kinds in failures.values()), collections.Counter[str]())
-    return dict(sorted(total.items(), key=lambda kind: (-kind[1], kind[0])))
-
-
 def ways_in(several: Sequence[Failures], order: Sequence[str]) -> list[tuple[str, str]]:
     """All (stage, kind) that occur in any of these, by stage in this order, then the most frequent kind first."""
     total = collections.Counter[tuple[str, str]]()

@@ -8,15 +8,15 @@ from typing import Any
 from matplotlib.axes import Axes
 
 import envs
-from fleet_sim.studies.failures import kinds_in, ways_in
+from fleet_sim.studies.failures import ways_in
 from fleet_sim.studies.grid import Cell, Results, RunCell
-from fleet_sim.studies.main_analysis import MainAnalysis, TaskFigures, analyse, mean_success
+from fleet_sim.studies.main_analysis import MainAnalysis, analyse, mean_success
 from fleet_sim.studies.methods import MainResultsConfig, make_cells
 from fleet_sim.studies.spending import Besides
 from fleet_sim.studies.study import Making, Report, Table, Workshop
 from sop_jax.evaluation.figures import BLUE, GREEN, GREY, INK, ORANGE, draw_svg, share_axis
 from sop_jax.evaluation.pages import render_page
-from sop_jax.evaluation.tables import counts, interval, markdown_table, p_value, percent, points
+from sop_jax.evaluation.tables import interval, markdown_table, p_value, percent, points
 
 _COLOURS = {"none": GREY, "demonstrations": GREEN, "rounds": ORANGE, "online": BLUE}
 
@@ -90,23 +90,17 @@ def per_hour(analysis: MainAnalysis, task: str) -> list[tuple[str, ...]]:
 
 
 def failure_table(analysis: MainAnalysis, task: str) -> Table | None:
-    """A row per method, a column per kind of failure at a furthest stage, where there are any; None: nothing failed."""
+    """A column per method; all failures, then a row per kind and furthest stage. None: nothing failed."""
     found = {row.label: row.tasks[task] for row in analysis.rows}
     ways = ways_in([figures.failures for figures in found.values()], envs.stages_of(task))
     if not ways:
         return None
-    heads = ("method", "failed", *(f"{kind} at {stage}" if stage else kind for stage, kind in ways))
-    rows = [
-        (label, _failed(figures), *(str(figures.failures.get(stage, {}).get(kind, 0)) for stage, kind in ways))
-        for label, figures in found.items()
-    ]
-    return heads, rows
-
-
-def _failed(figures: TaskFigures) -> str:
-    """As "4 of 100: dropped 3, timeout 1"."""
-    kinds = kinds_in(figures.failures)
-    return f"{sum(kinds.values()) or 'none'} of {figures.num_trials}{': ' + counts(kinds) if kinds else ''}"
+    numbers = [[figures.failures.get(stage, {}).get(kind, 0) for figures in found.values()] for stage, kind in ways]
+    failed = zip(map(sum, zip(*numbers, strict=True)), found.values(), strict=True)
+    rows = [("all", *(f"{number} of {figures.num_trials}" for number, figures in failed))]
+    for (stage, kind), of_methods in zip(ways, numbers, strict=True):
+        rows.append((f"{kind} at {stage}" if stage else kind, *(str(number or "-") for number in of_methods)))
+    return ("failures", *found), rows
 
 
 def besides_text(besides: Besides) -> str:
