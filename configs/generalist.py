@@ -51,4 +51,4 @@ FEW = dataclasses.replace(
     ),
 )
 """Fewer goods shelved, so that the fleet has something to learn there too: the main-results study starts from it. For two
-cores and 24 GB."""
+cores and 24 GB: an hour."""
