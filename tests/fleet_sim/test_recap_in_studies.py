@@ -77,7 +77,7 @@ def test_a_studys_fleet_tells_its_base_the_words_if_the_base_has_learnt_them(
     study = study_of(places, dataclasses.replace(STUDY, recap_base_steps=recap_base_steps))
     chosen = METHODS[method]
     algorithm, policy = study._algorithm(chosen), study._base_of(chosen)
-    with study.fleet(tmp_path / "work", algorithm, 0, study.sampler_of(chosen), policy):
+    with study.fleet(tmp_path / "cell", algorithm, 0, study.sampler_of(chosen), policy):
         pass
     ((loaded, acts, used, told),) = made
     assert loaded == acts == (places.recap_base if is_told else places.policy)
@@ -188,14 +188,14 @@ def test_a_trained_policy_is_judged_with_the_words_that_it_acts_with(
     study = study_of(places, config, Fake)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(main_results, "summarise_fleet", lambda journal: None)
-        found = study._train(METHODS[method], 0, tmp_path / "work", None)
+        found = study._train(METHODS[method], 0, tmp_path / "cell", None)
     first, second = (point["evaluation"] for point in found["curve"])
     policy = places.recap_base if method == "sop_recap" and recap_base_steps else places.policy
     for candidate, version, told in ((first, 0, base), (second, 4, learnt), (found["evaluation"], 7, learnt)):
         assert (candidate.bundle, candidate.version) == (str(policy), version)
         assert candidate.conditioning == told
     assert first.store == ""
-    assert second.store == f"file://{tmp_path}/work/store/"
+    assert second.store == f"file://{tmp_path}/cell/store/"
 
 
 def test_recaps_base_is_what_its_prompt_taught_from_demonstrations(places, tmp_path, bundle):
@@ -217,7 +217,7 @@ def test_recaps_base_is_what_its_prompt_taught_from_demonstrations(places, tmp_p
     study = study_of(places, dataclasses.replace(STUDY, recap_base_steps=25), Fake)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(main_results, "summarise_fleet", lambda journal: None)
-        study._make_recap_base(tmp_path / "work")
+        study._make_recap_base(tmp_path / "cell")
     ((algorithm, sampler, policy),) = asked
     assert algorithm == dataclasses.replace(RECAP.config, value_function=str(places.value))
     assert (sampler.mode, sampler.fixed_online_share, policy) == ("fixed", 0.0, places.policy)
