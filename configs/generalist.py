@@ -41,7 +41,7 @@ FEW = dataclasses.replace(
     PRETRAIN,
     name="generalist_few",
     demonstrations=DemonstrationsConfig(
-        num_by_task={"restock_shelf": 300, "laundry_fold": 144, "box_assembly": 1000}, num_collectors=2, seed=0
+        num_by_task={"restock_shelf": 450, "laundry_fold": 144, "box_assembly": 1500}, num_collectors=2, seed=0
     ),
     learning=dataclasses.replace(
         PRETRAIN.learning,
@@ -51,4 +51,4 @@ FEW = dataclasses.replace(
     ),
 )
 """Fewer goods shelved, so that the fleet has something to learn there too: the main-results study starts from it. For two
-cores and 24 GB: an hour."""
+cores and 24 GB: a good hour."""

@@ -24,6 +24,7 @@ class SweepPreset:
 
 
 ROBOTS = (1, 2, 4, 8, 16, 64, 256, 1000)
+LEARNING_ROBOTS = (1, 2, 4, 8, 16, 32, 64)
 PERIODS_S = (5, 15, 30, 60, 120, 300, 600, 1200, 3600)
 PEOPLE = (1, 2, 3, 4, 6, 8, 12, 25, 50)
 PATIENCE_S = 120.0
@@ -135,7 +136,7 @@ SCALING = {
     "dynamics": SweepConfig("scaling", "dynamics", scaling_points(ROBOTS), 24 * HOUR_S, 8 * HOUR_S),
     "small": SweepConfig(
         "scaling", "small", scaling_points(ROBOTS), 24 * HOUR_S, 8 * HOUR_S,
-        learning=tuple(LearningPoint(number, _with_robots(number)) for number in (1, 2, 4, 8, 16)),
+        learning=tuple(LearningPoint(number, _with_robots(number)) for number in LEARNING_ROBOTS),
     ),
 }  # fmt: skip
 STALENESS = {
