@@ -241,7 +241,7 @@ def test_presets_are_what_they_are_called():
     }
     scaling = SWEEPS["scaling"]["dynamics"].study
     assert [point.x for point in scaling.points[:8]] == [1, 2, 4, 8, 16, 64, 256, 1000]
-    assert [point.x for point in SWEEPS["scaling"]["small"].study.learning] == [1, 2, 4, 8, 16]
+    assert [point.x for point in SWEEPS["scaling"]["small"].study.learning] == [1, 2, 4, 8, 16, 32, 64]
     assert as_bought(8).publication_period_s == pytest.approx(grown(8).publication_period_s, rel=0.01)
     periods = [point.deployment.publication_period_s for point in SWEEPS["staleness"]["dynamics"].study.points]
     assert (min(periods), max(periods)) == (5.0, 3600.0)
