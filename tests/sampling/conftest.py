@@ -8,12 +8,16 @@ import pytest
 
 from sop_jax.algorithms.algorithm import Algorithm
 from sop_jax.algorithms.hg_dagger import HgDagger
+from sop_jax.episodes.images import decode_images
+from sop_jax.episodes.paths import episode_path
 from sop_jax.episodes.store import EpisodeStore
 from sop_jax.episodes.synthetic import make_episode
 from sop_jax.replay.items import encode_segment, segments_of
 from sop_jax.replay.local_tables import LocalTables
 from sop_jax.replay.tables import MixConfig, mix_tables
+from sop_jax.sampling import loader as loader_module
 from sop_jax.sampling.adaptive import AdaptiveSampler, SamplerConfig
+from sop_jax.sampling.batch_source import LoadedBatch
 from sop_jax.sampling.batch_spec import BatchSpec
 from sop_jax.sampling.episode_cache import FrameReader
 from sop_jax.sampling.frame_picker import PickerConfig
@@ -34,6 +38,7 @@ SEGMENT_LENGTH = 4
 PICKER = PickerConfig(segment_length=SEGMENT_LENGTH, table_timeout_s=0.0, online_retry_s=0.0, starved_after_s=1.0)
 MAX_WORDS = 12
 INLINE = LoaderConfig(batch_size=8, prefetch_batches=0, num_threads=1, picker=PICKER)
+THREADED = dataclasses.replace(INLINE, prefetch_batches=2, num_threads=2)
 
 
 def tokenize(instructions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -110,3 +115,49 @@ class World:
 @pytest.fixture
 def world(store_url) -> World:
     return World(store_url)
+
+
+@pytest.fixture
+def overlapping(monkeypatch) -> None:
+    """Batches overlap as those of large images do."""
+    monkeypatch.setattr(loader_module, "LARGE_IMAGE_PIXELS", 16 * 16)
+
+
+@pytest.fixture(params=["one thread", "overlapping"])
+def either(request) -> None:
+    if request.param == "overlapping":
+        request.getfixturevalue("overlapping")
+
+
+def trained_on(world: World, num_batches: int = 12, config: LoaderConfig = INLINE) -> tuple[set[str], int, str]:
+    """Episodes that appeared in batches, picks passed over, and why the last one was."""
+    loader = world.loader(config)
+    seen = {episode for _ in range(num_batches) for episode in loader.next().episode_ids}
+    report = loader.report()
+    loader.stop()
+    return seen, report.num_skipped, report.last_fault
+
+
+def assert_example_is_true(world: World, loaded: LoadedBatch, row: int) -> None:
+    """Compares one example with the episode, read whole from the store."""
+    episode = world.store.read(episode_path(loaded.episode_ids[row]))
+    manifest, arrays, frame = episode.manifest, episode.arrays, int(loaded.frames[row])
+    batch = loaded.batch
+    np.testing.assert_array_equal(batch.observation.state[row], arrays.state[frame])
+    for step in range(SPEC.horizon):
+        np.testing.assert_array_equal(
+            batch.actions[row, step], arrays.action[min(frame + step, manifest.num_frames - 1)]
+        )
+    masks = world.algorithm.action_masks(manifest, arrays, SPEC.horizon)
+    np.testing.assert_array_equal(batch.action_mask[row], masks[frame])
+    assert masks[frame].any()
+    image_row = int(np.flatnonzero(arrays.image_frames == frame)[0])
+    for name, image in decode_images(episode.jpegs[image_row], manifest.cameras).items():
+        np.testing.assert_array_equal(batch.observation.images[name][row], image)
+        assert batch.observation.image_mask[name][row]
+    assert batch.observation.tokens[row].tolist() == [len(manifest.instruction), 0, 0]
+    assert loaded.draws[row].task == manifest.task
+    assert loaded.draws[row].source == manifest.source
+    assert loaded.policy_versions[row] == arrays.policy_version[frame]
+    assert loaded.ended_ns[row] == manifest.ended_ns
+    assert loaded.intervention[row] == arrays.intervention[frame]
