@@ -11,6 +11,7 @@ from sop_jax.replay.local_tables import LocalTables
 from sop_jax.replay.reverb_tables import ReverbTables
 from sop_jax.replay.server import ReverbServer
 from sop_jax.specs.interfaces import ReplayTables
+from tests.replay.intake_parts import FlakyStore
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +33,8 @@ def tables(request: pytest.FixtureRequest) -> Iterator[ReplayTables]:
             made.reset(config.name)
     yield made
     made.close()
+
+
+@pytest.fixture
+def store(store_url: str) -> FlakyStore:
+    return FlakyStore(store_url)

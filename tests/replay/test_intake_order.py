@@ -15,16 +15,11 @@ from sop_jax.replay.tables import TableConfig
 from sop_jax.specs.clock import ManualClock
 from sop_jax.specs.metrics import MemoryMetrics
 from sop_jax.specs.records import Source
-from tests.replay.test_intake import DUMP, OFFLINE, ONLINE, TASK, FlakyStore, episode, make_intake
+from tests.replay.intake_parts import DUMP, OFFLINE, ONLINE, TASK, episode, make_intake
 
 SMALL = (TableConfig(ONLINE, 4), TableConfig(OFFLINE, 4))
 """Room for two episodes of two items."""
 S = 1_000_000_000
-
-
-@pytest.fixture
-def store(store_url: str) -> FlakyStore:
-    return FlakyStore(store_url)
 
 
 @pytest.mark.parametrize("started_ns", [10 * S, 0])
