@@ -7,11 +7,10 @@ import time
 
 import numpy as np
 import pytest
-from g1_parts import CAMERAS, CONFIG, START_NS, make_bench, stretch
+from g1_parts import CAMERAS, CONFIG, EPISODE, START_NS, end_of, make_bench, run, stretch
 
 import envs
-from envs.g1.kinematics import load_kinematics
-from sop_jax.actors.episode import EmptyEpisodeError, EpisodeHeader, run_episode
+from sop_jax.actors.episode import EmptyEpisodeError, run_episode
 from sop_jax.actors.fake import FakePolicy
 from sop_jax.actors.operator.attended_robot import AttendedRobot
 from sop_jax.actors.operator.console import Console
@@ -22,19 +21,16 @@ from sop_jax.episodes.store import EpisodeStore
 from sop_jax.replay.intake import Intake
 from sop_jax.replay.local_tables import LocalTables
 from sop_jax.replay.tables import mix_tables
-from sop_jax.robots.g1.config import PostureConfig, TimingConfig, UnitsConfig
+from sop_jax.robots.g1.config import UnitsConfig
 from sop_jax.robots.g1.emulated_sdk import connect_emulator
 from sop_jax.robots.g1.emulator import PERIOD_NS, Emulator
-from sop_jax.robots.g1.faults import StartStoppedError
 from sop_jax.robots.g1.robot import G1Robot
 from sop_jax.specs.clock import ManualClock, WallClock
 from sop_jax.specs.errors import ConfigError
 from sop_jax.specs.metrics import MemoryMetrics
 from sop_jax.specs.records import EpisodeEnd, Outcome
 
-EPISODE = EpisodeHeader("g1-1.00000000000000000001.000000", seed=3)
 FAULT_TICK = 10
-HOME = np.r_[load_kinematics().home.left_arm_rad, load_kinematics().home.right_arm_rad]
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +38,6 @@ def environment():
     environment = envs.load("restock_shelf", image_size=32)
     yield environment
     environment.close()
-
-
-def run(bench, policy=None, before_start=None):
-    config, policy = RolloutConfig(realtime=True), policy or FakePolicy()
-    return run_episode(bench.robot, policy, None, EPISODE, config, bench.clock, before_start=before_start)
-
-
-def end_of(episode):
-    return EpisodeEnd(episode.manifest.outcome, episode.manifest.failure_kind)
 
 
 def test_an_episode_without_faults(environment):
@@ -315,90 +302,6 @@ def test_a_fault_of_a_dry_run_keeps_its_name(environment):
     assert end_of(run(bench)) == EpisodeEnd(Outcome.ERROR, "emergency_stop")
 
 
-def test_the_way_to_the_start_is_slow_and_ends_there(environment):
-    # The world's own start is near HOME.
-    start = HOME + np.tile([0, 0, 0, 0, 0.5, 0, 0.5], 2)
-    bench = make_bench(environment, dataclasses.replace(CONFIG, start_rad=tuple(start)))
-    environment_start = environment.reset(3).observation["state"][:14]
-    bench.robot.reset(3)
-    furthest = np.abs(environment_start - start).max()
-    state = bench.robot.observe(images=False).state
-    np.testing.assert_allclose(state[:14], start, atol=0.031)
-    assert (bench.clock.now_ns() - START_NS) / 1e9 > (furthest - 0.03) / 0.5
-    assert furthest > 0.4
-    assert bench.robot.check_end() is None
-
-
-def test_a_blocked_way_to_the_start_is_an_end(environment):
-    start = HOME + np.tile([0, 0, 0, 0, 0.1, 0, 0.1], 2)
-    config = dataclasses.replace(CONFIG, start_rad=tuple(start), timing=TimingConfig(reset_s=1.0))
-    bench = make_bench(environment, config)
-    bench.emulator.at(-7, ignores=True)
-    with pytest.raises(EmptyEpisodeError, match="posture"):
-        run(bench)
-
-
-def stopping(bench_of, after_ticks, error):
-    """Raises at that tick of the way, and keeps the times at which it was asked."""
-    asked = []
-
-    def watch():
-        asked.append(bench_of().clock.now_ns())
-        if len(asked) > after_ticks:
-            raise error
-
-    return watch
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), StartStoppedError("a person stopped it")])
-def test_the_way_of_the_arms_to_the_start_can_be_stopped(environment, error):
-    start = HOME.copy()
-    start[1] += 0.5
-    config = dataclasses.replace(CONFIG, start_rad=tuple(start))
-    bench = make_bench(environment, config, on_the_way=stopping(lambda: bench, 10, error))
-    _expect_stop(bench, error)
-    assert 0.02 < bench.emulator.target[1] - HOME[1] < 0.3  # Under way, and not there.
-    sent = bench.emulator.target
-    for _ in range(30):
-        bench.clock.advance_s(0.1)
-        bench.robot.watch()
-    np.testing.assert_array_equal(bench.emulator.target, sent)
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), StartStoppedError("a person stopped it")])
-def test_a_lift_on_its_way_is_sent_to_where_it_is(environment, error):
-    posture = PostureConfig(lift_m=0.2, commanded=True)
-    config = dataclasses.replace(CONFIG, posture=posture)
-    bench = make_bench(environment, config, on_the_way=stopping(lambda: bench, 10, error))
-    place, sent = bench.emulator.place, []
-
-    def slowly(head=None, waist=None):
-        if waist is not None:
-            sent.append(waist[1])
-            place(waist=(waist[0], 0.07))  # It gets so far by the time that it is stopped.
-
-    bench.emulator.place = slowly
-    _expect_stop(bench, error)
-    assert sent == [pytest.approx(0.2), pytest.approx(0.07)]
-
-
-def test_a_lift_that_does_not_arrive_in_time_is_sent_to_where_it_is(environment):
-    posture = PostureConfig(lift_m=0.2, commanded=True)
-    config = dataclasses.replace(CONFIG, posture=posture, timing=TimingConfig(reset_s=1.0))
-    bench = make_bench(environment, config)
-    place, sent = bench.emulator.place, []
-
-    def blocked(head=None, waist=None):
-        if waist is not None:
-            sent.append(waist[1])
-            place(waist=(waist[0], 0.07))
-
-    bench.emulator.place = blocked
-    bench.robot.reset(3)
-    assert bench.robot.check_end() == EpisodeEnd(Outcome.ERROR, "posture")
-    assert sent == [pytest.approx(0.2), pytest.approx(0.07)]
-
-
 def test_an_error_that_nobody_thought_of_ends_the_episode_and_keeps_it(environment):
     class Breaks(FakePolicy):
         def infer(self, observation, seed, prefix=None):
@@ -454,30 +357,6 @@ def test_the_watchdog_may_look_while_a_scene_is_set(environment, monkeypatch):
     assert overlaps == []
 
 
-def _expect_stop(bench, error):
-    started_ns = bench.clock.now_ns()
-    if isinstance(error, KeyboardInterrupt):
-        with pytest.raises(KeyboardInterrupt):
-            bench.robot.reset(3)
-    else:
-        bench.robot.reset(3)
-        assert bench.robot.check_end() == EpisodeEnd(Outcome.ERROR, "start_stopped")
-    assert (bench.clock.now_ns() - started_ns) / 1e9 < 1.0  # of the 20 s that the way may take
-
-
-def test_a_posture_that_is_not_the_configured_one_is_refused_or_brought_about(environment):
-    posture = PostureConfig(lift_m=0.2, head_yaw_rad=0.3)
-    bench = make_bench(environment, dataclasses.replace(CONFIG, posture=posture))
-    with pytest.raises(EmptyEpisodeError, match="posture"):
-        run(bench)
-    reason = bench.events("g1_fault")[0]["reason"]
-    assert "lift is at 0.0200 m, expected 0.2000 within 0.02; head yaw is at 0.0000 rad" in reason
-    commanded = dataclasses.replace(posture, commanded=True)
-    bench = make_bench(environment, dataclasses.replace(CONFIG, posture=commanded))
-    bench.robot.reset(3)
-    assert bench.robot.check_end() is None
-
-
 def test_a_waist_that_is_moved_in_an_episode_ends_it(environment):
     class Pushes(FakePolicy):
         def infer(self, observation, seed, prefix=None):
@@ -489,15 +368,6 @@ def test_a_waist_that_is_moved_in_an_episode_ends_it(environment):
     episode = run(bench, Pushes())
     assert end_of(episode) == EpisodeEnd(Outcome.ERROR, "posture")
     assert "waist pitch is at 0.7000 rad, expected 0.5061" in bench.events("g1_fault")[0]["reason"]
-
-
-@pytest.mark.parametrize(("says", "speaks", "kind"), [("rad", "deg", "wrong_units"), ("deg", "rad", "posture")])
-def test_a_head_that_speaks_another_unit_is_noticed_at_reset(environment, says, speaks, kind):
-    config = dataclasses.replace(CONFIG, units=UnitsConfig(head_state=says))
-    bench = make_bench(environment, config, units=UnitsConfig(head_state=speaks))
-    bench.robot.reset(3)
-    assert bench.robot.check_end() == EpisodeEnd(Outcome.ERROR, kind)
-    assert "UnitsConfig" in bench.events("g1_fault")[0]["reason"]
 
 
 @pytest.mark.parametrize("units", [UnitsConfig(lift_state="cm", lift_command="m", head_state="rad", channels="bgr")])
