@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+_FURTHEST = 5.0  # of a normalised action: most lie within -1 .. 1 (quantiles), or within 3 (mean and deviation)
+
 Velocity = Callable[[Float[Array, "*chunk"], Float[Array, "..."]], Float[Array, "*chunk"]]
 """(x, t) -> velocity there. `integrate` calls it with one time for all."""
 
@@ -98,7 +100,9 @@ def guide(
     velocity points at is x - t v; what it lacks to the target is pulled back through its Jacobian. Their v is our -v.
 
     The Jacobian of a denoiser has singular values of at most about 1. A network's that has trained long can have far larger
-    ones, and the flow would run away; so a chunk is never pulled by more than it lacks.
+    ones, and the flow would run away; so a chunk is never pulled by more than it lacks. And once pulled away from all that it
+    has seen, a network may point further out in every step, and with every chunk that continues the last; so the clean chunk
+    it points at counts as no further out than `_FURTHEST`.
     """
 
     def guided(x: Array, time: Array) -> Array:
@@ -107,7 +111,9 @@ def guide(
             return x - time * v, v
 
         clean, pull_back, v = jax.vjp(denoise, x, has_aux=True)
-        lacking = weight * (target - clean)
+        within = jnp.clip(clean, -_FURTHEST, _FURTHEST)
+        v = jnp.where(within == clean, v, (x - within) / time)
+        lacking = weight * (target - within)
         (push,) = pull_back(lacking)
         push = push * jnp.minimum(1.0, _size(lacking) / jnp.maximum(_size(push), 1e-12))
         return v - guidance_strength(time, max_strength) * push

@@ -76,6 +76,14 @@ def test_a_steep_velocity_pulls_a_chunk_by_no_more_than_it_lacks():
     np.testing.assert_allclose(guided(x, jnp.array(1.0)), 41 * x, rtol=1e-5)
 
 
+def test_a_guided_flow_that_points_ever_further_out_stays_in_reach():
+    """v = -60 x: each of ten Euler steps would make x seven times larger, 1e8 in the end."""
+    noise = jnp.array([[[0.5, -0.5]]])
+    assert jnp.abs(flow.integrate(lambda x, t: -60 * x, noise, 10)).min() > 1e7
+    guided = flow.guide(lambda x, t: -60 * x, jnp.ones(noise.shape), jnp.ones(noise.shape), max_strength=5.0)
+    assert jnp.abs(flow.integrate(guided, noise, 10)).max() < 10
+
+
 GUIDANCE = Guidance("linear", max_weight=10.0)
 
 
