@@ -52,9 +52,10 @@ class StudyArguments:
     demonstrations against the same time online. forgetting: what a policy loses elsewhere while it learns, by how the learner
     mixes. endurance: one long run with retention; whether success declines, and whether memory and disk grow."""
 
-    preset: Literal["ci", "shelf", "box", "pair", "small", "ablations", "paper", "dynamics", "paced"] = "ci"
+    preset: Literal["ci", "shelf", "box", "pair", "small", "long", "ablations", "paper", "dynamics", "paced"] = "ci"
     """main-results: ci (one task, minutes), shelf and box (one task), pair (two), small (three tasks, two training seeds,
-    hours on two cores), ablations (of the sampler), paper (the paper's size, for a machine with an accelerator).
+    hours on two cores), long (the same for three times as long), ablations (of the sampler), paper (the paper's size, for a
+    machine with an accelerator).
     scaling, staleness, operators: ci (seconds), dynamics (minutes, nothing learns), small (with fleets that learn, hours on
     two cores). bases, demonstrations, forgetting: ci (minutes), small (an hour or two on two cores). endurance: ci (a quarter
     of an hour of two robots), small (four hours: an hour or two), paper (36 hours of four), paced (the same 36 hours, with
