@@ -55,7 +55,7 @@ MAIN_EVALUATION_SEED = 5
 """Of the studies of several kinds of work: the base policy, the sizes and RECAP were changed after seeing results on the
 others."""
 LONG_EVALUATION_SEED = 6
-"""Of `long`, which was made after seeing in `small` that a quarter of an hour is too short for the box."""
+"""Of `long`, which was made after seeing that the box gained nothing in the quarter of an hour of `small`."""
 
 CI = MainResultsPreset(
     MainResultsConfig(
